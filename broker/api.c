@@ -1,0 +1,362 @@
+#include "broker/api.h"
+
+#include "broker/policy.h"
+#include "common/bind.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <sodium.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+enum permit {
+	PERMIT_OPEN,	 /* no token, even while sealed */
+	PERMIT_TOKEN,	 /* a token that allows op on the path, or an operator */
+	PERMIT_OPERATOR, /* the operators' socket alone; even while sealed */
+};
+
+#define M(method) (1u << METHOD_##method)
+
+static const struct route {
+	uint32_t methods;
+	const char *pattern; /* behind /v1/; a '*' at the end takes the secret's path */
+	enum permit permit;
+	uint32_t op;
+	const char *event;
+	api_handler *handler;
+} routes[] = {
+	{M(GET) | M(HEAD), "sys/health", PERMIT_OPEN, 0, "health", sys_health},
+	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status},
+	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader},
+	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init},
+	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read},
+	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write},
+	{M(DELETE), "secret/data/*", PERMIT_TOKEN, POLICY_DELETE, "delete", kv_delete},
+	{M(LIST), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list},
+	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata},
+	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge},
+	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed},
+	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self},
+	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create},
+	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status},
+	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock},
+};
+
+/* ---- JSON text ------------------------------------------------------------------------------------------------- */
+
+int api_append(struct secret *s, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= sizeof(text))
+		return -ERR_LIMIT;
+	return secret_append(s, text, (size_t)n, NULL);
+}
+
+int api_append_string(struct secret *s, const char *text)
+{
+	int r = secret_append(s, "\"", 1, NULL);
+
+	for (; r == 0 && *text; text++) {
+		if (*text == '"' || *text == '\\')
+			r = api_append(s, "\\%c", *text);
+		else if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
+			r = api_append(s, "\\u00%02x", (unsigned char)*text);
+		else
+			r = secret_append(s, text, 1, NULL);
+	}
+	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
+}
+
+void api_time(uint64_t ms, char ret[40])
+{
+	time_t t = (time_t)(ms / 1000);
+	struct tm tm;
+	size_t n;
+
+	ret[0] = '\0';
+	if (ms == 0 || !gmtime_r(&t, &tm))
+		return;
+	n = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(ret + n, 40 - n, ".%03uZ", (unsigned int)(ms % 1000));
+}
+
+int api_error_body(const char *message, struct secret *ret)
+{
+	int r = secret_new(ret, 256, NULL);
+
+	if (r == 0)
+		r = api_append(ret, "{\"errors\":[");
+	if (r == 0 && *message)
+		r = api_append_string(ret, message);
+	return r < 0 ? r : api_append(ret, "]}\n");
+}
+
+int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)
+{
+	uint8_t id[16];
+	char hex[33];
+	int r = secret_new(ret, data_len + auth_len + 320, NULL);
+
+	randombytes_buf(id, sizeof(id));
+	sodium_bin2hex(hex, sizeof(hex), id, sizeof(id));
+	if (r == 0)
+		r = api_append(ret,
+			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"\",\"renewable\":false,"
+			       "\"lease_duration\":0,\"data\":",
+			       hex, hex + 8, hex + 12, hex + 16, hex + 20);
+	if (r == 0)
+		r = data ? secret_append(ret, data, data_len, NULL) : api_append(ret, "null");
+	if (r == 0)
+		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":null,\"auth\":");
+	if (r == 0)
+		r = auth ? secret_append(ret, auth, auth_len, NULL) : api_append(ret, "null");
+	return r < 0 ? r : api_append(ret, "}\n");
+}
+
+void cleanup_json(json_t **j)
+{
+	json_decref(*j);
+}
+
+/* jansson recurses: the depth is checked before it sees the text. */
+static bool depth_ok(const char *p, size_t len)
+{
+	unsigned int depth = 0;
+	bool string = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (string) {
+			if (p[i] == '\\')
+				i++;
+			else if (p[i] == '"')
+				string = false;
+		} else if (p[i] == '"') {
+			string = true;
+		} else if (p[i] == '{' || p[i] == '[') {
+			if (++depth > LIMIT_JSON_DEPTH)
+				return false;
+		} else if ((p[i] == '}' || p[i] == ']') && depth) {
+			depth--;
+		}
+	}
+	return true;
+}
+
+int api_body(const struct request *q, json_t **ret, struct err *err)
+{
+	json_error_t e;
+
+	if (!depth_ok(q->body, q->body_len))
+		return err_set(err, ERR_INPUT, "the JSON is nested more than %u deep", LIMIT_JSON_DEPTH);
+	*ret = q->body_len ? json_loadb(q->body, q->body_len, JSON_REJECT_DUPLICATES, &e) : json_object();
+	/* e.text would quote the body, which may hold a secret */
+	if (!*ret)
+		return err_set(err, ERR_INPUT, "the body is not JSON (line %d, column %d), or has a key twice", e.line, e.column);
+	if (json_is_object(*ret))
+		return 0;
+	json_decref(*ret);
+	*ret = NULL;
+	return err_set(err, ERR_INPUT, "the body is not a JSON object");
+}
+
+/* ---- the life of a call ---------------------------------------------------------------------------------------- */
+
+static void call_free(struct call *call)
+{
+	secret_free(call->token);
+	free(call->sealed);
+	free(call);
+}
+
+void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq)
+{
+	struct conn *c = call->conn;
+
+	call_free(call);
+	conn_reply(c, status, body, audit_seq);
+}
+
+void api_cancel(struct call *call)
+{
+	unseal_cancel(&call->broker->unseals, call);
+	hardware_cancel(&call->broker->hardware, call);
+	call_free(call);
+}
+
+static int audit_call(struct call *call, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
+{
+	struct audit_event e = {
+		.event = call->event, .uid = call->conn->peer.uid, .job = "", .secret = call->path, .version = call->version,
+		.token_id = call->token ? call->token->id + 5 : NULL, .result = result, .why = why};
+
+	return audit_write(&call->broker->audit, &e, ret_seq, err);
+}
+
+void call_fail(struct call *call, int code, const char *message)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+	bool denied = code == -ERR_DENIED || code == ERR_DENIED;
+	char text[600];
+
+	/* a denial that cannot be logged is still a denial */
+	audit_call(call, denied ? "denied" : "failed", message, NULL, NULL);
+	if (denied)
+		call->broker->n_denied++;
+	snprintf(text, sizeof(text), "%s", denied ? "permission denied" : message);
+	if (code == -ERR_NOT_FOUND)
+		text[0] = '\0'; /* Vault's 404 has an empty list */
+	if (api_error_body(text, &body) < 0)
+		call_reply(call, 503, NULL, 0);
+	else
+		call_reply(call, err_http_status(code), &body, 0);
+}
+
+int call_grant(struct call *call, uint64_t *ret_seq)
+{
+	struct broker *b = call->broker;
+	struct err err = {0};
+	int r = 0;
+
+	call->facts.wall_ms = token_wall_ms();
+	call->facts.boot_ms = token_boot_ms();
+	if (call->token)
+		r = token_use(&b->tokens, &b->store, &b->config, call->token, &call->facts, &err);
+	if (r == 0)
+		r = audit_call(call, "granted", "", ret_seq, &err);
+	if (r == 0) {
+		b->n_granted++;
+		return 0;
+	}
+	call_fail(call, r, err.msg);
+	return -1;
+}
+
+/* ---- dispatch --------------------------------------------------------------------------------------------------- */
+
+static bool pattern_matches(const char *pattern, const char *path, const char **ret_rest)
+{
+	size_t n = strlen(pattern);
+
+	if (pattern[n - 1] != '*') {
+		*ret_rest = "";
+		return strcmp(pattern, path) == 0;
+	}
+	*ret_rest = path + n - 1;
+	/* "secret/metadata" itself, without a slash, is the root folder */
+	if (strlen(path) == n - 2 && memcmp(pattern, path, n - 2) == 0) {
+		*ret_rest = "";
+		return true;
+	}
+	return strncmp(pattern, path, n - 1) == 0;
+}
+
+static const struct route *find_route(const struct request *q, enum request_method method, const char **ret_rest,
+				      bool *ret_known)
+{
+	*ret_known = false;
+	if (strncmp(q->path, "/v1/", 4) != 0)
+		return NULL;
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+		if (!pattern_matches(routes[i].pattern, q->path + 4, ret_rest))
+			continue;
+		*ret_known = true;
+		if (routes[i].methods & (1u << method))
+			return &routes[i];
+	}
+	return NULL;
+}
+
+static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
+{
+	size_t n = strlen(rest);
+
+	if (n > LIMIT_PATH_LEN + 1)
+		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
+	memcpy(call->path, rest, n < sizeof(call->path) ? n : sizeof(call->path) - 1);
+	if (route->op == POLICY_LIST && n && call->path[n - 1] == '/')
+		call->path[n - 1] = '\0';
+	if (strchr(route->pattern, '*') && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
+		call->path[0] = '\0'; /* client bytes never reach the log */
+		return err_set(err, ERR_INPUT,
+			       "not a secret's path: letters, digits and ._@+- in components joined by single slashes");
+	}
+	call->facts.path = route->op ? call->path : NULL;
+	return 0;
+}
+
+static int authorise(struct call *call, const struct route *route, const struct request *q, struct err *err)
+{
+	struct broker *b = call->broker;
+	struct macaroon *m = NULL;
+	int r;
+
+	if (route->permit == PERMIT_OPEN)
+		return 0;
+	if (route->permit == PERMIT_OPERATOR)
+		return call->conn->peer.operator_socket ? 0 : err_set(err, ERR_DENIED, "only on the operators' socket");
+	if (!b->unsealed)
+		return err_set(err, ERR_SEALED, "Vault is sealed: %.200s", b->sealed_reason);
+	if (call->conn->peer.operator_socket && !q->token)
+		return 0;
+	if (!q->token)
+		return err_set(err, ERR_DENIED, "no token");
+	r = macaroon_parse(q->token, q->token_len, &m, err);
+	if (r == -ERR_INPUT)
+		return err_set(err, ERR_DENIED, "malformed token");
+	if (r < 0)
+		return r;
+	call->token = m;
+	return token_check(&b->tokens, &b->store, &b->config, m, &call->facts, &call->row, err);
+}
+
+static void refuse_route(struct conn *c, bool known)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+
+	if (api_error_body(known ? "unsupported operation: this path does not take that method in cotter"
+				 : "unsupported path: cotter does not have it (see the README for what it speaks)", &body) == 0)
+		conn_reply(c, known ? 405 : 404, &body, 0);
+	else
+		conn_reply(c, 503, NULL, 0);
+}
+
+void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
+{
+	enum request_method method = q->method == METHOD_GET && q->query_list ? METHOD_LIST : q->method;
+	const struct route *route;
+	struct call *call;
+	struct err err = {0};
+	const char *rest;
+	bool known;
+	int r;
+
+	b->n_requests++;
+	route = find_route(q, method, &rest, &known);
+	if (!route) {
+		refuse_route(c, known);
+		return;
+	}
+	call = calloc(1, sizeof(*call));
+	if (!call) {
+		conn_reply(c, 503, NULL, 0);
+		return;
+	}
+	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
+	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .op = route->op,
+					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+	c->call = call;
+	r = set_path(call, route, rest, &err);
+	if (r == 0)
+		r = authorise(call, route, q, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		route->handler(call, q);
+}

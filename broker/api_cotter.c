@@ -1,0 +1,98 @@
+/* cotter/…: what operators ask, on their own socket. */
+#include "broker/api.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/secret.h"
+
+#include "build-config.h"
+
+#include <sodium.h>
+#include <string.h>
+
+static int append_provider(struct secret *s, const struct hardware_provider *p)
+{
+	int r = api_append(s, "{\"name\":\"%s\",\"state\":\"%s\",\"queued\":%zu,\"operations\":%llu,\"restarts\":%llu,\"keys\":%zu,"
+			   "\"problem\":", p->config->name, hardware_state_name(p->state), p->n_queued,
+			   (unsigned long long)p->n_operations, (unsigned long long)p->n_restarts, p->config->n_keys);
+
+	if (r == 0)
+		r = api_append_string(s, p->problem);
+	return r < 0 ? r : api_append(s, "}");
+}
+
+void cotter_status(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	uint8_t root[32];
+	char hex[65];
+	int r = secret_new(&data, 2048, NULL);
+
+	(void)q;
+	merkle_root(&b->audit.tree, root);
+	sodium_bin2hex(hex, sizeof(hex), root, sizeof(root));
+	if (r == 0)
+		r = api_append(&data, "{\"version\":\"" COTTER_VERSION "\",\"sealed\":%s,\"reason\":", b->unsealed ? "false" : "true");
+	if (r == 0)
+		r = api_append_string(&data, b->unsealed ? "" : b->sealed_reason);
+	if (r == 0)
+		r = api_append(&data,
+			       ",\"uptime_s\":%llu,\"requests\":%llu,\"granted\":%llu,\"denied\":%llu,\"connections\":%zu,\"tokens\":%zu,"
+			       "\"cached\":%zu,\"arena\":\"%s\",\"arena_used\":%zu,\"audit_size\":%llu,\"audit_root\":\"%s\","
+			       "\"audit_failed\":%s,\"providers\":[",
+			       (unsigned long long)((token_boot_ms() - b->started_ms) / 1000), (unsigned long long)b->n_requests,
+			       (unsigned long long)b->n_granted, (unsigned long long)b->n_denied, b->server->n_conns, b->tokens.n,
+			       b->cache.n, secret_arena_kind(), secret_arena_used(), (unsigned long long)b->audit.tree.size, hex,
+			       audit_failed(&b->audit) ? "true" : "false");
+	for (size_t i = 0; r == 0 && i < b->hardware.n_providers; i++) {
+		r = append_provider(&data, &b->hardware.providers[i]);
+		if (r == 0 && i + 1 < b->hardware.n_providers)
+			r = api_append(&data, ",");
+	}
+	if (r == 0)
+		r = api_append(&data, "]}");
+	if (r == 0)
+		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
+	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+}
+
+static void unlocked(void *ctx, int result, const struct wire_reply *reply, const char *message)
+{
+	struct call *call = ctx;
+	uint64_t seq = 0;
+
+	(void)reply;
+	if (result < 0)
+		call_fail(call, result, message);
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 204, NULL, seq);
+}
+
+/* {"provider": "hsm", "pin": "…"}; without a pin the configured source is looked at again. */
+void cotter_unlock(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(cleanup_json) json_t *body = NULL;
+	CLEANUP(secret_clear) struct secret pin = {0};
+	struct hardware_provider *p = NULL;
+	struct err err = {0};
+	const char *name, *text;
+	int r = api_body(q, &body, &err);
+
+	name = json_string_value(json_object_get(body, "provider"));
+	text = json_string_value(json_object_get(body, "pin"));
+	for (size_t i = 0; name && i < b->hardware.n_providers; i++)
+		if (strcmp(b->hardware.providers[i].config->name, name) == 0)
+			p = &b->hardware.providers[i];
+	if (r == 0 && !p)
+		r = err_set(&err, ERR_INPUT, "no such provider is configured");
+	if (r == 0 && text && (strlen(text) == 0 || strlen(text) > LIMIT_PIN_LEN))
+		r = err_set(&err, ERR_INPUT, "a PIN has 1 to %u bytes", LIMIT_PIN_LEN);
+	if (r == 0 && text)
+		r = secret_copy(&pin, text, strlen(text), &err);
+	if (r == 0)
+		r = hardware_login(p, text ? &pin : NULL, unlocked, call, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+}

@@ -1,0 +1,425 @@
+/* KV version 2 in Vault's dialect: secret/data, secret/metadata; and cotter/sealed for files that were sealed elsewhere. */
+#include "broker/api.h"
+
+#include "common/age.h"
+#include "common/bind.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <sodium.h>
+#include <string.h>
+
+#define META_JSON "type=json\n"
+#define META_RAW "type=raw\n"
+
+static int append_metadata(struct secret *s, const struct call *call)
+{
+	char created[40], deleted[40];
+
+	api_time(call->created_ms, created);
+	api_time(call->deleted_ms, deleted);
+	return api_append(s,
+			  "{\"created_time\":\"%s\",\"custom_metadata\":null,\"deletion_time\":\"%s\",\"destroyed\":false,"
+			  "\"version\":%llu}",
+			  created, deleted, (unsigned long long)call->version);
+}
+
+/* The record is written, then the answer: {"data": object, "metadata": …}. */
+static void reply_data(struct call *call, const struct secret *object)
+{
+	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	uint64_t seq = 0;
+	int r;
+
+	if (call_grant(call, &seq) < 0)
+		return;
+	r = secret_new(&data, (object ? object->len : 4) + 256, NULL);
+	if (r == 0)
+		r = api_append(&data, "{\"data\":");
+	if (r == 0)
+		r = object ? secret_append(&data, object->data, object->len, NULL) : api_append(&data, "null");
+	if (r == 0)
+		r = api_append(&data, ",\"metadata\":");
+	if (r == 0)
+		r = append_metadata(&data, call);
+	if (r == 0)
+		r = api_append(&data, "}");
+	if (r == 0)
+		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
+	if (r < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+	else
+		call_reply(call, object ? 200 : 404, &body, seq);
+}
+
+static int dump(const json_t *j, struct secret *ret, struct err *err)
+{
+	size_t n = json_dumpb(j, NULL, 0, JSON_COMPACT);
+	int r;
+
+	if (n == 0 || n > LIMIT_SECRET_LEN)
+		return err_set(err, ERR_LIMIT, "a secret's JSON has at most %u bytes", LIMIT_SECRET_LEN);
+	r = secret_new(ret, n, err);
+	if (r == 0)
+		ret->len = json_dumpb(j, (char *)ret->data, n, JSON_COMPACT);
+	return r;
+}
+
+static bool is_object(const struct secret *plain)
+{
+	CLEANUP(cleanup_json) json_t *j = NULL;
+	struct request q = {.body = (const char *)plain->data, .body_len = plain->len};
+
+	return plain->len && plain->data[strspn((const char *)plain->data, " \t\r\n")] == '{' && api_body(&q, &j, NULL) == 0;
+}
+
+/* Vault's clients want an object: raw bytes appear as {"value": text}, or {"value_base64": …} when they are no text. */
+static int wrap_raw(const struct secret *plain, struct secret *ret, struct err *err)
+{
+	CLEANUP(cleanup_json) json_t *object = json_object();
+	CLEANUP(secret_clear) struct secret text = {0};
+	json_t *value = json_stringn((const char *)plain->data, plain->len);
+	const char *key = "value";
+	size_t cap = sodium_base64_ENCODED_LEN(plain->len, sodium_base64_VARIANT_ORIGINAL);
+
+	if (!value) {
+		key = "value_base64";
+		if (secret_new(&text, cap, err) < 0)
+			return -ERR_BUSY;
+		sodium_bin2base64((char *)text.data, cap, plain->data, plain->len, sodium_base64_VARIANT_ORIGINAL);
+		value = json_string((char *)text.data);
+	}
+	if (json_object_set_new(object, key, value) < 0)
+		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	return dump(object, ret, err);
+}
+
+static int present(const char *meta, const struct secret *plain, struct secret *ret, struct err *err)
+{
+	if (strcmp(meta, META_JSON) == 0)
+		return secret_copy(ret, plain->data, plain->len, err);
+	return wrap_raw(plain, ret, err);
+}
+
+static void read_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
+{
+	struct call *call = ctx;
+	CLEANUP(secret_clear) struct secret object = {0};
+	struct err err = {0};
+	int r = result;
+
+	(void)header;
+	if (r == 0) {
+		r = present(call->meta, plain, &object, &err);
+		message = err.msg;
+	}
+	if (r < 0) {
+		call_fail(call, r, message);
+		return;
+	}
+	cache_put(&call->broker->cache, call->path, call->version, token_boot_ms(), &object);
+	reply_data(call, &object);
+}
+
+void kv_read(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(secret_clear) struct secret object = {0};
+	struct store_version v = {0};
+	struct err err = {0};
+	int r = store_get(&b->store, call->path, q->query_version, &v, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	call->version = v.version;
+	call->created_ms = v.created_ms;
+	call->deleted_ms = v.deleted_ms;
+	memcpy(call->meta, v.meta, sizeof(call->meta));
+	if (v.deleted_ms || v.destroyed)
+		reply_data(call, NULL);
+	else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object))
+		reply_data(call, &object);
+	else
+		unseal_start(&b->unseals, call->path, v.version, v.sealed, v.sealed_len, true, read_opened, call);
+	free(v.sealed);
+}
+
+/* Stores call->sealed as call->version. The grant is recorded first: no write without a record. */
+static void store_and_reply(struct call *call)
+{
+	struct broker *b = call->broker;
+	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	struct store_version v = {.version = call->version, .created_ms = token_wall_ms(), .uid = call->conn->peer.uid,
+				  .sealed = call->sealed, .sealed_len = call->sealed_len};
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r;
+
+	memcpy(v.meta, call->meta, sizeof(v.meta));
+	call->created_ms = v.created_ms;
+	if (call_grant(call, &seq) < 0)
+		return;
+	r = store_put(&b->store, call->path, &v, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	cache_drop(&b->cache, call->path);
+	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
+	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0)
+		call_fail(call, -ERR_BUSY, "written, but the locked memory for secrets is full");
+	else
+		call_reply(call, 200, &body, seq);
+}
+
+static int read_cas(const json_t *options, int64_t *ret, struct err *err)
+{
+	const json_t *cas = json_object_get(options, "cas");
+
+	*ret = -1;
+	if (!cas)
+		return 0;
+	if (!json_is_integer(cas) || json_integer_value(cas) < 0)
+		return err_set(err, ERR_INPUT, "cas is not a number from 0");
+	*ret = json_integer_value(cas);
+	return 0;
+}
+
+static int seal_new(struct call *call, const struct secret *plain, struct err *err)
+{
+	struct config *config = &call->broker->config;
+	struct bind bind;
+	int r = bind_init(&bind, call->path, call->version, call->meta, err);
+
+	return r < 0 ? r
+		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
+}
+
+void kv_write(struct call *call, const struct request *q)
+{
+	CLEANUP(cleanup_json) json_t *body = NULL;
+	CLEANUP(secret_clear) struct secret plain = {0};
+	struct err err = {0};
+	const json_t *data;
+	int64_t cas = -1;
+	int r = api_body(q, &body, &err);
+
+	data = json_object_get(body, "data");
+	if (r == 0 && !json_is_object(data))
+		r = err_set(&err, ERR_INPUT, "no data provided: the body is {\"data\": {...}}");
+	if (r == 0)
+		r = read_cas(json_object_get(body, "options"), &cas, &err);
+	if (r == 0)
+		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
+	if (r == 0)
+		r = dump(data, &plain, &err);
+	if (r == 0) {
+		strcpy(call->meta, META_JSON);
+		r = seal_new(call, &plain, &err);
+	}
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		store_and_reply(call);
+}
+
+/* What the sealed file says it is; without a word from its sealer, what it looks like. */
+static int choose_meta(const struct age_header *header, const struct secret *plain, char ret[STORE_META_LEN], struct err *err)
+{
+	static const char *const known[] = {META_JSON, META_RAW};
+	uint8_t hash[32];
+	struct bind bind;
+	bool object = is_object(plain);
+
+	strcpy(ret, object ? META_JSON : META_RAW);
+	if (!bind_read(header, &bind))
+		return 0;
+	for (size_t i = 0; i < 2; i++) {
+		crypto_hash_sha256(hash, (const uint8_t *)known[i], strlen(known[i]));
+		if (memcmp(hash, bind.metadata_hash, sizeof(hash)) == 0) {
+			strcpy(ret, known[i]);
+			return i == 0 && !object ? err_set(err, ERR_INPUT, "the file says it holds JSON, but it does not") : 0;
+		}
+	}
+	return err_set(err, ERR_INPUT, "the file's bind stanza has metadata that this cotter does not know");
+}
+
+static void sealed_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
+{
+	struct call *call = ctx;
+	CLEANUP(secret_clear) struct secret object = {0};
+	struct err err = {0};
+	int r = result;
+
+	if (r == 0) {
+		r = choose_meta(header, plain, call->meta, &err);
+		if (r == 0)
+			r = present(call->meta, plain, &object, &err); /* what cannot be served is not taken */
+		message = err.msg;
+	}
+	if (r < 0)
+		call_fail(call, r == -ERR_TAMPERED ? -ERR_INPUT : r, message);
+	else
+		store_and_reply(call);
+}
+
+void kv_put_sealed(struct call *call, const struct request *q)
+{
+	CLEANUP(cleanup_json) json_t *body = NULL;
+	struct err err = {0};
+	const json_t *sealed;
+	int64_t cas = -1;
+	int r = api_body(q, &body, &err);
+
+	sealed = json_object_get(body, "sealed");
+	if (r == 0 && !json_is_string(sealed))
+		r = err_set(&err, ERR_INPUT, "the body is {\"sealed\": \"base64 of an age file\"}");
+	if (r == 0)
+		r = read_cas(json_object_get(body, "options"), &cas, &err);
+	if (r == 0)
+		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
+	if (r == 0) {
+		call->sealed = malloc(LIMIT_SEALED_LEN);
+		if (!call->sealed || sodium_base642bin(call->sealed, LIMIT_SEALED_LEN, json_string_value(sealed),
+						       json_string_length(sealed), NULL, &call->sealed_len, NULL,
+						       sodium_base64_VARIANT_ORIGINAL) != 0)
+			r = err_set(&err, ERR_INPUT, "the sealed file is not base64, or larger than %u bytes", LIMIT_SEALED_LEN);
+	}
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		unseal_start(&call->broker->unseals, call->path, call->version, call->sealed, call->sealed_len, false,
+			     sealed_opened, call);
+}
+
+void kv_delete(struct call *call, const struct request *q)
+{
+	struct store_secret secret;
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r = store_secret(&call->broker->store, call->path, &secret, &err);
+
+	(void)q;
+	call->version = r == 0 ? secret.current : 0;
+	/* deleting what is not there is done, as in Vault */
+	if (r == -ERR_NOT_FOUND)
+		r = 1;
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	if (call_grant(call, &seq) < 0)
+		return;
+	if (r == 0)
+		r = store_delete(&call->broker->store, call->path, 0, token_wall_ms(), &err);
+	cache_drop(&call->broker->cache, call->path);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		call_reply(call, 204, NULL, seq);
+}
+
+void kv_purge(struct call *call, const struct request *q)
+{
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r;
+
+	(void)q;
+	if (call_grant(call, &seq) < 0)
+		return;
+	r = store_purge(&call->broker->store, call->path, &err);
+	cache_drop(&call->broker->cache, call->path);
+	if (r < 0 && r != -ERR_NOT_FOUND)
+		call_fail(call, r, err.msg);
+	else
+		call_reply(call, 204, NULL, seq);
+}
+
+struct listing {
+	struct secret text;
+	bool first;
+};
+
+static int add_name(void *ctx, const char *name)
+{
+	struct listing *l = ctx;
+	int r = l->first ? 0 : secret_append(&l->text, ",", 1, NULL);
+
+	l->first = false;
+	return r < 0 ? r : api_append(&l->text, "\"%s\"", name); /* a path's characters need no escape */
+}
+
+void kv_list(struct call *call, const struct request *q)
+{
+	struct listing l = {.first = true};
+	CLEANUP(secret_clear) struct secret body = {0};
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r = secret_new(&l.text, 1024, &err);
+
+	(void)q;
+	if (r == 0)
+		r = api_append(&l.text, "{\"keys\":[");
+	if (r == 0)
+		r = store_list(&call->broker->store, call->path, add_name, &l, &err);
+	if (r == 0)
+		r = api_append(&l.text, "]}");
+	if (r == 0)
+		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
+	secret_clear(&l.text);
+	if (r < 0)
+		call_fail(call, r, r == -ERR_BUSY ? "the listing is too long: list a folder below" : err.msg);
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 200, &body, seq);
+}
+
+static int add_version(void *ctx, const struct store_version *v)
+{
+	struct listing *l = ctx;
+	char created[40], deleted[40];
+	int r = l->first ? 0 : secret_append(&l->text, ",", 1, NULL);
+
+	l->first = false;
+	api_time(v->created_ms, created);
+	api_time(v->deleted_ms, deleted);
+	return r < 0 ? r
+		     : api_append(&l->text, "\"%llu\":{\"created_time\":\"%s\",\"deletion_time\":\"%s\",\"destroyed\":%s}",
+				  (unsigned long long)v->version, created, deleted, v->destroyed ? "true" : "false");
+}
+
+void kv_metadata(struct call *call, const struct request *q)
+{
+	struct listing l = {.first = true};
+	CLEANUP(secret_clear) struct secret body = {0};
+	struct store_secret x = {0};
+	struct err err = {0};
+	char created[40], updated[40];
+	uint64_t seq = 0;
+	int r = store_secret(&call->broker->store, call->path, &x, &err);
+
+	(void)q;
+	api_time(x.created_ms, created);
+	api_time(x.updated_ms, updated);
+	if (r == 0)
+		r = secret_new(&l.text, 4096, &err);
+	if (r == 0)
+		r = api_append(&l.text,
+			       "{\"cas_required\":false,\"created_time\":\"%s\",\"current_version\":%llu,\"custom_metadata\":null,"
+			       "\"delete_version_after\":\"0s\",\"max_versions\":%u,\"oldest_version\":%llu,\"updated_time\":\"%s\","
+			       "\"versions\":{",
+			       created, (unsigned long long)x.current, LIMIT_VERSIONS, (unsigned long long)x.oldest, updated);
+	if (r == 0)
+		r = store_versions(&call->broker->store, call->path, add_version, &l, &err);
+	if (r == 0)
+		r = api_append(&l.text, "}}");
+	if (r == 0)
+		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
+	secret_clear(&l.text);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 200, &body, seq);
+}

@@ -1,0 +1,390 @@
+#include "broker/audit.h"
+
+#include "common/buf.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define CURRENT "audit.log"
+#define HEADER_MAX 8192u
+#define SYNC_WITHIN_MS 50
+
+static uint64_t clock_ms(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------- */
+
+static int read_header(const char *line, size_t len, struct merkle *tree, char ret_log_id[33], struct err *err)
+{
+	char text[HEADER_MAX], *p;
+	unsigned long long index, size;
+	size_t n;
+
+	if (len >= sizeof(text))
+		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
+	memcpy(text, line, len);
+	text[len] = '\0';
+	if (sscanf(text, "cotter-audit-v1 log=%32[0-9a-f] index=%llu size=%llu frontier=", ret_log_id, &index, &size) != 3 ||
+	    !(p = strstr(text, "frontier=")))
+		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
+	p += 9;
+	*tree = (struct merkle){.size = size};
+	for (unsigned int level = 0; level < MERKLE_LEVELS; level++) {
+		if (!(size >> level & 1))
+			continue;
+		if (sodium_hex2bin(tree->node[level], 32, p, strlen(p) < 64 ? strlen(p) : 64, NULL, &n, NULL) != 0 || n != 32)
+			return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
+		p += 64;
+	}
+	return *p ? err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed") : 0;
+}
+
+static int read_record(const char *line, size_t len, struct merkle *tree, struct err *err)
+{
+	unsigned long long seq;
+	char text[32];
+	size_t n = len < sizeof(text) - 1 ? len : sizeof(text) - 1;
+
+	memcpy(text, line, n);
+	text[n] = '\0';
+	if (len > LIMIT_AUDIT_RECORD || sscanf(text, "seq=%llu ", &seq) != 1 || seq != tree->size)
+		return err_set(err, ERR_TAMPERED, "audit record %llu is missing or not as it was written",
+			       (unsigned long long)tree->size);
+	merkle_add(tree, line, len);
+	return 0;
+}
+
+int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *line, size_t len), void *ctx,
+	       char ret_log_id[33], uint64_t *ret_end, uint64_t *ret_torn, struct err *err)
+{
+	CLEANUP(cleanup_free) char *buf = malloc(65536);
+	size_t have = 0, start;
+	bool header = true;
+	char *lf;
+	ssize_t n;
+	int r = 0;
+
+	if (!buf)
+		return err_set(err, ERR_FAILED, "out of memory");
+	*ret_end = 0;
+	while (r == 0 && (n = read(fd, buf + have, 65536 - have)) > 0) {
+		have += (size_t)n;
+		for (start = 0; r == 0 && (lf = memchr(buf + start, '\n', have - start)); start = (size_t)(lf - buf) + 1) {
+			size_t len = (size_t)(lf - buf) - start;
+
+			r = header ? read_header(buf + start, len, tree, ret_log_id, err)
+				   : read_record(buf + start, len, tree, err);
+			if (r == 0 && !header && each)
+				r = each(ctx, buf + start, len);
+			header = false;
+			*ret_end += len + 1;
+		}
+		memmove(buf, buf + start, have - start);
+		have -= start;
+		if (have > HEADER_MAX)
+			r = err_set(err, ERR_TAMPERED, "audit record %llu has no end", (unsigned long long)tree->size);
+	}
+	*ret_torn = have;
+	return r;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------- */
+
+/* Room ahead, so that denials can be logged when the disk is full. A file system that cannot: no room, no grants later. */
+static void allocate_ahead(struct audit *a)
+{
+	if (a->allocated - a->offset >= LIMIT_AUDIT_PREALLOC / 2)
+		return;
+	if (fallocate(a->fd, FALLOC_FL_KEEP_SIZE, (off_t)a->offset, LIMIT_AUDIT_PREALLOC) == 0)
+		a->allocated = a->offset + LIMIT_AUDIT_PREALLOC;
+}
+
+static int append(struct audit *a, const char *line, size_t len, struct err *err)
+{
+	ssize_t n = pwrite(a->fd, line, len, (off_t)a->offset);
+
+	if (n == (ssize_t)len) {
+		a->offset += len;
+		return 0;
+	}
+	/* never leave half a line that a later one would be glued to */
+	if (n > 0 && ftruncate(a->fd, (off_t)a->offset) < 0)
+		a->broken = true;
+	return err_set(err, ERR_AUDIT, "the audit log cannot be written (%s): nothing is granted until it can",
+		       n < 0 ? strerror(errno) : "disk full");
+}
+
+static int new_segment(struct audit *a, struct err *err)
+{
+	char header[HEADER_MAX], hex[65];
+	struct writer w = writer_init(header, sizeof(header));
+	CLEANUP(cleanup_close) int fd = openat(a->dir_fd, CURRENT, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return err_errno(err, errno, "the audit log cannot be made");
+	writer_printf(&w, "cotter-audit-v1 log=%s index=%llu size=%llu frontier=", a->log_id, (unsigned long long)a->index,
+		      (unsigned long long)a->tree.size);
+	for (unsigned int level = 0; level < MERKLE_LEVELS; level++)
+		if (a->tree.size >> level & 1)
+			writer_str(&w, sodium_bin2hex(hex, sizeof(hex), a->tree.node[level], 32));
+	writer_str(&w, "\n");
+	if (a->fd >= 0)
+		close(a->fd);
+	a->fd = steal_fd(&fd);
+	a->offset = a->allocated = 0;
+	allocate_ahead(a);
+	return append(a, header, w.len, err);
+}
+
+static int rotate(struct audit *a, struct err *err)
+{
+	char old[64];
+	int r = 0;
+
+	snprintf(old, sizeof(old), "audit.%06llu.log", (unsigned long long)a->index);
+	pthread_mutex_lock(&a->lock);
+	if (fdatasync(a->fd) < 0 || ftruncate(a->fd, (off_t)a->offset) < 0 ||
+	    renameat(a->dir_fd, CURRENT, a->dir_fd, old) < 0)
+		r = err_errno(err, errno, "the audit log cannot be rotated");
+	if (r == 0) {
+		a->index++;
+		r = new_segment(a, err);
+	}
+	pthread_mutex_unlock(&a->lock);
+	if (r < 0)
+		a->broken = true;
+	return r;
+}
+
+static void *sync_thread(void *arg)
+{
+	struct audit *a = arg;
+	struct timespec pause = {.tv_nsec = SYNC_WITHIN_MS * 1000000L / 2};
+	uint64_t target;
+	int fd, failed;
+
+	pthread_mutex_lock(&a->lock);
+	while (!a->stop) {
+		if (a->want_synced == a->synced || a->sync_failed) {
+			pthread_cond_wait(&a->wake, &a->lock);
+			continue;
+		}
+		if (a->sync == CONFIG_AUDIT_WRITE) {
+			/* many records, one flush */
+			pthread_mutex_unlock(&a->lock);
+			nanosleep(&pause, NULL);
+			pthread_mutex_lock(&a->lock);
+		}
+		target = a->want_synced;
+		fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 3); /* a rotation may close the original */
+		pthread_mutex_unlock(&a->lock);
+		failed = fd < 0 || fdatasync(fd) < 0;
+		if (fd >= 0)
+			close(fd);
+		pthread_mutex_lock(&a->lock);
+		if (failed)
+			a->sync_failed = true; /* the kernel may have dropped the pages: never try again */
+		else
+			a->synced = target;
+		eventfd_write(a->event_fd, 1);
+	}
+	pthread_mutex_unlock(&a->lock);
+	return NULL;
+}
+
+static void read_boot_id(char ret[37])
+{
+	CLEANUP(cleanup_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, ret, 36);
+
+	ret[n > 0 ? n : 0] = '\0';
+}
+
+static int open_current(struct audit *a, uint64_t *ret_torn, struct err *err)
+{
+	char id[16];
+	struct stat st;
+	int r;
+
+	*ret_torn = 0;
+	a->fd = openat(a->dir_fd, CURRENT, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (a->fd < 0 && errno == ENOENT) {
+		randombytes_buf(id, sizeof(id));
+		sodium_bin2hex(a->log_id, sizeof(a->log_id), (uint8_t *)id, sizeof(id));
+		return new_segment(a, err);
+	}
+	if (a->fd < 0 || fstat(a->fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return err_errno(err, errno, "the audit log cannot be opened");
+	r = audit_scan(a->fd, &a->tree, NULL, NULL, a->log_id, &a->offset, ret_torn, err);
+	if (r < 0)
+		return r;
+	if (a->log_id[0] == '\0')
+		return err_set(err, ERR_TAMPERED, "the audit log has lost its first line");
+	if (*ret_torn && ftruncate(a->fd, (off_t)a->offset) < 0)
+		return err_errno(err, errno, "the audit log's torn last line cannot be removed");
+	a->allocated = a->offset;
+	allocate_ahead(a);
+	/* the segment's number: one more than the newest that was rotated away */
+	for (char name[64];; a->index++) {
+		snprintf(name, sizeof(name), "audit.%06llu.log", (unsigned long long)a->index);
+		if (faccessat(a->dir_fd, name, F_OK, 0) < 0)
+			return 0;
+	}
+}
+
+int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err)
+{
+	struct audit_event torn_event = {.event = "audit.recovered", .result = "granted", .why = "a torn last line was cut off",
+					 .uid = geteuid(), .job = "", .secret = ""};
+	uint64_t torn;
+	int r;
+
+	*a = (struct audit){.fd = -1, .dir_fd = -1, .event_fd = -1, .sync = sync};
+	read_boot_id(a->boot_id);
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->wake, NULL);
+	a->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	a->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (a->dir_fd < 0 || a->event_fd < 0)
+		r = err_errno(err, errno, "audit directory %.300s", dir);
+	else
+		r = open_current(a, &torn, err);
+	if (r == 0) {
+		a->want_synced = a->synced = a->tree.size;
+		a->thread_runs = pthread_create(&a->thread, NULL, sync_thread, a) == 0;
+		if (!a->thread_runs)
+			r = err_set(err, ERR_FAILED, "cannot start the audit log's sync thread");
+	}
+	if (r == 0 && torn)
+		r = audit_write(a, &torn_event, NULL, err);
+	if (r < 0)
+		audit_close(a);
+	return r;
+}
+
+void audit_close(struct audit *a)
+{
+	if (a->thread_runs) {
+		pthread_mutex_lock(&a->lock);
+		a->stop = true;
+		pthread_cond_signal(&a->wake);
+		pthread_mutex_unlock(&a->lock);
+		pthread_join(a->thread, NULL);
+		fdatasync(a->fd);
+	}
+	if (a->fd >= 0)
+		close(a->fd);
+	if (a->dir_fd >= 0)
+		close(a->dir_fd);
+	if (a->event_fd >= 0)
+		close(a->event_fd);
+	a->fd = a->dir_fd = a->event_fd = -1;
+	a->thread_runs = false;
+}
+
+/* Printable ASCII without space, '"' and '\' goes as it is, all else as \xHH: one record stays one line of words. */
+static void put_text(struct writer *w, const char *text, size_t max)
+{
+	if (!*text)
+		writer_str(w, "-");
+	for (size_t n = 0; *text && n < max; text++, n++) {
+		if (*text > 0x20 && *text < 0x7f && *text != '\\')
+			writer_bytes(w, text, 1);
+		else if (*text == ' ')
+			writer_str(w, "_");
+		else
+			writer_printf(w, "\\x%02x", (unsigned char)*text);
+	}
+}
+
+static void format(const struct audit *a, const struct audit_event *e, struct writer *w)
+{
+	char token[9] = "-";
+
+	if (e->token_id)
+		sodium_bin2hex(token, sizeof(token), e->token_id, 4);
+	writer_printf(w, "seq=%llu boot=%.8s wall=%llu up=%llu ev=", (unsigned long long)a->tree.size, a->boot_id,
+		      (unsigned long long)clock_ms(CLOCK_REALTIME), (unsigned long long)clock_ms(CLOCK_BOOTTIME));
+	put_text(w, e->event, 32);
+	writer_str(w, " job=");
+	put_text(w, e->job, 64);
+	writer_printf(w, " cgroup=- uid=%u pidfd=- secret=", e->uid);
+	put_text(w, e->secret, LIMIT_PATH_LEN);
+	writer_printf(w, " ver=%llu tok=%s result=", (unsigned long long)e->version, token);
+	put_text(w, e->result, 16);
+	writer_str(w, " why=");
+	/* what is left of the record's 1,024 bytes, every byte escaped at worst */
+	put_text(w, e->why, (LIMIT_AUDIT_RECORD - 8 - w->len) / 4);
+}
+
+int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+{
+	char line[LIMIT_AUDIT_RECORD + 8];
+	struct writer w = writer_init(line, sizeof(line));
+	int r;
+
+	if (audit_failed(a))
+		return err_set(err, ERR_AUDIT, "the audit log failed: nothing is granted; make room, then restart cotterd");
+	if (a->offset > LIMIT_AUDIT_SEGMENT) {
+		r = rotate(a, err);
+		if (r < 0)
+			return r;
+	}
+	format(a, e, &w);
+	if (w.failed || w.len > LIMIT_AUDIT_RECORD)
+		return err_set(err, ERR_AUDIT, "an audit record is too long");
+	writer_str(&w, "\n");
+	r = append(a, line, w.len, err);
+	if (r < 0)
+		return r;
+	merkle_add(&a->tree, line, w.len - 1);
+	allocate_ahead(a);
+	if (ret_seq)
+		*ret_seq = a->tree.size;
+	pthread_mutex_lock(&a->lock);
+	a->want_synced = a->tree.size;
+	pthread_cond_signal(&a->wake);
+	pthread_mutex_unlock(&a->lock);
+	return 0;
+}
+
+bool audit_released(struct audit *a, uint64_t seq)
+{
+	bool released;
+
+	if (a->sync == CONFIG_AUDIT_WRITE)
+		return true;
+	pthread_mutex_lock(&a->lock);
+	released = a->synced >= seq;
+	pthread_mutex_unlock(&a->lock);
+	return released;
+}
+
+bool audit_failed(struct audit *a)
+{
+	bool failed;
+
+	pthread_mutex_lock(&a->lock);
+	failed = a->broken || a->sync_failed;
+	pthread_mutex_unlock(&a->lock);
+	return failed;
+}
+
+void audit_acknowledge(struct audit *a)
+{
+	eventfd_t n;
+
+	eventfd_read(a->event_fd, &n);
+}

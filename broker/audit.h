@@ -1,0 +1,56 @@
+#pragma once
+/*
+ * The audit log: append-only, one line a record in a fixed field order (doc/formats.md), RFC 6962 leaves. The record is
+ * written before the answer leaves; any write error stops grants. No field can hold a secret, a token or client bytes.
+ */
+#include "broker/config.h"
+#include "broker/merkle.h"
+
+#include <pthread.h>
+#include <stdint.h>
+
+struct err;
+
+struct audit_event {
+	const char *event;	/* get, put, …: a word of ours */
+	uint32_t uid;
+	const char *job;	/* "" until there are jobs */
+	const char *secret;	/* a valid path, or "" */
+	uint64_t version;
+	const uint8_t *token_id; /* 16 bytes or NULL; four are logged */
+	const char *result;	/* granted, denied, failed */
+	const char *why;	/* a sentence of ours, or "" */
+};
+
+struct audit {
+	int dir_fd, fd, event_fd; /* event_fd: readable when synced advanced */
+	enum config_audit_sync sync;
+	char log_id[33], boot_id[37];
+	uint64_t index;		/* of the segment */
+	uint64_t offset, allocated; /* bytes in it */
+	struct merkle tree;	/* its size is the next sequence number */
+	bool broken;		/* poisoned by a failed write: only a restart, which verifies, clears it */
+	/* shared with the thread that syncs */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	uint64_t want_synced, synced;
+	bool stop, sync_failed, thread_runs;
+};
+
+/* Opens or makes dir/audit.log; a torn last line is cut off and said so in a record. */
+int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err);
+void audit_close(struct audit *a);
+
+/* Appends a record. ret_seq (may be NULL): the answer may leave once audit_released(a, seq). ERR_AUDIT: no grant. */
+int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err);
+/* sync: write: always true after audit_write. sync: disk: true once on disk. */
+bool audit_released(struct audit *a, uint64_t seq);
+bool audit_failed(struct audit *a);
+/* Clears event_fd after it was readable. */
+void audit_acknowledge(struct audit *a);
+
+/* Reads a segment: calls each (may be NULL) for its records in order, follows the tree. ERR_TAMPERED names the record.
+ * ret_torn: bytes of an incomplete last line. For start-up and for cotter audit. */
+int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *line, size_t len), void *ctx,
+	       char ret_log_id[33], uint64_t *ret_end, uint64_t *ret_torn, struct err *err);

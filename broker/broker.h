@@ -1,0 +1,37 @@
+#pragma once
+/* The broker's parts, held together. */
+#include "broker/audit.h"
+#include "broker/cache.h"
+#include "broker/config.h"
+#include "broker/hardware.h"
+#include "broker/store.h"
+#include "broker/token.h"
+#include "broker/unseal.h"
+
+struct server;
+
+struct broker {
+	struct config config;
+	struct audit audit;
+	struct store store;
+	struct tokens tokens;
+	struct cache cache;
+	struct hardware hardware;
+	struct unseals unseals;
+	struct server *server;
+	bool unsealed;		   /* the store's own keys are open */
+	bool opening;		   /* the hardware is at it */
+	char sealed_reason[256];   /* for whoever asks meanwhile */
+	uint8_t *store_key_file;   /* sealed, read at start */
+	size_t store_key_file_len;
+	uint64_t started_ms, n_requests, n_granted, n_denied;
+};
+
+/* The store's own key, sealed: state_dir/store-key.age, bound to this path. Payload: 32 random bytes. */
+#define BROKER_STORE_KEY_FILE "store-key.age"
+#define BROKER_STORE_KEY_PATH "cotter/store-key"
+#define BROKER_STORE_KEY_LEN 32u
+
+/* Asks the hardware for the store's own keys if that is not done; its answer comes later. */
+void broker_open_store(struct broker *b);
+bool broker_is_operator(const struct broker *b, uint32_t uid);

@@ -1,0 +1,226 @@
+#include "broker/caveat.h"
+
+#include "broker/policy.h"
+#include "broker/store.h"
+#include "common/bind.h"
+#include "common/err.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+struct row {
+	const char *prefix; /* the caveat's text up to its value, spaces and all */
+	bool (*valid)(const char *value);
+	int (*holds)(const char *value, const struct caveat_context *c, struct err *err);
+	const char *sentence; /* with one %s for the value */
+};
+
+static int denied(struct err *err, const char *what)
+{
+	return err_set(err, ERR_DENIED, "caveat: %s", what);
+}
+
+/* Decimal without sign or leading zeros, at most max. */
+static bool number(const char *value, uint64_t max, uint64_t *ret)
+{
+	uint64_t n = 0;
+
+	if (!*value || (value[0] == '0' && value[1]))
+		return false;
+	for (; *value; value++) {
+		if (*value < '0' || *value > '9' || n > (UINT64_MAX - 9) / 10)
+			return false;
+		n = n * 10 + (uint64_t)(*value - '0');
+	}
+	*ret = n;
+	return n <= max;
+}
+
+/* "get,list" → bits; 0 when malformed. */
+static uint32_t op_set(const char *value)
+{
+	uint32_t set = 0, op;
+	size_t n;
+
+	for (;; value += n + 1) {
+		n = strcspn(value, ",");
+		/* sign comes with signing keys; tokens may name it already */
+		op = n == 4 && memcmp(value, "sign", 4) == 0 ? 1u << 31 : policy_op(value, n);
+		if (!op)
+			return 0;
+		set |= op;
+		if (!value[n])
+			return set;
+	}
+}
+
+static bool op_valid(const char *value)
+{
+	return op_set(value) && !strchr(value, ',');
+}
+
+static bool op_in_valid(const char *value)
+{
+	return op_set(value) != 0;
+}
+
+static int op_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	return c->facts->op == 0 || (op_set(value) & c->facts->op) ? 0 : denied(err, "another operation");
+}
+
+static bool path_is_valid(const char *value)
+{
+	return path_valid(value);
+}
+
+static int path_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	return !c->facts->path || strcmp(value, c->facts->path) == 0 ? 0 : denied(err, "another path");
+}
+
+static bool under_valid(const char *value)
+{
+	char path[LIMIT_CAVEAT_LEN + 1];
+	size_t n = strlen(value);
+
+	if (n < 2 || value[n - 1] != '/')
+		return false;
+	memcpy(path, value, n - 1);
+	path[n - 1] = '\0';
+	return path_valid(path);
+}
+
+static int under_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	size_t n = strlen(value);
+
+	if (!c->facts->path)
+		return 0;
+	/* listing the folder itself is under it, too */
+	if (strncmp(c->facts->path, value, n) == 0 ||
+	    (c->facts->op == POLICY_LIST && strlen(c->facts->path) == n - 1 && memcmp(c->facts->path, value, n - 1) == 0))
+		return 0;
+	return denied(err, "outside its folder");
+}
+
+static bool parse_time(const char *value, uint64_t *ret_ms)
+{
+	struct tm tm = {0};
+	char back[32];
+	time_t t;
+
+	if (strlen(value) != 20 || strptime(value, "%Y-%m-%dT%H:%M:%SZ", &tm) != value + 20)
+		return false;
+	t = timegm(&tm);
+	/* timegm mends impossible dates; ours must come back as they went in */
+	if (t < 0 || !gmtime_r(&t, &tm) || strftime(back, sizeof(back), "%Y-%m-%dT%H:%M:%SZ", &tm) != 20 || strcmp(back, value) != 0)
+		return false;
+	*ret_ms = (uint64_t)t * 1000;
+	return true;
+}
+
+static bool time_valid(const char *value)
+{
+	uint64_t ms;
+
+	return parse_time(value, &ms);
+}
+
+static int time_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	uint64_t ms;
+
+	return parse_time(value, &ms) && c->facts->wall_ms < ms ? 0 : denied(err, "its time is over");
+}
+
+static bool id_valid(const char *value)
+{
+	uint64_t n;
+
+	return number(value, UINT32_MAX - 1, &n);
+}
+
+static int uid_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	uint64_t n;
+
+	return number(value, UINT32_MAX, &n) && n == c->facts->uid ? 0 : denied(err, "another uid");
+}
+
+static int gid_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	uint64_t n;
+
+	return number(value, UINT32_MAX, &n) && n == c->facts->gid ? 0 : denied(err, "another gid");
+}
+
+static bool uses_valid(const char *value)
+{
+	uint64_t n;
+
+	return number(value, 1000000000, &n);
+}
+
+static int uses_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	uint64_t max = 0, used;
+
+	if (c->facts->op == 0)
+		return 0; /* looking a token up is no use of it */
+	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->token_id, c->chain, &used, NULL) < 0 || used >= max)
+		return denied(err, "its uses are used up");
+	if (c->count && store_use_put(c->store, c->token_id, c->chain, used + 1, NULL) < 0)
+		return denied(err, "its use cannot be counted");
+	return 0;
+}
+
+static const struct row rows[] = {
+	{"op = ", op_valid, op_holds, "only the operation %s"},
+	{"op in ", op_in_valid, op_holds, "only the operations %s"},
+	{"path = ", path_is_valid, path_holds, "only the secret %s"},
+	{"path under ", under_valid, under_holds, "only secrets under %s"},
+	{"time < ", time_valid, time_holds, "only before %s"},
+	{"uid = ", id_valid, uid_holds, "only for uid %s"},
+	{"gid = ", id_valid, gid_holds, "only for gid %s"},
+	{"uses <= ", uses_valid, uses_holds, "at most %s uses from here on"},
+};
+
+static const struct row *find(const char *text, size_t len, char value[LIMIT_CAVEAT_LEN + 1])
+{
+	size_t n;
+
+	if (len > LIMIT_CAVEAT_LEN || memchr(text, 0, len))
+		return NULL;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		n = strlen(rows[i].prefix);
+		if (len <= n || memcmp(text, rows[i].prefix, n) != 0)
+			continue;
+		memcpy(value, text + n, len - n);
+		value[len - n] = '\0';
+		return rows[i].valid(value) ? &rows[i] : NULL;
+	}
+	return NULL;
+}
+
+int caveat_check(const struct macaroon_caveat *caveat, const struct caveat_context *c, struct err *err)
+{
+	char value[LIMIT_CAVEAT_LEN + 1];
+	const struct row *row = find((const char *)caveat->p, caveat->len, value);
+
+	return row ? row->holds(value, c, err) : denied(err, "unknown or malformed");
+}
+
+bool caveat_explain(const char *text, size_t len, char *ret, size_t size)
+{
+	char value[LIMIT_CAVEAT_LEN + 1];
+	const struct row *row = find(text, len, value);
+	const char *at;
+
+	if (!row)
+		return false;
+	at = strstr(row->sentence, "%s");
+	snprintf(ret, size, "%.*s%s%s", (int)(at - row->sentence), row->sentence, value, at + 2);
+	return true;
+}

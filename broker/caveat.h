@@ -1,0 +1,17 @@
+#pragma once
+/* Caveats: each only narrows, all must hold, each is weighed against facts. Unknown or malformed: denied. One row each. */
+#include "broker/token.h"
+
+struct caveat_context {
+	const struct token_facts *facts;
+	struct store *store;
+	const uint8_t *token_id; /* 16 bytes */
+	const uint8_t *chain;	 /* names this caveat on this token */
+	bool count;		 /* uses: take one */
+};
+
+/* 0, or ERR_DENIED with a text for the audit log. */
+int caveat_check(const struct macaroon_caveat *caveat, const struct caveat_context *c, struct err *err);
+
+/* For people: writes a sentence about the caveat; false when it is unknown or malformed. */
+bool caveat_explain(const char *text, size_t len, char *ret, size_t size);

@@ -1,0 +1,390 @@
+#include "broker/hardware.h"
+
+#include "broker/keyd.h"
+#include "broker/launcher.h"
+#include "broker/token.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "common/secret.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+struct hardware_op {
+	struct hardware_op *next;
+	enum wire_op op;
+	char text[LIMIT_URI_LEN];
+	char text2[96];
+	uint8_t data[P256_POINT_LEN]; /* public */
+	size_t data_len;
+	struct secret pin;
+	hardware_done *done; /* NULL: nobody waits */
+	void *ctx;
+	bool retried;
+};
+
+static void op_free(struct hardware_op *op)
+{
+	if (op)
+		secret_clear(&op->pin);
+	free(op);
+}
+
+const char *hardware_state_name(enum hardware_state state)
+{
+	static const char *const names[] = {"starting", "ready", "pin-needed", "absent"};
+
+	return names[state];
+}
+
+static void set_state(struct hardware_provider *p, enum hardware_state state, const char *problem)
+{
+	bool ready = state == HARDWARE_READY && p->state != HARDWARE_READY;
+
+	if (p->state != state)
+		log_info("provider '%s': %s%s%s", p->config->name, hardware_state_name(state), *problem ? ": " : "", problem);
+	p->state = state;
+	snprintf(p->problem, sizeof(p->problem), "%s", problem);
+	if (ready) {
+		p->failures = 0;
+		p->hardware->changed(p->hardware->changed_ctx);
+	}
+}
+
+static void push_front(struct hardware_provider *p, struct hardware_op *op)
+{
+	op->next = p->head;
+	p->head = op;
+	if (!p->tail)
+		p->tail = op;
+	p->n_queued++;
+}
+
+static void push_back(struct hardware_provider *p, struct hardware_op *op)
+{
+	if (p->tail)
+		p->tail->next = op;
+	else
+		p->head = op;
+	p->tail = op;
+	p->n_queued++;
+}
+
+static struct hardware_op *pop(struct hardware_provider *p)
+{
+	struct hardware_op *op = p->head;
+
+	p->head = op->next;
+	if (!p->head)
+		p->tail = NULL;
+	p->n_queued--;
+	return op;
+}
+
+static void finish(struct hardware_op *op, int result, const struct wire_reply *reply, const char *message)
+{
+	if (op->done)
+		op->done(op->ctx, result, reply, message);
+	op_free(op);
+}
+
+/* What the provider's state says to whoever asks for its keys. */
+static void fail_waiting(struct hardware_provider *p, int result)
+{
+	char message[256];
+
+	memcpy(message, p->problem, sizeof(message));
+	while (p->head && !p->busy)
+		finish(pop(p), result, NULL, message);
+}
+
+static void send_head(struct hardware_provider *p);
+
+/* The helper died or was killed. An operation in flight is tried once more: ECDH and login attempts of our own are safe;
+ * a PIN is not offered again. */
+static void lost(struct hardware_provider *p, const char *why)
+{
+	struct hardware_op *op = p->busy ? pop(p) : NULL;
+
+	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
+	if (p->fd >= 0) {
+		epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
+		close(p->fd);
+		close(p->pidfd);
+	}
+	p->fd = p->pidfd = -1;
+	p->busy = false;
+	if (p->state == HARDWARE_READY || p->state == HARDWARE_STARTING)
+		p->state = HARDWARE_STARTING;
+	/* at once the first time, then 1, 2, 4 … 30 s */
+	p->retry_ms = token_boot_ms() + (p->failures == 0 ? 0 : p->failures > 5 ? 30000 : 500ull << p->failures);
+	p->failures++;
+	p->n_restarts++;
+	if (!op)
+		return;
+	if (op->op == WIRE_AGREE && !op->retried && p->failures <= 1) {
+		op->retried = true;
+		push_front(p, op);
+	} else {
+		finish(op, -ERR_HARDWARE, NULL, why);
+	}
+	if (p->failures > 1) {
+		snprintf(p->problem, sizeof(p->problem), "the helper keeps failing: %.200s", why);
+		fail_waiting(p, -ERR_HARDWARE);
+	}
+}
+
+static void kill_helper(struct hardware_provider *p, const char *why)
+{
+	if (p->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
+	lost(p, why);
+}
+
+static void send_head(struct hardware_provider *p)
+{
+	struct wire_request *q = p->hardware->request;
+	struct hardware_op *op = p->head;
+	ssize_t n;
+
+	if (p->busy || !op || p->fd < 0)
+		return;
+	*q = (struct wire_request){.magic = WIRE_MAGIC, .id = ++p->next_id, .op = op->op};
+	snprintf(q->text, sizeof(q->text), "%s", op->text);
+	snprintf(q->text2, sizeof(q->text2), "%s", op->text2);
+	q->data_len = (uint32_t)(op->pin.len ? op->pin.len : op->data_len);
+	memcpy(q->data, op->pin.len ? op->pin.data : op->data, q->data_len);
+	if (op->op == WIRE_OPEN) {
+		char failed[128];
+
+		keyd_load_failed_pin(p->hardware->state_dir, p->config->name, failed);
+		q->data_len = (uint32_t)strlen(failed);
+		memcpy(q->data, failed, q->data_len);
+	}
+	p->busy = true;
+	p->deadline_ms = token_boot_ms() + LIMIT_HARDWARE_TIMEOUT_MS;
+	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
+	sodium_memzero(q, sizeof(*q));
+	if (n < 0)
+		kill_helper(p, "it does not take requests");
+}
+
+static struct hardware_op *op_new(enum wire_op op, hardware_done *done, void *ctx)
+{
+	struct hardware_op *o = calloc(1, sizeof(*o));
+
+	if (o)
+		*o = (struct hardware_op){.op = op, .done = done, .ctx = ctx};
+	return o;
+}
+
+static void login_done(void *ctx, int result, const struct wire_reply *reply, const char *message)
+{
+	struct hardware_provider *p = ctx;
+
+	(void)reply;
+	if (result == 0)
+		set_state(p, HARDWARE_READY, "");
+	else if (result == -ERR_PIN)
+		set_state(p, HARDWARE_PIN_NEEDED, message);
+	else
+		set_state(p, HARDWARE_ABSENT, message);
+	p->retry_ms = token_boot_ms() + 2000;
+	if (result < 0)
+		fail_waiting(p, result);
+}
+
+static void open_done(void *ctx, int result, const struct wire_reply *reply, const char *message)
+{
+	struct hardware_provider *p = ctx;
+	struct hardware_op *op;
+
+	if (result < 0) {
+		(void)reply;
+		set_state(p, HARDWARE_ABSENT, message);
+		p->retry_ms = token_boot_ms() + 30000;
+		fail_waiting(p, -ERR_HARDWARE);
+		return;
+	}
+	op = op_new(WIRE_LOGIN, login_done, p);
+	if (op)
+		push_front(p, op);
+}
+
+static void start(struct hardware_provider *p)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
+	struct hardware_op *op = op_new(WIRE_OPEN, open_done, p);
+	struct err err = {0};
+
+	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, &p->fd, &p->pidfd, &err) < 0 ||
+	    epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_ADD, p->fd, &ev) < 0) {
+		op_free(op);
+		set_state(p, HARDWARE_ABSENT, err.msg);
+		p->retry_ms = token_boot_ms() + 5000;
+		fail_waiting(p, -ERR_HARDWARE);
+		return;
+	}
+	snprintf(op->text, sizeof(op->text), "%s", p->config->uri);
+	snprintf(op->text2, sizeof(op->text2), "%s", p->config->srk_name);
+	push_front(p, op);
+	send_head(p);
+}
+
+int hardware_init(struct hardware *h, const struct config *config, int launcher_fd, int epoll_fd, struct err *err)
+{
+	h->launcher_fd = launcher_fd;
+	h->epoll_fd = epoll_fd;
+	h->state_dir = config->state_dir;
+	h->request = secret_alloc(sizeof(*h->request));
+	h->reply = secret_alloc(sizeof(*h->reply));
+	if (!h->request || !h->reply)
+		return err_set(err, ERR_FAILED, "out of locked memory");
+	h->n_providers = config->n_providers;
+	for (uint32_t i = 0; i < h->n_providers; i++) {
+		h->providers[i] = (struct hardware_provider){
+			.config = &config->providers[i], .hardware = h, .index = i, .fd = -1, .pidfd = -1};
+		start(&h->providers[i]);
+	}
+	return 0;
+}
+
+void hardware_stop(struct hardware *h)
+{
+	for (size_t i = 0; i < h->n_providers; i++) {
+		struct hardware_provider *p = &h->providers[i];
+
+		while (p->head)
+			op_free(pop(p));
+		if (p->fd >= 0)
+			close(p->fd); /* the helper logs out and ends */
+		if (p->pidfd >= 0)
+			close(p->pidfd);
+	}
+	secret_free(h->request);
+	secret_free(h->reply);
+}
+
+static int submit(struct hardware_provider *p, struct hardware_op *op, struct err *err)
+{
+	if (!op)
+		return err_set(err, ERR_FAILED, "out of memory");
+	if (p->n_queued >= LIMIT_HARDWARE_QUEUE) {
+		op_free(op);
+		return err_set(err, ERR_BUSY, "too many operations wait for '%s'", p->config->name);
+	}
+	push_back(p, op);
+	send_head(p);
+	return 0;
+}
+
+int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
+		   void *ctx, struct err *err)
+{
+	struct hardware_op *op;
+
+	if (p->state == HARDWARE_PIN_NEEDED)
+		return err_set(err, ERR_PIN, "provider '%s': %s", p->config->name, p->problem);
+	if (p->state == HARDWARE_ABSENT)
+		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
+	op = op_new(WIRE_AGREE, done, ctx);
+	if (op) {
+		snprintf(op->text, sizeof(op->text), "%s", ref);
+		memcpy(op->data, peer, P256_POINT_LEN);
+		op->data_len = P256_POINT_LEN;
+	}
+	return submit(p, op, err);
+}
+
+int hardware_login(struct hardware_provider *p, const struct secret *pin, hardware_done *done, void *ctx, struct err *err)
+{
+	struct hardware_op *op;
+
+	if (p->fd < 0)
+		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
+	op = op_new(WIRE_LOGIN, done, ctx);
+	if (op && pin && secret_copy(&op->pin, pin->data, pin->len, err) < 0) {
+		op_free(op);
+		return -ERR_BUSY;
+	}
+	return submit(p, op, err);
+}
+
+void hardware_cancel(struct hardware *h, void *ctx)
+{
+	for (size_t i = 0; i < h->n_providers; i++)
+		for (struct hardware_op *op = h->providers[i].head; op; op = op->next)
+			if (op->ctx == ctx)
+				op->done = NULL;
+}
+
+static void remember_pin(struct hardware_provider *p, const struct hardware_op *op, struct wire_reply *a)
+{
+	if (op->op != WIRE_LOGIN)
+		return;
+	if (a->result == 0) {
+		keyd_store_failed_pin(p->hardware->state_dir, p->config->name, "");
+	} else if (a->result == -ERR_PIN && a->data_len && a->data_len < 128) {
+		a->data[a->data_len] = '\0';
+		keyd_store_failed_pin(p->hardware->state_dir, p->config->name, (const char *)a->data);
+	}
+}
+
+void hardware_event(struct hardware_provider *p)
+{
+	struct wire_reply *a = p->hardware->reply;
+	ssize_t n = recv(p->fd, a, sizeof(*a), MSG_DONTWAIT);
+	struct hardware_op *op;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		lost(p, "it ended (the vendor's module crashed?)");
+		return;
+	}
+	if (!p->busy || !wire_reply_valid(a, (size_t)n, p->next_id)) {
+		kill_helper(p, "it talks nonsense");
+		return;
+	}
+	op = pop(p);
+	p->busy = false;
+	p->n_operations++;
+	remember_pin(p, op, a);
+	/* an operator's login is told to the provider's state first, then to the operator */
+	if (op->op == WIRE_LOGIN && op->done != login_done)
+		login_done(p, a->result, NULL, a->message);
+	else if (op->op == WIRE_AGREE && a->result == -ERR_PIN)
+		set_state(p, HARDWARE_PIN_NEEDED, a->message);
+	finish(op, a->result, a->result == 0 ? a : NULL, a->message);
+	sodium_memzero(a, sizeof(*a));
+	if (p->state == HARDWARE_PIN_NEEDED && !(p->head && p->head->op == WIRE_LOGIN))
+		fail_waiting(p, -ERR_PIN);
+	send_head(p);
+}
+
+void hardware_tick(struct hardware *h, uint64_t now_ms)
+{
+	struct hardware_op *op;
+
+	for (size_t i = 0; i < h->n_providers; i++) {
+		struct hardware_provider *p = &h->providers[i];
+
+		if (p->busy && now_ms >= p->deadline_ms) {
+			kill_helper(p, "it did not answer in time and was killed");
+		} else if (p->fd < 0 && now_ms >= p->retry_ms) {
+			start(p);
+		} else if (p->state == HARDWARE_ABSENT && !p->head && now_ms >= p->retry_ms) {
+			/* perhaps the token is back; no PIN is at risk, it was not refused */
+			op = op_new(WIRE_LOGIN, login_done, p);
+			if (op)
+				push_back(p, op);
+			send_head(p);
+		}
+	}
+}

@@ -1,0 +1,62 @@
+#pragma once
+/*
+ * The broker's side of its helpers: one queue a provider, one operation outstanding, a deadline on each. A helper that
+ * dies is started again and the operation in flight tried once more; one that hangs is killed. A refused PIN puts the
+ * provider to pin-needed, where it stays until an operator acts.
+ */
+#include "broker/config.h"
+#include "common/wire.h"
+
+#include <stdint.h>
+
+struct hardware;
+struct secret;
+
+enum hardware_state { HARDWARE_STARTING, HARDWARE_READY, HARDWARE_PIN_NEEDED, HARDWARE_ABSENT };
+
+/* reply is NULL when result < 0; both are gone after the call. reply lies in the arena: copy what is needed. */
+typedef void hardware_done(void *ctx, int result, const struct wire_reply *reply, const char *message);
+
+struct hardware_provider {
+	const struct config_provider *config;
+	struct hardware *hardware;
+	enum hardware_state state;
+	char problem[256];
+	int fd, pidfd;
+	uint32_t index, next_id;
+	struct hardware_op *head, *tail; /* head is in flight when busy */
+	size_t n_queued;
+	bool busy;
+	uint64_t deadline_ms; /* of the operation in flight */
+	uint64_t retry_ms;    /* when an absent provider is looked at again */
+	unsigned int failures;
+	uint64_t n_restarts, n_operations;
+};
+
+struct hardware {
+	int launcher_fd, epoll_fd;
+	const char *state_dir;
+	struct hardware_provider providers[LIMIT_PROVIDERS];
+	size_t n_providers;
+	struct wire_request *request; /* one of each, in the arena */
+	struct wire_reply *reply;
+	void (*changed)(void *ctx); /* a provider became ready */
+	void *changed_ctx;
+};
+
+int hardware_init(struct hardware *h, const struct config *config, int launcher_fd, int epoll_fd, struct err *err);
+void hardware_stop(struct hardware *h);
+
+/* Queues one ECDH. done is called exactly once, never from inside this call. ref and peer are copied. */
+int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
+		   void *ctx, struct err *err);
+/* Logs in with an operator's PIN, or looks again at the configured source when pin is NULL. */
+int hardware_login(struct hardware_provider *p, const struct secret *pin, hardware_done *done, void *ctx, struct err *err);
+/* Forgets an operation's caller: done is not called any more. */
+void hardware_cancel(struct hardware *h, void *ctx);
+
+/* The helper's socket is readable (or hung up). */
+void hardware_event(struct hardware_provider *p);
+/* Deadlines and restarts; called at least every 500 ms. */
+void hardware_tick(struct hardware *h, uint64_t now_ms);
+const char *hardware_state_name(enum hardware_state state);

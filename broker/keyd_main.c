@@ -1,0 +1,233 @@
+/*
+ * cotter-keyd: the helper process that alone talks to one key provider. Its socket is descriptor 3, one request is
+ * answered at a time. Started with an empty environment; what a vendor's module needs in it (SOFTHSM2_CONF=…) stands in
+ * the configuration and comes as arguments "-e NAME=VALUE", paths it may write as "-w PATH", read as "-r PATH".
+ */
+#include "broker/providers.h"
+#include "broker/sandbox.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/harden.h"
+#include "common/secret.h"
+#include "common/wire.h"
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define SOCKET_FD 3
+#define MAX_PATHS 48u
+
+struct keyd {
+	const struct provider_ops *ops;
+	struct provider *provider;
+	struct sandbox_path paths[MAX_PATHS];
+	size_t n_paths;
+};
+
+static int sandbox(struct keyd *k, struct err *err)
+{
+	int level, r = sandbox_files(k->paths, k->n_paths, &level, err);
+
+	return r < 0 ? r : sandbox_keyd_syscalls(err);
+}
+
+static int do_open(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	char failed_pin[LIMIT_WIRE_DATA + 1] = "";
+	struct provider_config config = {.uri = q->text, .srk_name = q->text2, .failed_pin = failed_pin};
+	int r;
+
+	(void)a;
+	if (k->provider)
+		return err_set(err, ERR_USAGE, "the provider is open already");
+	k->ops = providers_find(q->text);
+	if (!k->ops)
+		return err_set(err, ERR_INPUT, "unknown provider: a URI starts with pkcs11: or tpm:");
+	memcpy(failed_pin, q->data, q->data_len);
+	r = k->ops->open(&config, &k->provider, err);
+	/* the module is loaded: from here on only its files */
+	return r < 0 ? r : sandbox(k, err);
+}
+
+static int do_login(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	CLEANUP(secret_clear) struct secret pin = {0};
+	int r = 0;
+
+	if (q->data_len > LIMIT_PIN_LEN)
+		return err_set(err, ERR_INPUT, "the PIN is too long");
+	if (q->data_len)
+		r = secret_copy(&pin, q->data, q->data_len, err);
+	if (r == 0)
+		r = k->ops->login(k->provider, pin.len ? &pin : NULL, (char *)a->data, err);
+	a->data_len = (uint32_t)strnlen((char *)a->data, 127);
+	return r;
+}
+
+static int do_status(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	(void)q;
+	(void)err;
+	k->ops->status(k->provider, &a->status);
+	return 0;
+}
+
+static int do_list(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	if (q->number >= LIMIT_KEYS)
+		return err_set(err, ERR_NOT_FOUND, "no more keys");
+	return k->ops->list(k->provider, q->number, &a->key, err);
+}
+
+static int do_make(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	int r = k->ops->make(k->provider, q->number ? PROVIDER_KEY_SIGN : PROVIDER_KEY_SEAL, q->text, q->text2, &a->key,
+			     (char *)a->data, err);
+
+	a->data_len = r < 0 ? 0 : (uint32_t)strnlen((char *)a->data, sizeof(a->data));
+	return r;
+}
+
+static int do_find(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	return k->ops->find(k->provider, q->text, &a->key, err);
+}
+
+static int do_agree(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	if (q->data_len != P256_POINT_LEN || p256_check(q->data, err) < 0)
+		return err_set(err, ERR_INPUT, "not a point on P-256");
+	a->data_len = P256_SECRET_LEN;
+	return k->ops->agree(k->provider, q->text, q->data, a->data, err);
+}
+
+static int do_sign(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	if (q->data_len != 32)
+		return err_set(err, ERR_INPUT, "not a SHA-256 digest");
+	a->data_len = 64;
+	return k->ops->sign(k->provider, q->text, q->data, a->data, err);
+}
+
+static int do_random(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
+{
+	if (q->number > sizeof(a->data))
+		return err_set(err, ERR_INPUT, "too many random bytes at once");
+	a->data_len = q->number;
+	return k->ops->random(k->provider, a->data, q->number, err);
+}
+
+static int (*const handlers[WIRE_N])(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err) = {
+	[WIRE_OPEN] = do_open,	 [WIRE_LOGIN] = do_login, [WIRE_STATUS] = do_status,
+	[WIRE_LIST] = do_list,	 [WIRE_MAKE] = do_make,	  [WIRE_FIND] = do_find,
+	[WIRE_AGREE] = do_agree, [WIRE_SIGN] = do_sign,	  [WIRE_RANDOM] = do_random,
+};
+
+static void answer(struct keyd *k, const struct wire_request *q, struct wire_reply *a)
+{
+	struct err err = {0};
+
+	*a = (struct wire_reply){.magic = WIRE_MAGIC, .id = q->id, .op = q->op};
+	if (q->op != WIRE_OPEN && !k->provider)
+		a->result = err_set(&err, ERR_USAGE, "the provider is not open");
+	else
+		a->result = handlers[q->op](k, q, a, &err);
+	if (a->result < 0 && q->op != WIRE_LOGIN)
+		a->data_len = 0;
+	snprintf(a->message, sizeof(a->message), "%.255s", err.msg);
+}
+
+static int serve(struct keyd *k)
+{
+	CLEANUP(cleanup_secret_free) struct wire_request *q = secret_alloc(sizeof(*q));
+	CLEANUP(cleanup_secret_free) struct wire_reply *a = secret_alloc(sizeof(*a));
+	ssize_t n;
+
+	if (!q || !a)
+		return 1;
+	for (;;) {
+		n = recv(SOCKET_FD, q, sizeof(*q), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			return 0; /* whoever started us is gone */
+		if (n < 0 || !wire_request_valid(q, (size_t)n))
+			return 1;
+		answer(k, q, a);
+		n = send(SOCKET_FD, a, sizeof(*a), MSG_NOSIGNAL);
+		sodium_memzero(q, sizeof(*q));
+		sodium_memzero(a, sizeof(*a));
+		if (n < 0)
+			return 0;
+	}
+}
+
+static bool add_path(struct keyd *k, const char *path, bool writable)
+{
+	if (k->n_paths == MAX_PATHS)
+		return false;
+	k->paths[k->n_paths++] = (struct sandbox_path){path, writable};
+	return true;
+}
+
+/* Where PKCS#11 modules, smartcard stacks and TPMs live on Debian. */
+static void default_paths(struct keyd *k)
+{
+	static const struct sandbox_path usual[] = {
+		{"/usr", false}, {"/lib", false}, {"/lib64", false}, {"/etc/ld.so.cache", false}, {"/etc/pkcs11", false},
+		{"/etc/softhsm", false}, {"/etc/opensc", false}, {"/etc/ssl", false}, {"/etc/hosts", false},
+		{"/etc/resolv.conf", false}, {"/etc/nsswitch.conf", false}, {"/etc/host.conf", false},
+		{"/etc/gai.conf", false}, {"/proc", false}, {"/sys", false}, {"/run", true}, {"/dev", true},
+		{"/var/lib/softhsm", true}, {"/var/lock", true},
+	};
+
+	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+		add_path(k, usual[i].path, usual[i].writable);
+}
+
+static int parse_args(struct keyd *k, int argc, char **argv)
+{
+	int opt;
+
+	while ((opt = getopt(argc, argv, "e:r:w:")) != -1) {
+		if (opt == 'e' && putenv(optarg) == 0)
+			continue;
+		if ((opt == 'r' || opt == 'w') && add_path(k, optarg, opt == 'w'))
+			continue;
+		return -1;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const char usage[] = "cotter-keyd " COTTER_VERSION ": talks to one HSM, smartcard or TPM for cotterd and cotter,\n"
+				    "which start it; it is of no use by hand. See cotter-keyd(8).\n";
+	static const struct harden harden = {
+		.keep_fd_below = SOCKET_FD + 1, .clear_environment = 1, .arena_size = LIMIT_ARENA_KEYD};
+	struct keyd k = {0};
+	struct err err = {0};
+	int type = 0, r;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET) {
+		fputs(usage, argc > 1 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
+		return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
+	}
+	if (harden_start(&harden, &err) < 0)
+		return 1;
+	setenv("P11_KIT_NO_USER_CONFIG", "1", 1);
+	setenv("LC_ALL", "C", 1);
+	default_paths(&k);
+	if (parse_args(&k, argc, argv) < 0)
+		return 2;
+	r = serve(&k);
+	if (k.provider)
+		k.ops->close(k.provider);
+	secret_arena_done();
+	return r;
+}

@@ -1,0 +1,20 @@
+#pragma once
+/* What a process gives up once it is running: Landlock (files, signals, abstract sockets) and seccomp. */
+#include <stdbool.h>
+#include <stddef.h>
+
+struct err;
+
+struct sandbox_path {
+	const char *path; /* absent ones are skipped */
+	bool writable;
+};
+
+/* Only these trees stay reachable, in a Landlock domain of its own. A kernel without Landlock: 0 and *ret_level 0, for
+ * the caller to log; else the ABI. */
+int sandbox_files(const struct sandbox_path *paths, size_t n, int *ret_level, struct err *err);
+
+/* The broker: nothing that starts programs, traces, or loads code; such a call kills it, any other unlisted fails. */
+int sandbox_broker_syscalls(struct err *err);
+/* The helper: vendors' code needs more, but never execve or ptrace. */
+int sandbox_keyd_syscalls(struct err *err);

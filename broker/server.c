@@ -1,0 +1,481 @@
+#include "broker/server.h"
+
+#include "broker/api.h"
+#include "broker/broker.h"
+#include "broker/http.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/limits.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define BUFFER_LEN 65536u
+#define OVERFLOW_UID 65534u
+
+static unsigned int *uid_count(struct server *s, uid_t uid)
+{
+	unsigned int *unused = NULL;
+
+	for (size_t i = 0; i < sizeof(s->per_uid) / sizeof(s->per_uid[0]); i++) {
+		if (s->per_uid[i].n && s->per_uid[i].uid == uid)
+			return &s->per_uid[i].n;
+		if (!s->per_uid[i].n && !unused) {
+			unused = &s->per_uid[i].n;
+			s->per_uid[i].uid = uid;
+		}
+	}
+	return unused; /* NULL: too many users at once */
+}
+
+static void conn_close(struct conn *c)
+{
+	struct server *s = c->server;
+	unsigned int *n;
+
+	if (c->dead)
+		return;
+	c->dead = true;
+	if (c->call)
+		api_cancel(c->call);
+	c->call = NULL;
+	n = uid_count(s, c->peer.uid);
+	if (n && *n)
+		--*n;
+	close(c->fd);
+	secret_clear(&c->in);
+	secret_clear(&c->out);
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		s->conns = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	s->n_conns--;
+	/* events of this round may still point here */
+	c->next = s->dead;
+	s->dead = c;
+}
+
+/* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
+static void watch(struct conn *c)
+{
+	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? (uint32_t)EPOLLRDHUP : (uint32_t)(EPOLLIN | EPOLLRDHUP);
+	struct epoll_event ev = {.events = want, .data.ptr = c};
+
+	if (c->dead || c->watched == want)
+		return;
+	c->watched = want;
+	epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+static void conn_process(struct conn *c);
+
+static void conn_flush(struct conn *c)
+{
+	ssize_t n;
+
+	if (c->dead || !c->out.len)
+		return;
+	c->held = c->audit_seq && !audit_released(&c->server->broker->audit, c->audit_seq);
+	if (c->held)
+		return;
+	n = send(c->fd, c->out.data + c->out_sent, c->out.len - c->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		conn_close(c);
+		return;
+	}
+	c->out_sent += n > 0 ? (size_t)n : 0;
+	if (c->out_sent < c->out.len)
+		return;
+	secret_clear(&c->out);
+	c->out_sent = 0;
+	c->deadline_ms = token_boot_ms() + LIMIT_IDLE_TIMEOUT_MS;
+	if (!c->keep_alive)
+		conn_close(c);
+}
+
+void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
+{
+	char head[HTTP_HEAD_MAX];
+	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, body_len, c->keep_alive);
+
+	c->call = NULL;
+	if (c->dead)
+		return;
+	c->audit_seq = audit_seq;
+	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : LIMIT_REPLY_TIMEOUT_MS);
+	if (secret_new(&c->out, n + body_len, NULL) < 0) {
+		conn_close(c); /* not even room to say so */
+		return;
+	}
+	memcpy(c->out.data, head, n);
+	if (body_len)
+		memcpy(c->out.data + n, body->data, body_len);
+	c->out.len = n + body_len;
+	conn_flush(c);
+	watch(c);
+}
+
+static void reply_error(struct conn *c, int code, const char *message)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+
+	c->keep_alive = false;
+	secret_clear(&c->in);
+	if (api_error_body(message, &body) == 0)
+		conn_reply(c, err_http_status(code), &body, 0);
+	else
+		conn_close(c);
+}
+
+/* One request from data; returns the bytes it took, 0 when it is incomplete. After a failure the connection ends. */
+static size_t handle(struct conn *c, const char *data, size_t len)
+{
+	struct request q;
+	struct err err = {0};
+	int head = http_parse_head(data, len, &q, &err);
+
+	if (head < 0) {
+		reply_error(c, err.code, err.msg);
+		return len;
+	}
+	if (head == 0)
+		return 0;
+	if (len - (size_t)head < q.body_len) {
+		if (q.wants_continue && !c->continued)
+			c->continued = send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL | MSG_DONTWAIT) == 25;
+		return 0;
+	}
+	c->continued = false;
+	c->keep_alive = q.keep_alive;
+	q.body = data + head;
+	api_dispatch(c->server->broker, c, &q);
+	return (size_t)head + q.body_len;
+}
+
+/* Works through c->in, or through the shared buffer when nothing is kept. */
+static void consume(struct conn *c, char *data, size_t len, bool shared)
+{
+	size_t used = 0, n;
+
+	/* one at a time: the next request waits until this one's answer is out */
+	while (!c->dead && used < len && !c->call && !c->out.len) {
+		n = handle(c, data + used, len - used);
+		if (n == 0)
+			break;
+		used += n;
+	}
+	if (c->dead)
+		return;
+	if (shared) {
+		if (used < len && secret_copy(&c->in, data + used, len - used, NULL) < 0)
+			conn_close(c);
+		return;
+	}
+	if (used == len) {
+		secret_clear(&c->in);
+	} else if (used) {
+		memmove(c->in.data, c->in.data + used, len - used);
+		sodium_memzero(c->in.data + len - used, used);
+		c->in.len = len - used;
+	}
+}
+
+static void conn_process(struct conn *c)
+{
+	if (!c->dead && c->in.len && !c->call && !c->out.len)
+		consume(c, (char *)c->in.data, c->in.len, false);
+}
+
+static void conn_read(struct conn *c)
+{
+	struct server *s = c->server;
+	ssize_t n;
+
+	/* what a client sends ahead stays in its socket until it is its turn */
+	if (c->call || c->out.len)
+		return;
+	n = recv(c->fd, s->buffer.data, BUFFER_LEN, MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		conn_close(c);
+		return;
+	}
+	if (c->in.len == 0) {
+		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
+		consume(c, (char *)s->buffer.data, (size_t)n, true);
+	} else if (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + BUFFER_LEN ||
+		   secret_append(&c->in, s->buffer.data, (size_t)n, NULL) < 0) {
+		conn_close(c);
+	} else {
+		conn_process(c);
+	}
+	sodium_memzero(s->buffer.data, (size_t)n);
+}
+
+static void conn_event(struct conn *c, uint32_t events)
+{
+	if (c->dead)
+		return;
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		conn_close(c);
+		return;
+	}
+	if (events & EPOLLOUT)
+		conn_flush(c);
+	if (!c->dead && (events & (EPOLLIN | EPOLLRDHUP))) {
+		/* a peer that hung up while the hardware works is gone */
+		if ((events & EPOLLRDHUP) && c->call)
+			conn_close(c);
+		else
+			conn_read(c);
+	}
+	conn_process(c);
+	watch(c);
+}
+
+static bool peer_of(int fd, struct peer *ret)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
+		return false;
+	/* no identity (a foreign namespace) or a peer the kernel cannot name */
+	if (cred.uid == OVERFLOW_UID || cred.uid == UINT32_MAX || cred.pid <= 0)
+		return false;
+	*ret = (struct peer){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid};
+	return true;
+}
+
+static void accept_one(struct server *s, int listen_fd, bool operator_socket)
+{
+	CLEANUP(cleanup_close) int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP};
+	unsigned int *n;
+	struct peer peer;
+	struct conn *c;
+
+	if (fd < 0 || !peer_of(fd, &peer))
+		return;
+	if (operator_socket && !broker_is_operator(s->broker, peer.uid))
+		return;
+	n = uid_count(s, peer.uid);
+	if (s->n_conns >= LIMIT_CONNECTIONS || !n || (*n >= LIMIT_CONNECTIONS_PER_UID && !operator_socket))
+		return;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return;
+	peer.operator_socket = operator_socket;
+	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
+			   .fd = fd, .watched = EPOLLIN | EPOLLRDHUP};
+	ev.data.ptr = c;
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+		free(c);
+		return;
+	}
+	steal_fd(&fd);
+	++*n;
+	if (s->conns)
+		s->conns->prev = c;
+	s->conns = c;
+	s->n_conns++;
+}
+
+/* A reply whose record did not reach the disk in time is not sent: the client hears that the log is stuck. */
+static void audit_late(struct conn *c)
+{
+	secret_clear(&c->out);
+	c->audit_seq = 0;
+	c->held = false;
+	reply_error(c, ERR_AUDIT, "the audit log does not reach the disk: nothing is granted until it does");
+}
+
+static void sweep(struct server *s, uint64_t now_ms)
+{
+	struct conn *next;
+
+	for (struct conn *c = s->conns; c; c = next) {
+		next = c->next;
+		if (c->held && (now_ms >= c->deadline_ms || audit_failed(&s->broker->audit)))
+			audit_late(c);
+		else if (!c->call && now_ms >= c->deadline_ms)
+			conn_close(c);
+	}
+}
+
+static void flush_held(struct server *s)
+{
+	struct conn *next;
+
+	audit_acknowledge(&s->broker->audit);
+	for (struct conn *c = s->conns; c; c = next) {
+		next = c->next;
+		if (c->held) {
+			conn_flush(c);
+			conn_process(c);
+			watch(c);
+		}
+	}
+}
+
+static int listen_on(const char *path, mode_t mode, int *ret, struct err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	CLEANUP(cleanup_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	char dir[sizeof(addr.sun_path)], *slash;
+	struct stat st;
+
+	if (fd < 0)
+		return err_errno(err, errno, "socket");
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	memcpy(dir, addr.sun_path, sizeof(dir));
+	slash = strrchr(dir, '/');
+	*slash = '\0';
+	if (mkdir(dir, 0755) == 0)
+		chmod(dir, 0755); /* whatever the umask is: jobs must reach the socket */
+	if (stat(dir, &st) < 0)
+		return err_errno(err, errno, "the socket's directory %s", dir);
+	if ((st.st_uid != geteuid() && st.st_uid != 0) || (st.st_mode & S_IWOTH))
+		return err_set(err, ERR_FAILED, "the socket's directory %s must belong to cotterd's user and not be writable by others", dir);
+	/* a socket that answers belongs to a living broker */
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
+		return err_set(err, ERR_FAILED, "another cotterd answers on %s", path);
+	close(steal_fd(&fd));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+		unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, mode) < 0 || listen(fd, 4096) < 0)
+		return err_errno(err, errno, "the socket %s", path);
+	*ret = steal_fd(&fd);
+	return 0;
+}
+
+static int add(struct server *s, int fd, void *tag)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = tag};
+
+	return epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
+}
+
+int server_init(struct server *s, struct broker *b, struct err *err)
+{
+	sigset_t set;
+	int r;
+
+	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1};
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (s->signal_fd < 0 || s->epoll_fd < 0)
+		return err_errno(err, errno, "epoll");
+	r = secret_new(&s->buffer, BUFFER_LEN, err);
+	if (r == 0)
+		r = listen_on(b->config.operator_socket, 0666, &s->operator_fd, err);
+	if (r == 0)
+		r = listen_on(b->config.socket, 0666, &s->listen_fd, err);
+	if (r < 0)
+		return r;
+	if (add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
+	    add(s, s->operator_fd, &s->operator_fd) < 0 || add(s, b->audit.event_fd, &b->audit) < 0)
+		return err_errno(err, errno, "epoll");
+	return 0;
+}
+
+static bool is_provider(const struct broker *b, const void *tag)
+{
+	const char *p = tag, *first = (const char *)&b->hardware.providers[0];
+
+	return p >= first && p < (const char *)&b->hardware.providers[LIMIT_PROVIDERS];
+}
+
+static void dispatch(struct server *s, struct epoll_event *ev)
+{
+	void *tag = ev->data.ptr;
+
+	if (tag == &s->signal_fd)
+		s->stop = true;
+	else if (tag == &s->listen_fd)
+		accept_one(s, s->listen_fd, false);
+	else if (tag == &s->operator_fd)
+		accept_one(s, s->operator_fd, true);
+	else if (tag == &s->broker->audit)
+		flush_held(s);
+	else if (is_provider(s->broker, tag))
+		hardware_event(tag);
+	else
+		conn_event(tag, ev->events);
+}
+
+static void bury(struct server *s)
+{
+	struct conn *next;
+
+	for (struct conn *c = s->dead; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+	s->dead = NULL;
+}
+
+int server_run(struct server *s, struct err *err)
+{
+	struct epoll_event events[256];
+	uint64_t now, next_sweep = 0, next_expiry = 0;
+	int n;
+
+	while (!s->stop) {
+		n = epoll_wait(s->epoll_fd, events, 256, 250);
+		if (n < 0 && errno != EINTR)
+			return err_errno(err, errno, "epoll");
+		for (int i = 0; i < n; i++)
+			dispatch(s, &events[i]);
+		now = token_boot_ms();
+		hardware_tick(&s->broker->hardware, now);
+		if (now >= next_sweep) {
+			sweep(s, now);
+			next_sweep = now + 250;
+		}
+		if (now >= next_expiry) {
+			cache_expire(&s->broker->cache, now);
+			if (s->broker->unsealed)
+				tokens_expire(&s->broker->tokens, &s->broker->store, now);
+			next_expiry = now + 1000;
+		}
+		bury(s);
+	}
+	return 0;
+}
+
+void server_done(struct server *s)
+{
+	while (s->conns)
+		conn_close(s->conns);
+	bury(s);
+	if (s->listen_fd >= 0) {
+		unlink(s->broker->config.socket);
+		close(s->listen_fd);
+	}
+	if (s->operator_fd >= 0) {
+		unlink(s->broker->config.operator_socket);
+		close(s->operator_fd);
+	}
+	if (s->epoll_fd >= 0)
+		close(s->epoll_fd);
+	if (s->signal_fd >= 0)
+		close(s->signal_fd);
+	secret_clear(&s->buffer);
+}

@@ -1,0 +1,719 @@
+#include "broker/store.h"
+
+#include "common/buf.h"
+#include "common/err.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCHEMA_VERSION 1
+
+static const char schema[] =
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
+	"CREATE TABLE secret (path TEXT PRIMARY KEY, current INTEGER NOT NULL, oldest INTEGER NOT NULL,"
+	" created INTEGER NOT NULL, updated INTEGER NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE version (path TEXT NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL,"
+	" deleted INTEGER NOT NULL, destroyed INTEGER NOT NULL, uid INTEGER NOT NULL, meta TEXT NOT NULL, sealed BLOB,"
+	" mac BLOB NOT NULL, PRIMARY KEY (path, version)) WITHOUT ROWID;"
+	"CREATE TABLE token (id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, uid INTEGER NOT NULL, boot TEXT NOT NULL,"
+	" policies TEXT NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, uses_left INTEGER NOT NULL,"
+	" mac BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE token_use (id BLOB NOT NULL, chain BLOB NOT NULL, used INTEGER NOT NULL,"
+	" PRIMARY KEY (id, chain)) WITHOUT ROWID;"
+	"PRAGMA user_version = 1;";
+
+/* ---- SQLite, thinly ------------------------------------------------------------------------------------------ */
+
+static int sql_err(struct store *s, struct err *err)
+{
+	return err_set(err, ERR_FAILED, "the store: %s", sqlite3_errmsg(s->db));
+}
+
+static int exec(struct store *s, const char *sql, struct err *err)
+{
+	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_err(s, err);
+}
+
+static void finalize(sqlite3_stmt **st)
+{
+	sqlite3_finalize(*st);
+}
+
+#define STMT __attribute__((cleanup(finalize))) sqlite3_stmt
+
+/* fmt: t text, b blob of the length that follows, i int64. */
+static int prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, const char *fmt, ...)
+{
+	va_list ap;
+	int rc = sqlite3_prepare_v2(s->db, sql, -1, ret, NULL);
+	const void *blob;
+
+	va_start(ap, fmt);
+	for (int i = 1; rc == SQLITE_OK && *fmt; fmt++, i++) {
+		if (*fmt == 't') {
+			rc = sqlite3_bind_text(*ret, i, va_arg(ap, const char *), -1, SQLITE_STATIC);
+		} else if (*fmt == 'b') {
+			blob = va_arg(ap, const void *);
+			rc = sqlite3_bind_blob64(*ret, i, blob, va_arg(ap, size_t), SQLITE_STATIC);
+		} else {
+			rc = sqlite3_bind_int64(*ret, i, va_arg(ap, int64_t));
+		}
+	}
+	va_end(ap);
+	return rc == SQLITE_OK ? 0 : sql_err(s, err);
+}
+
+/* 1: a row, 0: none. */
+static int step(struct store *s, sqlite3_stmt *st, struct err *err)
+{
+	int rc = sqlite3_step(st);
+
+	return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : sql_err(s, err);
+}
+
+static uint64_t column_u64(sqlite3_stmt *st, int i)
+{
+	return (uint64_t)sqlite3_column_int64(st, i);
+}
+
+static bool column_blob(sqlite3_stmt *st, int i, void *ret, size_t len)
+{
+	const void *p = sqlite3_column_blob(st, i);
+
+	if (!p || (size_t)sqlite3_column_bytes(st, i) != len)
+		return false;
+	memcpy(ret, p, len);
+	return true;
+}
+
+static void column_text(sqlite3_stmt *st, int i, char *ret, size_t size)
+{
+	const unsigned char *p = sqlite3_column_text(st, i);
+
+	snprintf(ret, size, "%s", p ? (const char *)p : "");
+}
+
+int store_begin(struct store *s, struct err *err)
+{
+	return exec(s, "BEGIN IMMEDIATE", err);
+}
+
+int store_end(struct store *s, bool commit, struct err *err)
+{
+	int r;
+
+	if (!commit)
+		return sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK ? 0 : -ERR_FAILED;
+	r = exec(s, "COMMIT", err);
+	if (r < 0)
+		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
+/* ---- MACs ---------------------------------------------------------------------------------------------------- */
+
+static void mac_start(const struct store *s, crypto_generichash_state *st, const char *table)
+{
+	crypto_generichash_init(st, s->mac_key.data, s->mac_key.len, STORE_MAC_LEN);
+	crypto_generichash_update(st, (const uint8_t *)table, strlen(table) + 1);
+}
+
+static void mac_text(crypto_generichash_state *st, const char *text)
+{
+	crypto_generichash_update(st, (const uint8_t *)text, strlen(text) + 1);
+}
+
+static void mac_u64(crypto_generichash_state *st, uint64_t v)
+{
+	uint8_t b[8];
+	struct writer w = writer_init(b, sizeof(b));
+
+	writer_u64be(&w, v);
+	crypto_generichash_update(st, b, sizeof(b));
+}
+
+static void mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_final(st, ret, STORE_MAC_LEN);
+	sodium_memzero(st, sizeof(*st));
+}
+
+static void version_mac(const struct store *s, const char *path, const struct store_version *v, uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+	uint8_t digest[32];
+
+	crypto_hash_sha256(digest, v->sealed ? v->sealed : (const uint8_t *)"", v->sealed ? v->sealed_len : 0);
+	mac_start(s, &st, "version");
+	mac_text(&st, path);
+	mac_u64(&st, v->version);
+	mac_u64(&st, v->created_ms);
+	mac_u64(&st, v->deleted_ms);
+	mac_u64(&st, v->destroyed);
+	mac_u64(&st, v->uid);
+	mac_text(&st, v->meta);
+	crypto_generichash_update(&st, digest, sizeof(digest));
+	mac_finish(&st, ret);
+}
+
+/* Covers the MACs of all its versions, as they stand in the table now. */
+static int secret_mac(struct store *s, const char *path, const struct store_secret *x, uint8_t ret[STORE_MAC_LEN],
+		      struct err *err)
+{
+	crypto_generichash_state st;
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT mac FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
+
+	if (r < 0)
+		return r;
+	mac_start(s, &st, "secret");
+	mac_text(&st, path);
+	mac_u64(&st, x->current);
+	mac_u64(&st, x->oldest);
+	mac_u64(&st, x->created_ms);
+	mac_u64(&st, x->updated_ms);
+	while ((r = step(s, q, err)) == 1)
+		if (column_blob(q, 0, mac, sizeof(mac)))
+			crypto_generichash_update(&st, mac, sizeof(mac));
+	mac_finish(&st, ret);
+	return r;
+}
+
+static void token_mac(const struct store *s, const struct token_row *t, uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+
+	mac_start(s, &st, "token");
+	crypto_generichash_update(&st, t->id, sizeof(t->id));
+	mac_u64(&st, t->epoch);
+	mac_u64(&st, t->uid);
+	mac_text(&st, t->boot_id);
+	mac_text(&st, t->policies);
+	mac_u64(&st, t->created_ms);
+	mac_u64(&st, t->deadline_ms);
+	mac_u64(&st, (uint64_t)t->uses_left);
+	mac_finish(&st, ret);
+}
+
+static void root_mac(const struct store *s, const uint8_t root[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+
+	mac_start(s, &st, "root");
+	crypto_generichash_update(&st, root, STORE_MAC_LEN);
+	mac_finish(&st, ret);
+}
+
+/* ---- the sum over all secrets --------------------------------------------------------------------------------- */
+
+static int sum_all(struct store *s, uint8_t ret[STORE_MAC_LEN], struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT mac FROM secret", &q, err, "");
+
+	memset(ret, 0, STORE_MAC_LEN);
+	if (r < 0)
+		return r;
+	while ((r = step(s, q, err)) == 1)
+		if (column_blob(q, 0, mac, sizeof(mac)))
+			sodium_add(ret, mac, sizeof(mac));
+	return r;
+}
+
+static int write_root(struct store *s, const uint8_t root[STORE_MAC_LEN], struct err *err)
+{
+	uint8_t value[2 * STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r;
+
+	memcpy(value, root, STORE_MAC_LEN);
+	root_mac(s, root, value + STORE_MAC_LEN);
+	r = prepare(s, "INSERT OR REPLACE INTO meta VALUES ('root', ?)", &q, err, "b", value, sizeof(value));
+	return r < 0 ? r : step(s, q, err);
+}
+
+static int64_t read_data_version(struct store *s)
+{
+	STMT *q = NULL;
+
+	return prepare(s, "PRAGMA data_version", &q, NULL, "") == 0 && step(s, q, NULL) == 1 ? sqlite3_column_int64(q, 0) : -1;
+}
+
+static int verify_root(struct store *s, struct err *err)
+{
+	uint8_t value[2 * STORE_MAC_LEN], mac[STORE_MAC_LEN], sum[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT value FROM meta WHERE key = 'root'", &q, err, "");
+
+	if (r < 0)
+		return r;
+	r = step(s, q, err);
+	if (r < 0)
+		return r;
+	if (r == 0 || !column_blob(q, 0, value, sizeof(value)))
+		memset(value, 0, sizeof(value)); /* an empty store has none yet */
+	root_mac(s, value, mac);
+	r = sum_all(s, sum, err);
+	if (r < 0)
+		return r;
+	s->rolled_back = (sodium_memcmp(mac, value + STORE_MAC_LEN, sizeof(mac)) != 0 && !sodium_is_zero(value, sizeof(value))) ||
+			 sodium_memcmp(sum, value, sizeof(sum)) != 0;
+	memcpy(s->root, sum, sizeof(sum));
+	s->data_version = read_data_version(s);
+	if (s->rolled_back)
+		return err_set(err, ERR_TAMPERED, "the store is not as cotter left it: secrets were taken away, put back or added by "
+						  "another hand; restore it whole from a backup");
+	return 0;
+}
+
+/* Before anything is believed: did another program write? Then the sum must still fit. */
+static int check_foreign(struct store *s, struct err *err)
+{
+	if (s->mac_key.len == 0)
+		return err_set(err, ERR_SEALED, "the store is sealed");
+	if (!s->rolled_back && read_data_version(s) == s->data_version)
+		return 0;
+	return verify_root(s, err);
+}
+
+/* ---- open, close ---------------------------------------------------------------------------------------------- */
+
+int store_open(const char *path, struct store *s, struct err *err)
+{
+	STMT *q = NULL;
+	int r, version;
+
+	*s = (struct store){0};
+	if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW, NULL) != SQLITE_OK) {
+		r = err_set(err, ERR_FAILED, "the store %.300s: %s", path, s->db ? sqlite3_errmsg(s->db) : "out of memory");
+		store_close(s);
+		return r;
+	}
+	sqlite3_busy_timeout(s->db, 2000);
+	r = exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
+		    "PRAGMA secure_delete = ON; PRAGMA cell_size_check = ON", err);
+	if (r == 0)
+		r = prepare(s, "PRAGMA user_version", &q, err, "");
+	if (r == 0)
+		r = step(s, q, err);
+	version = r == 1 ? sqlite3_column_int(q, 0) : -1;
+	sqlite3_finalize(q);
+	q = NULL;
+	if (r == 1 && version == 0) {
+		r = store_begin(s, err);
+		if (r == 0)
+			r = exec(s, schema, err);
+		if (r == 0)
+			r = store_end(s, true, err);
+	} else if (r == 1 && version != SCHEMA_VERSION) {
+		r = err_set(err, ERR_FAILED, "the store has format %d, this cotter knows %d", version, SCHEMA_VERSION);
+	}
+	if (r < 0)
+		store_close(s);
+	return r < 0 ? r : 0;
+}
+
+void store_close(struct store *s)
+{
+	sqlite3_close(s->db);
+	secret_clear(&s->mac_key);
+	*s = (struct store){0};
+}
+
+int store_unlock(struct store *s, const uint8_t mac_key[32], struct err *err)
+{
+	int r = secret_copy(&s->mac_key, mac_key, 32, err);
+
+	return r < 0 ? r : verify_root(s, err);
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------- */
+
+static int tampered(const char *path, struct err *err)
+{
+	return err_set(err, ERR_TAMPERED, "%.200s: the store's row is not what cotter wrote", path);
+}
+
+static int read_secret(struct store *s, const char *path, struct store_secret *ret, uint8_t ret_mac[STORE_MAC_LEN],
+		       struct err *err)
+{
+	uint8_t want[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT current, oldest, created, updated, mac FROM secret WHERE path = ?", &q, err, "t", path);
+
+	if (r == 0)
+		r = step(s, q, err);
+	if (r == 0)
+		return err_set(err, ERR_NOT_FOUND, "no secret %.300s", path);
+	if (r < 0)
+		return r;
+	*ret = (struct store_secret){column_u64(q, 0), column_u64(q, 1), column_u64(q, 2), column_u64(q, 3)};
+	if (!column_blob(q, 4, ret_mac, STORE_MAC_LEN))
+		return tampered(path, err);
+	r = secret_mac(s, path, ret, want, err);
+	if (r < 0)
+		return r;
+	return sodium_memcmp(ret_mac, want, sizeof(want)) == 0 ? 0 : tampered(path, err);
+}
+
+static void read_version_columns(sqlite3_stmt *q, struct store_version *v)
+{
+	*v = (struct store_version){
+		.version = column_u64(q, 0),
+		.created_ms = column_u64(q, 1),
+		.deleted_ms = column_u64(q, 2),
+		.destroyed = sqlite3_column_int(q, 3) != 0,
+		.uid = (uint32_t)sqlite3_column_int64(q, 4),
+	};
+	column_text(q, 5, v->meta, sizeof(v->meta));
+}
+
+int store_secret(struct store *s, const char *path, struct store_secret *ret, struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	int r = check_foreign(s, err);
+
+	return r < 0 ? r : read_secret(s, path, ret, mac, err);
+}
+
+/* The row as it stands, its own MAC checked. */
+static int read_version(struct store *s, const char *path, uint64_t version, struct store_version *v, struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT version, created, deleted, destroyed, uid, meta, sealed, mac FROM version "
+			   "WHERE path = ? AND version = ?", &q, err, "ti", path, (int64_t)version);
+
+	if (r == 0)
+		r = step(s, q, err);
+	if (r == 0)
+		return err_set(err, ERR_NOT_FOUND, "%.300s has no version %llu", path, (unsigned long long)version);
+	if (r < 0)
+		return r;
+	read_version_columns(q, v);
+	v->sealed_len = (size_t)sqlite3_column_bytes(q, 6);
+	if (v->sealed_len > LIMIT_SEALED_LEN || !column_blob(q, 7, mac, sizeof(mac)))
+		return tampered(path, err);
+	if (sqlite3_column_type(q, 6) != SQLITE_NULL) {
+		v->sealed = malloc(v->sealed_len + 1);
+		if (!v->sealed)
+			return err_set(err, ERR_FAILED, "out of memory");
+		memcpy(v->sealed, sqlite3_column_blob(q, 6), v->sealed_len);
+	}
+	version_mac(s, path, v, want);
+	if (sodium_memcmp(mac, want, sizeof(mac)) == 0)
+		return 0;
+	free(v->sealed);
+	v->sealed = NULL;
+	return tampered(path, err);
+}
+
+int store_get(struct store *s, const char *path, uint64_t version, struct store_version *ret, struct err *err)
+{
+	struct store_secret secret;
+	struct store_version v = {0};
+	int r = store_secret(s, path, &secret, err);
+
+	if (r == 0)
+		r = read_version(s, path, version ? version : secret.current, &v, err);
+	if (r == 0)
+		*ret = v;
+	return r;
+}
+
+int store_versions(struct store *s, const char *path, int (*each)(void *ctx, const struct store_version *v), void *ctx,
+		   struct err *err)
+{
+	struct store_version v;
+	STMT *q = NULL;
+	int r = check_foreign(s, err);
+
+	if (r == 0)
+		r = prepare(s, "SELECT version, created, deleted, destroyed, uid, meta FROM version WHERE path = ? ORDER BY version",
+			    &q, err, "t", path);
+	while (r == 0 && (r = step(s, q, err)) == 1) {
+		read_version_columns(q, &v);
+		r = each(ctx, &v);
+	}
+	return r;
+}
+
+int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const char *name), void *ctx, struct err *err)
+{
+	char low[LIMIT_PATH_LEN + 3], high[LIMIT_PATH_LEN + 3], name[LIMIT_PATH_LEN + 2], last[LIMIT_PATH_LEN + 2] = "";
+	size_t n = strlen(folder), len;
+	const char *path;
+	unsigned int count = 0;
+	STMT *q = NULL;
+	int r = check_foreign(s, err);
+
+	/* "folder/" ≤ path < "folder0": '0' is the byte behind '/' */
+	snprintf(low, sizeof(low), "%s%s", folder, n ? "/" : "");
+	snprintf(high, sizeof(high), "%s%s", folder, n ? "0" : "\x7f");
+	if (r == 0)
+		r = prepare(s, "SELECT path FROM secret WHERE path >= ? AND path < ? ORDER BY path", &q, err, "tt", low, high);
+	while (r == 0 && (r = step(s, q, err)) == 1) {
+		path = (const char *)sqlite3_column_text(q, 0) + strlen(low);
+		len = strcspn(path, "/");
+		len += path[len] == '/';
+		if (len >= sizeof(name) || count >= LIMIT_LIST)
+			break;
+		memcpy(name, path, len);
+		name[len] = '\0';
+		r = 0;
+		if (strcmp(name, last) == 0)
+			continue;
+		memcpy(last, name, len + 1);
+		count++;
+		r = each(ctx, name);
+	}
+	if (r < 0)
+		return r;
+	return count ? 0 : err_set(err, ERR_NOT_FOUND, "nothing under %.300s", n ? folder : "the root");
+}
+
+/* ---- writing -------------------------------------------------------------------------------------------------- */
+
+int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_version, struct err *err)
+{
+	struct store_secret secret;
+	int r = store_secret(s, path, &secret, err);
+
+	if (r == -ERR_NOT_FOUND)
+		secret.current = 0;
+	else if (r < 0)
+		return r;
+	if (cas >= 0 && (uint64_t)cas != secret.current)
+		return err_set(err, ERR_CONFLICT, "check-and-set parameter did not match the current version");
+	*ret_version = secret.current + 1;
+	return 0;
+}
+
+static int write_version(struct store *s, const char *path, const struct store_version *v, struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r;
+
+	version_mac(s, path, v, mac);
+	r = prepare(s, "INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiiiitbb", path,
+		    (int64_t)v->version, (int64_t)v->created_ms, (int64_t)v->deleted_ms, (int64_t)v->destroyed, (int64_t)v->uid,
+		    v->meta, v->sealed, v->sealed_len, mac, sizeof(mac));
+	return r < 0 ? r : step(s, q, err);
+}
+
+/* Writes the secret's row anew and moves the sum. old_mac NULL: it was not there. */
+static int write_secret(struct store *s, const char *path, const struct store_secret *x, const uint8_t *old_mac,
+			uint8_t ret_root[STORE_MAC_LEN], struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r = secret_mac(s, path, x, mac, err);
+
+	if (r < 0)
+		return r;
+	r = prepare(s, "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?, ?)", &q, err, "tiiiib", path, (int64_t)x->current,
+		    (int64_t)x->oldest, (int64_t)x->created_ms, (int64_t)x->updated_ms, mac, sizeof(mac));
+	if (r == 0)
+		r = step(s, q, err);
+	memcpy(ret_root, s->root, STORE_MAC_LEN);
+	if (old_mac)
+		sodium_sub(ret_root, old_mac, STORE_MAC_LEN);
+	sodium_add(ret_root, mac, STORE_MAC_LEN);
+	return r < 0 ? r : write_root(s, ret_root, err);
+}
+
+/* Inside a transaction: ends it, and only then believes the new sum. */
+static int finish(struct store *s, int r, const uint8_t root[STORE_MAC_LEN], struct err *err)
+{
+	if (r < 0) {
+		store_end(s, false, err);
+		return r;
+	}
+	r = store_end(s, true, err);
+	if (r == 0)
+		memcpy(s->root, root, STORE_MAC_LEN);
+	return r;
+}
+
+static int drop_old_versions(struct store *s, const char *path, struct store_secret *x, struct err *err)
+{
+	STMT *q = NULL;
+	int r;
+
+	if (x->current - x->oldest < LIMIT_VERSIONS)
+		return 0;
+	x->oldest = x->current - LIMIT_VERSIONS + 1;
+	r = prepare(s, "DELETE FROM version WHERE path = ? AND version < ?", &q, err, "ti", path, (int64_t)x->oldest);
+	return r < 0 ? r : step(s, q, err);
+}
+
+int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
+	struct store_secret x = {0};
+	bool existed;
+	int r = check_foreign(s, err);
+
+	if (r == 0)
+		r = store_begin(s, err);
+	if (r < 0)
+		return r;
+	r = read_secret(s, path, &x, old_mac, err);
+	existed = r == 0;
+	if (r == -ERR_NOT_FOUND) {
+		x = (struct store_secret){.oldest = 1, .created_ms = v->created_ms};
+		r = 0;
+	}
+	if (r == 0 && v->version != x.current + 1)
+		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	if (r == 0) {
+		x.current = v->version;
+		x.updated_ms = v->created_ms;
+		r = write_version(s, path, v, err);
+	}
+	if (r == 0)
+		r = drop_old_versions(s, path, &x, err);
+	if (r == 0)
+		r = write_secret(s, path, &x, existed ? old_mac : NULL, root, err);
+	return finish(s, r, root, err);
+}
+
+int store_delete(struct store *s, const char *path, uint64_t version, uint64_t now_ms, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
+	struct store_version v = {0};
+	struct store_secret x;
+	int r = check_foreign(s, err);
+
+	if (r == 0)
+		r = store_begin(s, err);
+	if (r < 0)
+		return r;
+	r = read_secret(s, path, &x, old_mac, err);
+	if (r == 0)
+		r = read_version(s, path, version ? version : x.current, &v, err);
+	if (r == 0 && v.deleted_ms == 0) {
+		v.deleted_ms = now_ms;
+		x.updated_ms = now_ms;
+		r = write_version(s, path, &v, err);
+	}
+	if (r == 0)
+		r = write_secret(s, path, &x, old_mac, root, err);
+	free(v.sealed);
+	return finish(s, r, root, err);
+}
+
+int store_purge(struct store *s, const char *path, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN];
+	struct store_secret x;
+	STMT *versions = NULL;
+	STMT *secret = NULL;
+	int r = check_foreign(s, err);
+
+	if (r == 0)
+		r = store_begin(s, err);
+	if (r < 0)
+		return r;
+	memcpy(root, s->root, sizeof(root));
+	r = read_secret(s, path, &x, old_mac, err);
+	if (r == 0)
+		r = prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
+	if (r == 0)
+		r = step(s, versions, err);
+	if (r == 0)
+		r = prepare(s, "DELETE FROM secret WHERE path = ?", &secret, err, "t", path);
+	if (r == 0)
+		r = step(s, secret, err);
+	if (r == 0) {
+		sodium_sub(root, old_mac, sizeof(root));
+		r = write_root(s, root, err);
+	}
+	return finish(s, r, root, err);
+}
+
+/* ---- tokens --------------------------------------------------------------------------------------------------- */
+
+int store_token_put(struct store *s, const struct token_row *row, struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r;
+
+	token_mac(s, row, mac);
+	r = prepare(s, "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "biittiiib", row->id,
+		    sizeof(row->id), (int64_t)row->epoch, (int64_t)row->uid, row->boot_id, row->policies,
+		    (int64_t)row->created_ms, (int64_t)row->deadline_ms, row->uses_left, mac, sizeof(mac));
+	return r < 0 ? r : step(s, q, err);
+}
+
+int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
+{
+	STMT *token = NULL;
+	STMT *uses = NULL;
+	int r = prepare(s, "DELETE FROM token WHERE id = ?", &token, err, "b", id, (size_t)16);
+
+	if (r == 0)
+		r = step(s, token, err);
+	if (r == 0)
+		r = prepare(s, "DELETE FROM token_use WHERE id = ?", &uses, err, "b", id, (size_t)16);
+	return r < 0 ? r : step(s, uses, err);
+}
+
+int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct token_row *row), void *ctx,
+		 struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
+	struct token_row row;
+	STMT *drop = NULL;
+	STMT *q = NULL;
+	int r = prepare(s, "DELETE FROM token WHERE boot <> ?", &drop, err, "t", boot_id);
+
+	if (r == 0)
+		r = step(s, drop, err);
+	if (r == 0)
+		r = exec(s, "DELETE FROM token_use WHERE id NOT IN (SELECT id FROM token)", err);
+	if (r == 0)
+		r = prepare(s, "SELECT id, epoch, uid, boot, policies, created, deadline, uses_left, mac FROM token", &q, err, "");
+	while (r == 0 && (r = step(s, q, err)) == 1) {
+		row = (struct token_row){.epoch = (uint32_t)sqlite3_column_int64(q, 1),
+					 .uid = (uint32_t)sqlite3_column_int64(q, 2),
+					 .created_ms = column_u64(q, 5),
+					 .deadline_ms = column_u64(q, 6),
+					 .uses_left = sqlite3_column_int64(q, 7)};
+		column_text(q, 3, row.boot_id, sizeof(row.boot_id));
+		column_text(q, 4, row.policies, sizeof(row.policies));
+		r = 0;
+		if (!column_blob(q, 0, row.id, sizeof(row.id)) || !column_blob(q, 8, mac, sizeof(mac)))
+			continue;
+		token_mac(s, &row, want);
+		if (sodium_memcmp(mac, want, sizeof(mac)) == 0) /* another hand's rows are no rows */
+			r = each(ctx, &row);
+	}
+	return r;
+}
+
+int store_use_get(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t *ret, struct err *err)
+{
+	STMT *q = NULL;
+	int r = prepare(s, "SELECT used FROM token_use WHERE id = ? AND chain = ?", &q, err, "bb", id, (size_t)16, chain,
+			(size_t)16);
+
+	if (r == 0)
+		r = step(s, q, err);
+	*ret = r == 1 ? column_u64(q, 0) : 0;
+	return r < 0 ? r : 0;
+}
+
+int store_use_put(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used, struct err *err)
+{
+	STMT *q = NULL;
+	int r = prepare(s, "INSERT OR REPLACE INTO token_use VALUES (?, ?, ?)", &q, err, "bbi", id, (size_t)16, chain, (size_t)16,
+			(int64_t)used);
+
+	return r < 0 ? r : step(s, q, err);
+}

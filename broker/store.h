@@ -1,0 +1,75 @@
+#pragma once
+/*
+ * The store: sealed versions, their metadata, token rows. SQLite, one file; SQL lives here alone. Nothing in it is
+ * plaintext. Every row carries a MAC under a key that is itself sealed to the hardware; a secret's MAC also covers its
+ * versions' MACs, and one sum over all secrets' MACs notices a row put back or taken away.
+ */
+#include "broker/token.h"
+#include "common/limits.h"
+#include "common/secret.h"
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+
+#define STORE_MAC_LEN 32u
+#define STORE_META_LEN 32u
+
+struct store {
+	sqlite3 *db;
+	struct secret mac_key;	/* empty: sealed */
+	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
+	int64_t data_version;	/* of SQLite: changes when another program wrote */
+	bool rolled_back;	/* the sum does not fit: every read is refused */
+};
+
+struct store_version {
+	uint64_t version;
+	uint64_t created_ms, deleted_ms; /* deleted_ms 0: not deleted */
+	uint32_t uid;
+	bool destroyed;
+	char meta[STORE_META_LEN]; /* "type=json\n" or "type=raw\n": what the bind stanza's digest covers */
+	uint8_t *sealed;	/* malloc'ed when asked for */
+	size_t sealed_len;
+};
+
+struct store_secret {
+	uint64_t current, oldest;
+	uint64_t created_ms, updated_ms;
+};
+
+int store_open(const char *path, struct store *s, struct err *err);
+void store_close(struct store *s);
+/* Takes the MAC key (32 bytes, copied) and verifies the sum. ERR_TAMPERED: s->rolled_back is set. */
+int store_unlock(struct store *s, const uint8_t mac_key[32], struct err *err);
+
+/* version 0: the current one. ERR_NOT_FOUND, ERR_TAMPERED. ret->sealed is the caller's to free; NULL when destroyed. */
+int store_get(struct store *s, const char *path, uint64_t version, struct store_version *ret, struct err *err);
+int store_secret(struct store *s, const char *path, struct store_secret *ret, struct err *err);
+/* Calls each for every kept version, oldest first, without sealed bytes. */
+int store_versions(struct store *s, const char *path, int (*each)(void *ctx, const struct store_version *v), void *ctx,
+		   struct err *err);
+/* Adds the next version: *ret_version must be what store_next said. cas < 0: none, else the current version expected. */
+int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_version, struct err *err);
+int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err);
+/* Marks a version (0: current) deleted. */
+int store_delete(struct store *s, const char *path, uint64_t version, uint64_t now_ms, struct err *err);
+/* Removes the secret with all its versions. */
+int store_purge(struct store *s, const char *path, struct err *err);
+/* Calls each with "name" or "folder/" below folder ("" is the root), sorted, each once. ERR_NOT_FOUND when empty. */
+int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const char *name), void *ctx, struct err *err);
+
+/* Token rows. */
+int store_token_put(struct store *s, const struct token_row *row, struct err *err);
+int store_token_delete(struct store *s, const uint8_t id[16], struct err *err);
+/* Drops rows of other boots, then calls each. */
+int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct token_row *row), void *ctx,
+		 struct err *err);
+/* Uses of one caveat of one token. */
+int store_use_get(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t *ret, struct err *err);
+int store_use_put(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used, struct err *err);
+/* Several writes as one. */
+int store_begin(struct store *s, struct err *err);
+int store_end(struct store *s, bool commit, struct err *err);

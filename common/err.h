@@ -1,0 +1,48 @@
+#pragma once
+/* Result codes and the story behind them. A function returns 0 or -ERR_*; the text for a human is in struct err. */
+#include <stdbool.h>
+
+enum err_code {
+	ERR_OK = 0,
+	ERR_FAILED,	  /* something outside went wrong: the text says what */
+	ERR_USAGE,	  /* the caller's words */
+	ERR_INPUT,	  /* bytes from outside that are not what they should be */
+	ERR_DENIED,
+	ERR_NOT_FOUND,
+	ERR_HARDWARE,	  /* token or TPM absent, broken, refusing */
+	ERR_PIN,	  /* the provider waits for a PIN; nothing retries by itself */
+	ERR_NO_BROKER,
+	ERR_SEALED,	  /* the store's own keys are not open */
+	ERR_CONFLICT,	  /* check-and-set, already exists */
+	ERR_LIMIT,	  /* a named limit of limits.h */
+	ERR_BUSY,
+	ERR_AUDIT,	  /* the audit log cannot be written: no grant */
+	ERR_TAMPERED,	  /* stored data is not what cotter wrote */
+	ERR_NO_MATCH,	  /* age: no identity fits */
+	ERR_AGE_HEADER,
+	ERR_AGE_HMAC,
+	ERR_AGE_PAYLOAD,
+	ERR_AGE_ARMOR,
+	ERR_NOT_MINE,	  /* a provider or parser does not know this kind: try the next */
+	ERR_UNSUPPORTED,
+	ERR_N
+};
+
+struct err {
+	int code;
+	char msg[512];
+};
+
+/* Sets code and text; returns -code. err may be NULL. Never pass secrets or raw client bytes. */
+int err_set(struct err *err, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Sets ": strerror(errno_value)" behind the text; returns -ERR_FAILED. */
+int err_errno(struct err *err, int errno_value, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts "prefix: " before what is there; returns -err->code, so that "return err_wrap(…)" passes a failure on. */
+int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The one table: what a code is called, its HTTP status, its exit status. */
+const char *err_name(int code);
+int err_http_status(int code);
+int err_exit_status(int code);

@@ -1,0 +1,73 @@
+#pragma once
+/* Every hard limit on bytes, counts and times that the outside world controls. */
+
+/* names */
+#define LIMIT_PATH_LEN 512u	   /* a secret's path, bytes */
+#define LIMIT_COMPONENT_LEN 128u   /* one component of it */
+#define LIMIT_NAME_LEN 64u	   /* provider, policy, key label */
+#define LIMIT_URI_LEN 512u	   /* RFC 7512 URI, TCTI string, file path of a key */
+#define LIMIT_FILE_PATH_LEN 4096u  /* a path in the configuration */
+
+/* sealed files (C2SP age) */
+#define LIMIT_AGE_HEADER 65536u	   /* bytes up to the end of the MAC line */
+#define LIMIT_AGE_STANZAS 32u
+#define LIMIT_AGE_ARGS 8u	   /* arguments of a stanza, its type included */
+#define LIMIT_AGE_BODY 16384u	   /* decoded body of one stanza */
+#define LIMIT_AGE_HARDWARE_OPS 2u  /* hardware operations one file may cost */
+#define LIMIT_AGE_SCRYPT_LOG_N 22u /* CLI recovery only; the broker refuses scrypt */
+#define LIMIT_AGE_PREAMBLE 1024u   /* white space around armor */
+#define LIMIT_RECIPIENTS 16u	   /* of one seal */
+#define LIMIT_IDENTITIES 64u	   /* in an identity file */
+
+/* secrets and the store */
+#define LIMIT_SECRET_LEN 65536u	   /* plaintext of one version */
+#define LIMIT_SEALED_LEN 196608u   /* one sealed version: header, payload, many recipients */
+#define LIMIT_VERSIONS 10u	   /* kept per secret, as in Vault's KV v2 default */
+#define LIMIT_LIST 100000u	   /* keys in one listing */
+
+/* capability tokens */
+#define LIMIT_TOKEN_LEN 1024u	   /* decoded */
+#define LIMIT_TOKEN_TEXT 1400u	   /* prefix and base64url */
+#define LIMIT_CAVEATS 16u
+#define LIMIT_CAVEAT_LEN 128u
+#define LIMIT_TOKENS 4096u	   /* live rows */
+#define LIMIT_TOKEN_TTL_S 86400u
+#define LIMIT_TOKEN_TTL_DEFAULT_S 3600u
+#define LIMIT_TOKEN_POLICIES 8u
+#define LIMIT_TOKEN_POLICY_TEXT 520u /* the names joined by commas */
+
+/* HTTP */
+#define LIMIT_HTTP_HEAD 8192u	   /* request line and headers */
+#define LIMIT_HTTP_HEADERS 64u
+#define LIMIT_HTTP_BODY 294912u	   /* a sealed version in base64, and its JSON */
+#define LIMIT_JSON_DEPTH 32u
+#define LIMIT_CONNECTIONS 8192u
+#define LIMIT_CONNECTIONS_PER_UID 4096u
+#define LIMIT_REQUEST_TIMEOUT_MS 5000 /* first byte to last byte of a request */
+#define LIMIT_REPLY_TIMEOUT_MS 10000  /* a client that does not read */
+#define LIMIT_IDLE_TIMEOUT_MS 300000
+
+/* hardware */
+#define LIMIT_WIRE_DATA 1024u	   /* payload of one keyd packet */
+#define LIMIT_KEYS 64u		   /* keys one provider lists */
+#define LIMIT_PROVIDERS 8u
+#define LIMIT_HARDWARE_QUEUE 4096u /* operations waiting for one provider */
+#define LIMIT_HARDWARE_TIMEOUT_MS 10000
+#define LIMIT_PIN_LEN 255u
+
+/* configuration and policy */
+#define LIMIT_CONFIG_LEN 1048576u
+#define LIMIT_CONFIG_DEPTH 16u
+#define LIMIT_POLICIES 256u
+#define LIMIT_RULES 256u	   /* of one policy */
+
+/* audit */
+#define LIMIT_AUDIT_RECORD 1024u
+#define LIMIT_AUDIT_SEGMENT (64u << 20)
+#define LIMIT_AUDIT_PREALLOC (1u << 20)
+#define LIMIT_AUDIT_WAIT_MS 2000
+
+/* memory */
+#define LIMIT_ARENA_BROKER (4u << 20)
+#define LIMIT_ARENA_TOOL (2u << 20)
+#define LIMIT_ARENA_KEYD (256u << 10)

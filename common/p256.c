@@ -1,0 +1,173 @@
+#include "common/p256.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/evp.h>
+#include <openssl/obj_mac.h>
+#include <openssl/param_build.h>
+#include <string.h>
+
+static void group_freep(EC_GROUP **g)
+{
+	EC_GROUP_free(*g);
+}
+
+static void point_freep(EC_POINT **p)
+{
+	EC_POINT_clear_free(*p);
+}
+
+static void bn_freep(BIGNUM **b)
+{
+	BN_clear_free(*b);
+}
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ERR_FAILED, "libcrypto: out of memory");
+}
+
+/* Reads an encoded point; the leading byte is checked here because libcrypto also takes forms that age forbids. */
+static int point_read(const EC_GROUP *group, const uint8_t *data, size_t len, EC_POINT **ret, struct err *err)
+{
+	CLEANUP(point_freep) EC_POINT *p = EC_POINT_new(group);
+
+	if (!p)
+		return no_memory(err);
+	if (len == P256_POINT_LEN ? data[0] != 4 : data[0] != 2 && data[0] != 3)
+		return err_set(err, ERR_INPUT, "not a P-256 point");
+	if (EC_POINT_oct2point(group, p, data, len, NULL) != 1 || EC_POINT_is_on_curve(group, p, NULL) != 1 ||
+	    EC_POINT_is_at_infinity(group, p))
+		return err_set(err, ERR_INPUT, "not a point on P-256");
+	*ret = steal_ptr(&p);
+	return 0;
+}
+
+int p256_check(const uint8_t point[P256_POINT_LEN], struct err *err)
+{
+	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	CLEANUP(point_freep) EC_POINT *p = NULL;
+
+	if (!group)
+		return no_memory(err);
+	return point_read(group, point, P256_POINT_LEN, &p, err);
+}
+
+int p256_decompress(const uint8_t compressed[P256_COMPRESSED_LEN], uint8_t ret_point[P256_POINT_LEN], struct err *err)
+{
+	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	CLEANUP(point_freep) EC_POINT *p = NULL;
+	int r;
+
+	if (!group)
+		return no_memory(err);
+	r = point_read(group, compressed, P256_COMPRESSED_LEN, &p, err);
+	if (r < 0)
+		return r;
+	if (EC_POINT_point2oct(group, p, POINT_CONVERSION_UNCOMPRESSED, ret_point, P256_POINT_LEN, NULL) !=
+	    P256_POINT_LEN)
+		return no_memory(err);
+	return 0;
+}
+
+void p256_compress(const uint8_t point[P256_POINT_LEN], uint8_t ret[P256_COMPRESSED_LEN])
+{
+	ret[0] = (uint8_t)(2 | (point[P256_POINT_LEN - 1] & 1));
+	memcpy(ret + 1, point + 1, 32);
+}
+
+int p256_ephemeral_ecdh(const uint8_t peer[P256_POINT_LEN], uint8_t ret_public[P256_POINT_LEN],
+			uint8_t ret_shared[P256_SECRET_LEN], struct err *err)
+{
+	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	CLEANUP(point_freep) EC_POINT *their = NULL, *our = NULL, *shared = NULL;
+	CLEANUP(bn_freep) BIGNUM *k = BN_secure_new(), *x = BN_secure_new();
+	int r;
+
+	if (!group || !k || !x)
+		return no_memory(err);
+	r = point_read(group, peer, P256_POINT_LEN, &their, err);
+	if (r < 0)
+		return r;
+	our = EC_POINT_new(group);
+	shared = EC_POINT_new(group);
+	if (!our || !shared)
+		return no_memory(err);
+	do {
+		if (BN_priv_rand_range(k, EC_GROUP_get0_order(group)) != 1)
+			return err_set(err, ERR_FAILED, "libcrypto: no random numbers");
+	} while (BN_is_zero(k));
+	BN_set_flags(k, BN_FLG_CONSTTIME);
+	if (EC_POINT_mul(group, our, k, NULL, NULL, NULL) != 1 || EC_POINT_mul(group, shared, NULL, their, k, NULL) != 1 ||
+	    EC_POINT_get_affine_coordinates(group, shared, x, NULL, NULL) != 1 ||
+	    EC_POINT_point2oct(group, our, POINT_CONVERSION_UNCOMPRESSED, ret_public, P256_POINT_LEN, NULL) !=
+		    P256_POINT_LEN ||
+	    BN_bn2binpad(x, ret_shared, P256_SECRET_LEN) != (int)P256_SECRET_LEN)
+		return err_set(err, ERR_FAILED, "libcrypto: P-256 key agreement failed");
+	return 0;
+}
+
+static void pkey_freep(EVP_PKEY **p)
+{
+	EVP_PKEY_free(*p);
+}
+
+static void pkey_ctx_freep(EVP_PKEY_CTX **p)
+{
+	EVP_PKEY_CTX_free(*p);
+}
+
+static int public_key(const uint8_t point[P256_POINT_LEN], EVP_PKEY **ret, struct err *err)
+{
+	CLEANUP(pkey_ctx_freep) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+	char curve[] = "prime256v1";
+	uint8_t copy[P256_POINT_LEN];
+	OSSL_PARAM params[3];
+
+	memcpy(copy, point, sizeof(copy));
+	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, 0);
+	params[1] = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, sizeof(copy));
+	params[2] = OSSL_PARAM_construct_end();
+	if (!ctx || EVP_PKEY_fromdata_init(ctx) != 1 || EVP_PKEY_fromdata(ctx, ret, EVP_PKEY_PUBLIC_KEY, params) != 1)
+		return err_set(err, ERR_INPUT, "not a P-256 public key");
+	return 0;
+}
+
+static void sig_freep(ECDSA_SIG **s)
+{
+	ECDSA_SIG_free(*s);
+}
+
+static void der_freep(unsigned char **p)
+{
+	OPENSSL_free(*p);
+}
+
+int p256_verify(const uint8_t point[P256_POINT_LEN], const uint8_t digest[32], const uint8_t signature[64],
+		struct err *err)
+{
+	CLEANUP(pkey_freep) EVP_PKEY *key = NULL;
+	CLEANUP(pkey_ctx_freep) EVP_PKEY_CTX *ctx = NULL;
+	CLEANUP(sig_freep) ECDSA_SIG *sig = ECDSA_SIG_new();
+	CLEANUP(der_freep) unsigned char *der = NULL;
+	BIGNUM *r_bn = BN_bin2bn(signature, 32, NULL), *s_bn = BN_bin2bn(signature + 32, 32, NULL);
+	int r, len;
+
+	if (!sig || !r_bn || !s_bn || ECDSA_SIG_set0(sig, r_bn, s_bn) != 1)
+		return no_memory(err);
+	r = public_key(point, &key, err);
+	if (r < 0)
+		return r;
+	len = i2d_ECDSA_SIG(sig, &der);
+	ctx = EVP_PKEY_CTX_new(key, NULL);
+	if (len <= 0 || !ctx || EVP_PKEY_verify_init(ctx) != 1)
+		return no_memory(err);
+	if (EVP_PKEY_verify(ctx, der, (size_t)len, digest, 32) != 1)
+		return err_set(err, ERR_INPUT, "the signature does not verify");
+	return 0;
+}

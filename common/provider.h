@@ -1,0 +1,68 @@
+#pragma once
+/*
+ * The key-provider interface: what cotter-keyd asks of hardware. pkcs11/ and tpm/ implement it, keyd_main.c serves it.
+ * A provider is used by one thread, one call at a time.
+ */
+#include "common/limits.h"
+#include "common/p256.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct secret;
+
+enum provider_key_use { PROVIDER_KEY_SEAL, PROVIDER_KEY_SIGN };
+
+struct provider_key {
+	char ref[LIMIT_URI_LEN];       /* how to name it again: RFC 7512 URI, PEM file, persistent handle */
+	char label[LIMIT_NAME_LEN + 1];
+	uint32_t can_agree, can_sign;  /* what the hardware says the key is for */
+	uint8_t point[P256_POINT_LEN];
+};
+
+enum provider_state {
+	PROVIDER_READY,
+	PROVIDER_PIN_NEEDED, /* an operator must act: cotter unlock */
+	PROVIDER_ABSENT,     /* no token, no TPM */
+};
+
+struct provider_status {
+	uint32_t state;
+	char description[160]; /* model, serial, firmware: for doctor and status */
+	char problem[256];     /* empty when ready; else what is wrong and what to do */
+	char srk_name[72];     /* TPM: hex name of the storage root key, to be pinned; else empty */
+};
+
+/* What open needs, strings by the caller's memory. */
+struct provider_config {
+	const char *uri;	/* "pkcs11:…" or "tpm:TCTI" */
+	const char *srk_name;	/* TPM: the pinned name in hex, or "" at enrolment */
+	const char *failed_pin; /* hash of a PIN that was refused before (crypto_pwhash_str), or "" */
+};
+
+struct provider; /* each implementation's own */
+
+struct provider_ops {
+	const char *scheme; /* of provider_config.uri */
+	/* Opens the module or the TPM. A missing token or PIN is not a failure: status tells. ERR_INPUT for the URI. */
+	int (*open)(const struct provider_config *config, struct provider **ret, struct err *err);
+	/* One login attempt with a PIN from an operator (unlock), or NULL: with what the configuration names.
+	 * ERR_PIN when it was refused; ret_failed_pin (≥ 128 bytes) is then its hash, to be remembered. */
+	int (*login)(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err);
+	int (*list)(struct provider *p, size_t index, struct provider_key *ret, struct err *err);
+	/* Makes a P-256 key. pcrs: "" or "sha256:0,2,7" (TPM). ret_pem receives the TPM's key file, else "". */
+	int (*make)(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+		    struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err);
+	/* Finds the key behind a reference. */
+	int (*find)(struct provider *p, const char *ref, struct provider_key *ret, struct err *err);
+	/* x coordinate of key × peer, 32 bytes. peer was checked to be on the curve. */
+	int (*agree)(struct provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN],
+		     uint8_t ret[P256_SECRET_LEN], struct err *err);
+	/* ECDSA over a SHA-256 digest, raw r||s. */
+	int (*sign)(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err);
+	int (*random)(struct provider *p, uint8_t *ret, size_t len, struct err *err);
+	void (*status)(struct provider *p, struct provider_status *ret);
+	void (*close)(struct provider *p);
+};

@@ -1,0 +1,43 @@
+#pragma once
+/*
+ * Frames between cotterd (or cotter) and cotter-keyd: one fixed-size struct a SOCK_SEQPACKET packet, in the machine's
+ * own layout, since both ends come from one build. One request is outstanding at a time.
+ */
+#include "common/provider.h"
+
+#define WIRE_MAGIC 0x436b6431u /* changes with the layout */
+
+enum wire_op {
+	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN */
+	WIRE_LOGIN,  /* data: the PIN, or empty: the configured one */
+	WIRE_STATUS,
+	WIRE_LIST,   /* number: index */
+	WIRE_MAKE,   /* number: use, text: label, text2: PCRs; answers key, data: PEM */
+	WIRE_FIND,   /* text: reference */
+	WIRE_AGREE,  /* text: reference, data: peer point; answers data: 32 bytes */
+	WIRE_SIGN,   /* text: reference, data: digest; answers data: r||s */
+	WIRE_RANDOM, /* number: bytes */
+	WIRE_N
+};
+
+struct wire_request {
+	uint32_t magic, id, op, number;
+	char text[LIMIT_URI_LEN];
+	char text2[96];
+	uint32_t data_len;
+	uint8_t data[LIMIT_WIRE_DATA];
+};
+
+struct wire_reply {
+	uint32_t magic, id, op, number;
+	int32_t result; /* 0 or -ERR_* */
+	char message[256];
+	struct provider_key key;
+	struct provider_status status;
+	uint32_t data_len;
+	uint8_t data[LIMIT_WIRE_DATA];
+};
+
+/* Size, magic, terminated strings, lengths: the first thing done with a packet. */
+bool wire_request_valid(const struct wire_request *q, size_t len);
+bool wire_reply_valid(const struct wire_reply *a, size_t len, uint32_t id);

@@ -1,0 +1,459 @@
+#include "pkcs11/pkcs11_provider.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/secret.h"
+#include "pkcs11/ckr.h"
+#include "pkcs11/module.h"
+
+#include <sodium.h>
+#include <string.h>
+
+#define ID_LEN 8u
+#define CACHE 16u
+
+/* DER of OID 1.2.840.10045.3.1.7, as CKA_EC_PARAMS wants it */
+static const CK_BYTE p256_params[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
+
+struct provider {
+	struct module module;
+	bool der_points; /* learnt: this module wants ECDH peers as DER OCTET STRING */
+	struct {
+		char ref[LIMIT_URI_LEN];
+		CK_OBJECT_HANDLE handle;
+	} cache[CACHE];
+	size_t next_cache;
+};
+
+static void forget_handles(struct provider *p)
+{
+	memset(p->cache, 0, sizeof(p->cache));
+}
+
+static int provider_open(const struct provider_config *config, struct provider **ret, struct err *err)
+{
+	struct provider *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return err_set(err, ERR_FAILED, "out of memory");
+	r = module_open(config->uri, &p->module, err);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	snprintf(p->module.failed_pin, sizeof(p->module.failed_pin), "%s", config->failed_pin);
+	*ret = p;
+	return 0;
+}
+
+static void provider_close(struct provider *p)
+{
+	if (p) {
+		module_done(&p->module);
+		free(p);
+	}
+}
+
+static int provider_login(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err)
+{
+	int r;
+
+	if (!pin && p->module.logged_in)
+		return 0;
+	r = module_login(&p->module, pin, err);
+	snprintf(ret_failed_pin, sizeof(p->module.failed_pin), "%s", p->module.failed_pin);
+	return r;
+}
+
+static CK_RV find_first(struct module *m, CK_ATTRIBUTE *template, CK_ULONG n, CK_ULONG skip, CK_OBJECT_HANDLE *ret,
+			CK_ULONG *ret_found)
+{
+	CK_RV rv = m->f->C_FindObjectsInit(m->session, template, n);
+
+	*ret_found = 0;
+	if (rv != CKR_OK)
+		return rv;
+	do {
+		rv = m->f->C_FindObjects(m->session, ret, 1, ret_found);
+	} while (rv == CKR_OK && *ret_found == 1 && skip-- > 0);
+	m->f->C_FindObjectsFinal(m->session);
+	return rv;
+}
+
+static bool bool_attribute(struct module *m, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type)
+{
+	CK_BBOOL value = CK_FALSE;
+	CK_ATTRIBUTE a = {type, &value, sizeof(value)};
+
+	return m->f->C_GetAttributeValue(m->session, object, &a, 1) == CKR_OK && value == CK_TRUE;
+}
+
+/* The public point, from the public key object with the same CKA_ID; some modules also show it on the private key. */
+static int read_point(struct module *m, CK_OBJECT_HANDLE private, CK_ATTRIBUTE *id, uint8_t ret[P256_POINT_LEN],
+		      struct err *err)
+{
+	CK_OBJECT_CLASS class = CKO_PUBLIC_KEY;
+	CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)}, *id};
+	uint8_t value[P256_POINT_LEN + 8];
+	CK_ATTRIBUTE point = {CKA_EC_POINT, value, sizeof(value)};
+	CK_OBJECT_HANDLE object;
+	CK_ULONG found;
+	const uint8_t *p = value;
+
+	if (find_first(m, template, 2, 0, &object, &found) != CKR_OK || found != 1)
+		object = private;
+	if (m->f->C_GetAttributeValue(m->session, object, &point, 1) != CKR_OK)
+		return err_set(err, ERR_HARDWARE, "the token shows no public key beside the private one");
+	if (point.ulValueLen == P256_POINT_LEN + 2 && value[0] == 0x04 && value[1] == P256_POINT_LEN)
+		p += 2; /* DER OCTET STRING */
+	else if (point.ulValueLen != P256_POINT_LEN)
+		return err_set(err, ERR_HARDWARE, "the token's CKA_EC_POINT has %lu bytes", point.ulValueLen);
+	if (p256_check(p, err) < 0)
+		return err_set(err, ERR_HARDWARE, "the token's public key is not a P-256 point");
+	memcpy(ret, p, P256_POINT_LEN);
+	return 0;
+}
+
+static int format_ref(CK_ATTRIBUTE *id, CK_ATTRIBUTE *label, char *ret, struct err *err)
+{
+	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+	CK_ATTRIBUTE type = {CKA_CLASS, &class, sizeof(class)};
+	P11KitUri *uri = p11_kit_uri_new();
+	char *text = NULL;
+	int r = -1;
+
+	if (uri) {
+		p11_kit_uri_set_attribute(uri, &type);
+		p11_kit_uri_set_attribute(uri, id);
+		p11_kit_uri_set_attribute(uri, label);
+		if (p11_kit_uri_format(uri, P11_KIT_URI_FOR_OBJECT, &text) == P11_KIT_URI_OK && strlen(text) < LIMIT_URI_LEN)
+			r = 0;
+	}
+	if (r == 0)
+		snprintf(ret, LIMIT_URI_LEN, "%s", text);
+	else
+		r = err_set(err, ERR_LIMIT, "the key's label or id is too long for a URI");
+	free(text);
+	p11_kit_uri_free(uri);
+	return r;
+}
+
+static int describe(struct provider *p, CK_OBJECT_HANDLE object, struct provider_key *ret, struct err *err)
+{
+	struct module *m = &p->module;
+	uint8_t id_value[64];
+	char label_value[LIMIT_NAME_LEN];
+	CK_ATTRIBUTE a[] = {{CKA_ID, id_value, sizeof(id_value)}, {CKA_LABEL, label_value, sizeof(label_value)}};
+	int r = ckr_err(m->f->C_GetAttributeValue(m->session, object, a, 2), "reading a key's id and label", err);
+
+	if (r < 0)
+		return r;
+	*ret = (struct provider_key){0};
+	memcpy(ret->label, label_value, a[1].ulValueLen);
+	ret->can_agree = bool_attribute(m, object, CKA_DERIVE);
+	ret->can_sign = bool_attribute(m, object, CKA_SIGN);
+	r = read_point(m, object, &a[0], ret->point, err);
+	return r < 0 ? r : format_ref(&a[0], &a[1], ret->ref, err);
+}
+
+static int provider_list(struct provider *p, size_t index, struct provider_key *ret, struct err *err)
+{
+	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+	CK_KEY_TYPE type = CKK_EC;
+	CK_BYTE params[sizeof(p256_params)];
+	CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
+				   {CKA_KEY_TYPE, &type, sizeof(type)},
+				   {CKA_EC_PARAMS, params, sizeof(params)}};
+	CK_OBJECT_HANDLE object;
+	CK_ULONG found;
+	int r = module_session(&p->module, err);
+
+	if (r < 0)
+		return r;
+	memcpy(params, p256_params, sizeof(params));
+	r = ckr_err(find_first(&p->module, template, 3, index, &object, &found), "listing keys", err);
+	if (r < 0)
+		return r;
+	if (found == 0)
+		return err_set(err, ERR_NOT_FOUND, "no more keys");
+	return describe(p, object, ret, err);
+}
+
+/* rv, so that the caller can tell a lost session from an absent key (CKR_OK and *ret 0). */
+static CK_RV find_ref(struct provider *p, const char *ref, CK_OBJECT_HANDLE *ret, struct err *err)
+{
+	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+	CK_ATTRIBUTE template[8], *attributes;
+	CK_ULONG n, used = 0, found;
+	P11KitUri *uri;
+	CK_RV rv;
+
+	*ret = 0;
+	for (size_t i = 0; i < CACHE; i++) {
+		if (p->cache[i].handle && strcmp(p->cache[i].ref, ref) == 0) {
+			*ret = p->cache[i].handle;
+			return CKR_OK;
+		}
+	}
+	uri = p11_kit_uri_new();
+	if (!uri || p11_kit_uri_parse(ref, P11_KIT_URI_FOR_OBJECT_ON_TOKEN_AND_MODULE, uri) != P11_KIT_URI_OK) {
+		p11_kit_uri_free(uri);
+		err_set(err, ERR_INPUT, "a key's reference must be a PKCS#11 URI (RFC 7512)");
+		return CKR_OK;
+	}
+	attributes = p11_kit_uri_get_attributes(uri, &n);
+	template[used++] = (CK_ATTRIBUTE){CKA_CLASS, &class, sizeof(class)};
+	for (CK_ULONG i = 0; i < n && used < 8; i++)
+		if (attributes[i].type != CKA_CLASS)
+			template[used++] = attributes[i];
+	rv = find_first(&p->module, template, used, 0, ret, &found);
+	p11_kit_uri_free(uri);
+	if (rv != CKR_OK)
+		return rv;
+	if (found == 0) {
+		*ret = 0;
+		err_set(err, ERR_NOT_FOUND, "the token has no private key %.300s", ref);
+		return CKR_OK;
+	}
+	snprintf(p->cache[p->next_cache].ref, LIMIT_URI_LEN, "%s", ref);
+	p->cache[p->next_cache].handle = *ret;
+	p->next_cache = (p->next_cache + 1) % CACHE;
+	return CKR_OK;
+}
+
+/* One operation on a key; *done tells that err, not rv, has the last word. */
+typedef CK_RV key_operation(struct provider *p, CK_OBJECT_HANDLE key, void *args);
+
+/* Runs op in the logged-in session; once more in a new one if the session was lost. */
+static int with_key(struct provider *p, const char *ref, key_operation *op, void *args, const char *what, struct err *err)
+{
+	CK_OBJECT_HANDLE key;
+	CK_RV rv = CKR_OK;
+	int r;
+
+	for (int attempt = 0; attempt < 2; attempt++) {
+		r = module_session(&p->module, err);
+		if (r < 0)
+			return r;
+		rv = find_ref(p, ref, &key, err);
+		if (rv == CKR_OK && !key)
+			return -err->code;
+		if (rv == CKR_OK)
+			rv = op(p, key, args);
+		if (rv == CKR_OK)
+			return 0;
+		/* a failed derivation may leave a half-made object behind, too: only a new session is clean */
+		module_drop(&p->module);
+		forget_handles(p);
+		if (!ckr_session_lost(rv))
+			break;
+	}
+	return ckr_err(rv, what, err);
+}
+
+struct agree_args {
+	const uint8_t *peer;
+	uint8_t *ret;
+};
+
+static CK_RV derive(struct provider *p, CK_OBJECT_HANDLE key, const uint8_t *peer, bool der, CK_OBJECT_HANDLE *ret)
+{
+	CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+	CK_KEY_TYPE type = CKK_GENERIC_SECRET;
+	CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+	CK_ULONG len = P256_SECRET_LEN;
+	CK_ATTRIBUTE template[] = {
+		{CKA_CLASS, &class, sizeof(class)}, {CKA_KEY_TYPE, &type, sizeof(type)}, {CKA_TOKEN, &no, sizeof(no)},
+		{CKA_PRIVATE, &yes, sizeof(yes)},   {CKA_SENSITIVE, &no, sizeof(no)},	 {CKA_EXTRACTABLE, &yes, sizeof(yes)},
+		{CKA_VALUE_LEN, &len, sizeof(len)},
+	};
+	CK_BYTE point[2 + P256_POINT_LEN] = {0x04, P256_POINT_LEN};
+	CK_ECDH1_DERIVE_PARAMS params = {.kdf = CKD_NULL};
+	CK_MECHANISM mechanism = {CKM_ECDH1_DERIVE, &params, sizeof(params)};
+
+	memcpy(point + 2, peer, P256_POINT_LEN);
+	params.public_data = der ? point : point + 2;
+	params.public_data_len = der ? sizeof(point) : P256_POINT_LEN;
+	return p->module.f->C_DeriveKey(p->module.session, &mechanism, key, template, sizeof(template) / sizeof(template[0]),
+					ret);
+}
+
+static CK_RV agree_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
+{
+	struct agree_args *a = args;
+	struct module *m = &p->module;
+	uint8_t value[P256_SECRET_LEN];
+	CK_ATTRIBUTE attribute = {CKA_VALUE, value, sizeof(value)};
+	CK_OBJECT_HANDLE derived = 0;
+	CK_RV rv = derive(p, key, a->peer, p->der_points, &derived);
+
+	/* PKCS#11 2.40 modules must take the raw point; older ones want it wrapped */
+	if (rv == CKR_MECHANISM_PARAM_INVALID || rv == CKR_ARGUMENTS_BAD || rv == CKR_DATA_INVALID) {
+		rv = derive(p, key, a->peer, !p->der_points, &derived);
+		if (rv == CKR_OK)
+			p->der_points = !p->der_points;
+	}
+	if (rv != CKR_OK)
+		return rv;
+	rv = m->f->C_GetAttributeValue(m->session, derived, &attribute, 1);
+	m->f->C_DestroyObject(m->session, derived);
+	if (rv == CKR_OK && (attribute.ulValueLen == 0 || attribute.ulValueLen > sizeof(value)))
+		rv = CKR_DEVICE_ERROR;
+	if (rv == CKR_OK) {
+		/* some tokens drop leading zero bytes */
+		memset(a->ret, 0, P256_SECRET_LEN);
+		memcpy(a->ret + P256_SECRET_LEN - attribute.ulValueLen, value, attribute.ulValueLen);
+	}
+	sodium_memzero(value, sizeof(value));
+	return rv;
+}
+
+static int provider_agree(struct provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN],
+			  uint8_t ret[P256_SECRET_LEN], struct err *err)
+{
+	struct agree_args args = {peer, ret};
+
+	return with_key(p, ref, agree_op, &args, "ECDH (CKM_ECDH1_DERIVE)", err);
+}
+
+struct sign_args {
+	uint8_t digest[32];
+	uint8_t *ret;
+};
+
+static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
+{
+	struct sign_args *a = args;
+	CK_MECHANISM mechanism = {CKM_ECDSA, NULL, 0};
+	CK_ULONG len = 64;
+	CK_RV rv = p->module.f->C_SignInit(p->module.session, &mechanism, key);
+
+	if (rv == CKR_OK)
+		rv = p->module.f->C_Sign(p->module.session, a->digest, sizeof(a->digest), a->ret, &len);
+	return rv == CKR_OK && len != 64 ? CKR_DEVICE_ERROR : rv;
+}
+
+static int provider_sign(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err)
+{
+	struct sign_args args = {.ret = ret};
+
+	memcpy(args.digest, digest, sizeof(args.digest));
+	return with_key(p, ref, sign_op, &args, "signing (CKM_ECDSA)", err);
+}
+
+struct find_args {
+	struct provider_key *ret;
+	struct err *err;
+	int r;
+};
+
+static CK_RV find_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
+{
+	struct find_args *a = args;
+
+	a->r = describe(p, key, a->ret, a->err);
+	return CKR_OK;
+}
+
+static int provider_find(struct provider *p, const char *ref, struct provider_key *ret, struct err *err)
+{
+	struct find_args args = {ret, err, 0};
+	int r = with_key(p, ref, find_op, &args, "finding a key", err);
+
+	return r < 0 ? r : args.r;
+}
+
+static int provider_make(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+			 struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err)
+{
+	CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+	CK_BBOOL *sign = use == PROVIDER_KEY_SIGN ? &yes : &no, *agree = use == PROVIDER_KEY_SEAL ? &yes : &no;
+	CK_BYTE id[ID_LEN], params[sizeof(p256_params)];
+	char name[LIMIT_NAME_LEN + 1];
+	CK_ULONG name_len = strlen(label);
+	CK_ATTRIBUTE public[] = {
+		{CKA_TOKEN, &yes, sizeof(yes)},	      {CKA_EC_PARAMS, params, sizeof(params)}, {CKA_ID, id, sizeof(id)},
+		{CKA_LABEL, name, name_len},	      {CKA_VERIFY, sign, sizeof(*sign)},       {CKA_ENCRYPT, &no, sizeof(no)},
+		{CKA_WRAP, &no, sizeof(no)},
+	};
+	CK_ATTRIBUTE private[] = {
+		{CKA_TOKEN, &yes, sizeof(yes)},	      {CKA_PRIVATE, &yes, sizeof(yes)},	  {CKA_SENSITIVE, &yes, sizeof(yes)},
+		{CKA_EXTRACTABLE, &no, sizeof(no)},   {CKA_ID, id, sizeof(id)},		  {CKA_LABEL, name, name_len},
+		{CKA_DERIVE, agree, sizeof(*agree)},  {CKA_SIGN, sign, sizeof(*sign)},	  {CKA_DECRYPT, &no, sizeof(no)},
+		{CKA_UNWRAP, &no, sizeof(no)},
+	};
+	CK_MECHANISM mechanism = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
+	CK_OBJECT_HANDLE public_key, private_key;
+	CK_RV rv;
+	int r;
+
+	if (pcrs[0])
+		return err_set(err, ERR_USAGE, "a PKCS#11 token has no PCRs: --pcrs is for a TPM");
+	r = module_session(&p->module, err);
+	if (r < 0)
+		return r;
+	snprintf(name, sizeof(name), "%s", label);
+	memcpy(params, p256_params, sizeof(params));
+	randombytes_buf(id, sizeof(id));
+	rv = p->module.f->C_GenerateKeyPair(p->module.session, &mechanism, public, sizeof(public) / sizeof(public[0]), private,
+					    sizeof(private) / sizeof(private[0]), &public_key, &private_key);
+	r = ckr_err(rv, "making a P-256 key (CKM_EC_KEY_PAIR_GEN)", err);
+	if (r < 0)
+		return r;
+	ret_pem[0] = '\0';
+	return describe(p, private_key, ret, err);
+}
+
+static int provider_random(struct provider *p, uint8_t *ret, size_t len, struct err *err)
+{
+	int r = module_session(&p->module, err);
+
+	return r < 0 ? r : ckr_err(p->module.f->C_GenerateRandom(p->module.session, ret, len), "random numbers", err);
+}
+
+/* PKCS#11 pads its strings with spaces. */
+static int padded_len(const unsigned char *s, int size)
+{
+	while (size > 0 && (s[size - 1] == ' ' || s[size - 1] == 0))
+		size--;
+	return size;
+}
+
+static void provider_status(struct provider *p, struct provider_status *ret)
+{
+	struct module *m = &p->module;
+	struct err err = {0};
+	int r;
+
+	*ret = (struct provider_status){0};
+	r = module_find_token(m, &err);
+	if (r == 0) {
+		snprintf(ret->description, sizeof(ret->description), "token '%.*s' (%.*s %.*s, serial %.*s)",
+			 padded_len(m->token.label, 32), m->token.label, padded_len(m->token.manufacturerID, 32),
+			 m->token.manufacturerID, padded_len(m->token.model, 16), m->token.model,
+			 padded_len(m->token.serialNumber, 16), m->token.serialNumber);
+		r = module_session(m, &err);
+	} else {
+		module_drop(m);
+		forget_handles(p);
+	}
+	if (r < 0) {
+		ret->state = r == -ERR_PIN ? PROVIDER_PIN_NEEDED : PROVIDER_ABSENT;
+		snprintf(ret->problem, sizeof(ret->problem), "%.255s", err.msg);
+	}
+}
+
+const struct provider_ops pkcs11_provider_ops = {
+	.scheme = "pkcs11:",
+	.open = provider_open,
+	.login = provider_login,
+	.list = provider_list,
+	.make = provider_make,
+	.find = provider_find,
+	.agree = provider_agree,
+	.sign = provider_sign,
+	.random = provider_random,
+	.status = provider_status,
+	.close = provider_close,
+};

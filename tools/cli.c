@@ -1,0 +1,121 @@
+#include "tools/cli.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/limits.h"
+#include "common/secret.h"
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <termios.h>
+
+int cli_usage(const struct cli *cli, struct err *err, const char *fmt, ...)
+{
+	char text[300];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return err_set(err, ERR_USAGE, "%s (see 'cotter %s --help')", text, cli->command);
+}
+
+const char *cli_config_path(const char *option)
+{
+	const char *path = option ? option : getenv("COTTER_CONFIG");
+
+	return path && *path ? path : "/" COTTER_CONFIG_DEFAULT;
+}
+
+int cli_read_secret(const char *path, size_t max, struct secret *ret, struct err *err)
+{
+	CLEANUP(cleanup_close) int opened = -1;
+	CLEANUP(secret_clear) struct secret s = {0};
+	uint8_t *chunk;
+	ssize_t n;
+	int fd = 0, r;
+
+	if (strcmp(path, "-") != 0) {
+		fd = opened = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return err_errno(err, errno, "%.300s", path);
+	}
+	r = secret_new(&s, 4096, err);
+	chunk = secret_alloc(4096);
+	while (r == 0 && chunk && (n = read(fd, chunk, 4096)) != 0) {
+		if (n < 0)
+			r = err_errno(err, errno, "%.300s", path);
+		else if (s.len + (size_t)n > max)
+			r = err_set(err, ERR_LIMIT, "%.300s: longer than %zu bytes", path, max);
+		else
+			r = secret_append(&s, chunk, (size_t)n, err);
+	}
+	secret_free(chunk);
+	if (r < 0)
+		return r;
+	*ret = s;
+	s = (struct secret){0};
+	return 0;
+}
+
+int cli_ask(const char *prompt, struct secret *ret, struct err *err)
+{
+	CLEANUP(cleanup_close) int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+	struct termios old, quiet;
+	ssize_t n;
+	int r;
+
+	if (tty < 0 || tcgetattr(tty, &old) < 0)
+		return err_set(err, ERR_PIN, "there is no terminal to ask on: give the PIN on standard input");
+	r = secret_new(ret, LIMIT_PIN_LEN + 2, err);
+	if (r < 0)
+		return r;
+	quiet = old;
+	quiet.c_lflag &= ~(tcflag_t)ECHO;
+	tcsetattr(tty, TCSAFLUSH, &quiet);
+	r = cli_write_all(tty, prompt, strlen(prompt), err);
+	n = read(tty, ret->data, LIMIT_PIN_LEN + 2);
+	tcsetattr(tty, TCSAFLUSH, &old);
+	if (r == 0)
+		r = cli_write_all(tty, "\n", 1, err);
+	if (n <= 0)
+		return err_set(err, ERR_PIN, "nothing was entered");
+	ret->len = (size_t)n;
+	cli_chomp(ret);
+	return r;
+}
+
+void cli_chomp(struct secret *s)
+{
+	if (s->len && s->data[s->len - 1] == '\n')
+		s->len--;
+	if (s->len && s->data[s->len - 1] == '\r')
+		s->len--;
+}
+
+int cli_write_all(int fd, const void *data, size_t len, struct err *err)
+{
+	const char *p = data;
+	ssize_t n;
+
+	while (len) {
+		n = write(fd, p, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(err, errno, "writing");
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+void cli_print_safe(FILE *f, const char *text)
+{
+	for (; *text; text++)
+		fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, f);
+}

@@ -1,0 +1,53 @@
+#pragma once
+/* What every command of cotter shares: its row in the table, options, printing. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct err;
+struct secret;
+struct config;
+
+struct cli {
+	const char *command;
+	bool json;
+};
+
+struct command {
+	const char *name, *usage, *help;
+	/* argv[0] is the command's name. 0 or -ERR_*; the text is printed by main, the code is the exit status. */
+	int (*run)(struct cli *cli, int argc, char **argv, struct err *err);
+	bool keeps_environment; /* run: the job's command inherits it */
+};
+
+int cmd_init(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_key(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_seal(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_open(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_put(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_get(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_list(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_rm(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_token(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_run(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_status(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err);
+
+/* ERR_USAGE that points to the command's --help. */
+int cli_usage(const struct cli *cli, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* The configuration file: --config, else $COTTER_CONFIG, else the default. */
+const char *cli_config_path(const char *option);
+
+/* All of standard input or of a file ("-" is standard input), into the arena. */
+int cli_read_secret(const char *path, size_t max, struct secret *ret, struct err *err);
+/* Asks on the terminal without echo. ERR_PIN when there is none. */
+int cli_ask(const char *prompt, struct secret *ret, struct err *err);
+/* Removes one line end, as a file made with an editor or echo has. */
+void cli_chomp(struct secret *s);
+/* write(2) until all is out. */
+int cli_write_all(int fd, const void *data, size_t len, struct err *err);
+/* Text for a terminal or a line: control bytes are shown as '?'. */
+void cli_print_safe(FILE *f, const char *text);

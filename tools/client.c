@@ -1,0 +1,254 @@
+#include "tools/client.h"
+
+#include "broker/config.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/limits.h"
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#define REPLY_MAX (1u << 20)
+#define TIMEOUT_S 60
+
+/* $COTTER_SOCKET, else what the configuration says if it can be read, else the default; the operators' socket stands
+ * beside it unless $COTTER_OPERATOR_SOCKET names it. */
+static void socket_path(bool operators, char ret[108])
+{
+	const char *env = getenv("COTTER_SOCKET"), *operator_env = getenv("COTTER_OPERATOR_SOCKET");
+	struct config config;
+	char *slash;
+
+	if (operators && operator_env && *operator_env) {
+		snprintf(ret, 108, "%s", operator_env);
+		return;
+	}
+	if (env && *env) {
+		snprintf(ret, 108, "%s", env);
+	} else if (config_load(cli_config_path(NULL), &config, NULL) == 0) {
+		snprintf(ret, 108, "%s", operators ? config.operator_socket : config.socket);
+		config_done(&config);
+		return;
+	} else {
+		snprintf(ret, 108, "/run/cotter/cotter.sock");
+	}
+	slash = strrchr(ret, '/');
+	if (operators && slash && (size_t)(slash - ret) + sizeof("/operator.sock") <= 108)
+		memcpy(slash, "/operator.sock", sizeof("/operator.sock"));
+}
+
+static int connect_to(const char *path, struct err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct timeval timeout = {.tv_sec = TIMEOUT_S};
+	CLEANUP(cleanup_close) int fd = -1;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return err_set(err, ERR_NO_BROKER, "no broker at %s (%s): is cotterd running, is COTTER_SOCKET right?", path,
+			       strerror(errno));
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return err_set(err, ERR_NO_BROKER, "no broker answers at %s: %s", path, strerror(errno));
+	/* whoever bound the socket must be whoever owns it */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.uid != st.st_uid)
+		return err_set(err, ERR_NO_BROKER, "%s does not belong to the process behind it: not talking to it", path);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	return steal_fd(&fd);
+}
+
+static int token_header(struct secret *request, struct err *err)
+{
+	const char *token = getenv("COTTER_TOKEN");
+	size_t n = strlen(token);
+	int r;
+
+	if (n > LIMIT_TOKEN_TEXT || strpbrk(token, "\r\n"))
+		return err_set(err, ERR_INPUT, "COTTER_TOKEN is not a token");
+	r = secret_append(request, "X-Vault-Token: ", 15, err);
+	if (r == 0)
+		r = secret_append(request, token, n, err);
+	return r < 0 ? r : secret_append(request, "\r\n", 2, err);
+}
+
+static int build(const char *method, const char *path, const json_t *body, bool with_token, struct secret *ret, struct err *err)
+{
+	size_t body_len = body ? json_dumpb(body, NULL, 0, JSON_COMPACT) : 0;
+	char head[LIMIT_PATH_LEN + 256];
+	int n = snprintf(head, sizeof(head),
+			 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Vault-Request: true\r\nContent-Length: %zu\r\n",
+			 method, path, body_len);
+	int r;
+
+	if (n < 0 || (size_t)n >= sizeof(head))
+		return err_set(err, ERR_USAGE, "the path is too long");
+	r = secret_new(ret, (size_t)n + LIMIT_TOKEN_TEXT + body_len + 64, err);
+	if (r == 0)
+		r = secret_append(ret, head, (size_t)n, err);
+	if (r == 0 && with_token)
+		r = token_header(ret, err);
+	if (r == 0)
+		r = secret_append(ret, "\r\n", 2, err);
+	if (r == 0 && body) {
+		json_dumpb(body, (char *)ret->data + ret->len, body_len, JSON_COMPACT);
+		ret->len += body_len;
+	}
+	return r;
+}
+
+static int send_all(int fd, const struct secret *s, struct err *err)
+{
+	size_t sent = 0;
+	ssize_t n;
+
+	while (sent < s->len) {
+		n = send(fd, s->data + sent, s->len - sent, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set(err, ERR_NO_BROKER, "the broker went away: %s", strerror(errno));
+		sent += (size_t)n;
+	}
+	return 0;
+}
+
+static int receive(int fd, struct secret *ret, struct err *err)
+{
+	ssize_t n;
+	int r = secret_new(ret, 8192, err);
+
+	while (r == 0) {
+		if (ret->len == ret->cap) {
+			struct secret bigger = {0};
+
+			r = ret->cap >= REPLY_MAX ? err_set(err, ERR_LIMIT, "the broker's reply is too long")
+						  : secret_new(&bigger, ret->cap * 2, err);
+			if (r < 0)
+				break;
+			memcpy(bigger.data, ret->data, ret->len);
+			bigger.len = ret->len;
+			secret_clear(ret);
+			*ret = bigger;
+		}
+		n = recv(fd, ret->data + ret->len, ret->cap - ret->len, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set(err, ERR_NO_BROKER, "the broker does not answer: %s", strerror(errno));
+		if (n == 0)
+			return 0;
+		ret->len += (size_t)n;
+	}
+	return r;
+}
+
+static int split(const struct secret *raw, struct client_reply *ret, struct err *err)
+{
+	const char *text = (const char *)raw->data, *end = memmem(text, raw->len, "\r\n\r\n", 4);
+	int r;
+
+	if (!end || raw->len < 12 || memcmp(text, "HTTP/1.1 ", 9) != 0)
+		return err_set(err, ERR_NO_BROKER, "what answers there is not a broker");
+	ret->status = (text[9] - '0') * 100 + (text[10] - '0') * 10 + (text[11] - '0');
+	end += 4;
+	r = secret_copy(&ret->body, end, raw->len - (size_t)(end - text), err);
+	if (r == 0 && ret->body.len)
+		ret->json = json_loadb((const char *)ret->body.data, ret->body.len, 0, NULL);
+	return r;
+}
+
+static int check_status(const struct client_reply *r, struct err *err)
+{
+	static const struct {
+		int status;
+		enum err_code code;
+		const char *text;
+	} rows[] = {
+		{400, ERR_INPUT, "the broker refused the request"}, {403, ERR_DENIED, "permission denied"},
+		{404, ERR_NOT_FOUND, "not found"},		    {405, ERR_UNSUPPORTED, "not supported"},
+		{413, ERR_LIMIT, "too large"},			    {429, ERR_BUSY, "the broker is busy"},
+		{503, ERR_SEALED, "unavailable"},
+	};
+	const char *message = json_string_value(json_array_get(json_object_get(r->json, "errors"), 0));
+
+	if (r->status >= 200 && r->status < 300)
+		return 0;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (rows[i].status == r->status)
+			return err_set(err, rows[i].code, "%s", message ? message : rows[i].text);
+	return err_set(err, ERR_FAILED, "%s", message ? message : "the broker failed");
+}
+
+int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
+		struct err *err)
+{
+	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
+	CLEANUP(cleanup_close) int fd = -1;
+	const char *token = getenv("COTTER_TOKEN");
+	bool with_token = which == CLIENT_JOB && token && *token;
+	char address[108];
+	int r = build(method, path, body, with_token, &request, err);
+
+	*ret = (struct client_reply){0};
+	if (r < 0)
+		return r;
+	socket_path(!with_token, address);
+	fd = connect_to(address, err);
+	r = fd < 0 ? fd : send_all(fd, &request, err);
+	if (r == 0)
+		r = receive(fd, &raw, err);
+	if (r == 0 && raw.len == 0) {
+		/* the operators' socket closes at once on whoever is none */
+		r = with_token ? err_set(err, ERR_NO_BROKER, "the broker closed the connection")
+			       : err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",
+					 geteuid());
+	}
+	if (r == 0)
+		r = split(&raw, ret, err);
+	return r < 0 ? r : check_status(ret, err);
+}
+
+void client_reply_done(struct client_reply *r)
+{
+	json_decref(r->json);
+	secret_clear(&r->body);
+	*r = (struct client_reply){0};
+}
+
+json_t *client_data(const struct client_reply *r)
+{
+	return json_object_get(r->json, "data");
+}
+
+json_t *client_at(const json_t *j, const char *dotted)
+{
+	char key[64];
+	size_t n;
+	json_t *at = NULL;
+
+	for (;; dotted += n + 1) {
+		n = strcspn(dotted, ".");
+		if (n >= sizeof(key))
+			return NULL;
+		memcpy(key, dotted, n);
+		key[n] = '\0';
+		at = json_object_get(j, key);
+		if (!dotted[n] || !at)
+			return at;
+		j = at;
+	}
+}
+
+void client_json_free(json_t **j)
+{
+	json_decref(*j);
+}

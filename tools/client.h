@@ -1,0 +1,31 @@
+#pragma once
+/* Talking to cotterd over its sockets: one request, one reply, JSON both ways. */
+#include "common/secret.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct err;
+
+struct client_reply {
+	int status;
+	struct secret body; /* in the arena */
+	json_t *json;	    /* of it; NULL for an empty body. Strings in it are in the arena too */
+};
+
+enum client_socket {
+	CLIENT_JOB,	 /* with $COTTER_TOKEN when it is set, else the operators' socket */
+	CLIENT_OPERATOR, /* the operators' socket */
+};
+
+/* Only socket files of root or of this user's broker are spoken to. ERR_NO_BROKER when nobody answers; ERR_DENIED,
+ * ERR_NOT_FOUND and so on by the reply's status, with its text. body may be NULL. *ret is cleared by client_reply_done. */
+int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
+		struct err *err);
+void client_reply_done(struct client_reply *r);
+
+/* data.… of a reply's envelope; NULL when absent. */
+json_t *client_data(const struct client_reply *r);
+/* The value at "a.b.c". */
+json_t *client_at(const json_t *j, const char *dotted);
+void client_json_free(json_t **j);

@@ -1,0 +1,59 @@
+#include "tools/kv.h"
+
+#include "common/bind.h"
+#include "common/err.h"
+#include "common/limits.h"
+
+#include <stdint.h>
+#include <string.h>
+
+int kv_parse_ref(const char *ref, char *ret_path, const char **ret_field, struct err *err)
+{
+	size_t n = strcspn(ref, "#");
+
+	if (n > LIMIT_PATH_LEN)
+		return err_set(err, ERR_USAGE, "the path is too long");
+	memcpy(ret_path, ref, n);
+	ret_path[n] = '\0';
+	*ret_field = ref[n] ? ref + n + 1 : NULL;
+	if (!path_valid(ret_path))
+		return err_set(err, ERR_USAGE, "'%.100s' is not a secret's path", ret_path);
+	return 0;
+}
+
+int kv_fetch(const char *path, unsigned long long version, struct client_reply *ret, json_t **ret_object, struct err *err)
+{
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	snprintf(url, sizeof(url), version ? "/v1/secret/data/%s?version=%llu" : "/v1/secret/data/%s", path, version);
+	r = client_call(CLIENT_JOB, "GET", url, NULL, ret, err);
+	if (r < 0)
+		return err_wrap(err, "%s", path);
+	*ret_object = json_object_get(client_data(ret), "data");
+	if (!json_is_object(*ret_object))
+		return err_set(err, ERR_NOT_FOUND, "%s: this version is deleted", path);
+	return 0;
+}
+
+int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
+{
+	const json_t *value = json_object_get(object, field ? field : "value");
+	size_t n;
+	int r;
+
+	if (!value && !field && json_object_size(object) == 1)
+		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
+	if (!value && field)
+		return err_set(err, ERR_NOT_FOUND, "%s has no field '%.64s'", path, field);
+	if (!value)
+		return err_set(err, ERR_USAGE, "%s has %zu fields: name one (%s#FIELD, or --json for all)", path,
+			       json_object_size(object), path);
+	if (json_is_string(value))
+		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
+	n = json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
+	r = secret_new(ret, n, err);
+	if (r == 0)
+		ret->len = json_dumpb(value, (char *)ret->data, n, JSON_COMPACT | JSON_ENCODE_ANY);
+	return r;
+}

@@ -1,0 +1,10 @@
+#pragma once
+/* Reading one secret from the broker, for get and run. */
+#include "tools/client.h"
+
+/* PATH#FIELD, or PATH alone. *ret_path is a buffer of LIMIT_PATH_LEN + 1 bytes. */
+int kv_parse_ref(const char *ref, char *ret_path, const char **ret_field, struct err *err);
+/* The secret's object; ret is cleared by the caller. version 0: the current one. */
+int kv_fetch(const char *path, unsigned long long version, struct client_reply *ret, json_t **ret_object, struct err *err);
+/* A field as text: field NULL takes "value", or the only field there is. Strings as they are, all else as JSON. */
+int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err);

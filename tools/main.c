@@ -1,0 +1,149 @@
+/* cotter: THE command table. */
+#include "common/err.h"
+#include "common/harden.h"
+#include "common/limits.h"
+#include "common/secret.h"
+#include "tools/cli.h"
+
+#include "build-config.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static const struct command commands[] = {
+	{"init", "--provider NAME=pkcs11:...|tpm:... [--recovery age1...] [options]",
+	 "A first set-up: makes a sealing key in each provider, the configuration and the store's own sealed key.\n\n"
+	 "  --provider NAME=URI       pkcs11:token=T?module-path=/abs/lib.so&pin-source=file:/path  (RFC 7512; or module-name=N;\n"
+	 "                            pin-source=credential:NAME for systemd; none: cotter unlock asks)\n"
+	 "                            tpm:device:/dev/tpmrm0, tpm:tabrmd, tpm:swtpm:port=2321\n"
+	 "  --recovery age1...        a recipient whose key is kept offline (age-keygen); may repeat\n"
+	 "  --pcrs sha256:0,2,7       TPM keys open only with these PCRs as they are now\n"
+	 "  --environment NAME=V=X    a variable that the provider's module needs; may repeat\n"
+	 "  --writable NAME=/path     a directory that the module writes (--readable: only reads); may repeat\n"
+	 "  --operator UID            who administers (default: you); may repeat\n"
+	 "  --unseal 'cache 5m'       or each-use\n"
+	 "  --dir /etc/cotter, --state-dir /var/lib/cotter, --socket /run/cotter/cotter.sock\n",
+	 cmd_init, false},
+	{"key", "make PROVIDER --label L [--sign] [--pcrs sha256:0,2,7] | list [PROVIDER]",
+	 "Makes a key in the hardware and probes what it can do, or lists what is there. Needs no broker.\n\n"
+	 "  --config FILE, --json\n",
+	 cmd_key, false},
+	{"seal", "[-r RECIPIENT]... [-o OUT] [-a] [FILE]",
+	 "Seals a file (or standard input) as an age file. Needs public recipients only: no broker, no hardware.\n\n"
+	 "  -r, --recipient R         age1tag1... or age1...; may repeat (default: the configuration's seal)\n"
+	 "  -R, --recipients-file F   one a line\n"
+	 "  -p, --path PATH           bind it to this secret, [--version N] and this version\n"
+	 "  -a, --armor               text\n"
+	 "  -o, --output OUT\n"
+	 "  --config FILE\n",
+	 cmd_seal, false},
+	{"open", "[-i IDENTITY-FILE | --passphrase-file F] [-o OUT] [FILE]",
+	 "Opens an age file with the configuration's hardware, a recovery key or a passphrase. Needs no broker.\n"
+	 "Nothing is written before the whole file was verified.\n\n"
+	 "  -i, --identity F          AGE-SECRET-KEY-1... lines\n"
+	 "  --passphrase-file F       - is standard input\n"
+	 "  -p, --path PATH           refuse a file that is not bound to this secret\n"
+	 "  -o, --output OUT\n"
+	 "  --config FILE\n",
+	 cmd_open, false},
+	{"put", "PATH [--field F] [--data FILE] [--sealed FILE] [--cas N]",
+	 "Stores a new version of a secret. The value is read from standard input.\n\n"
+	 "  --field F                 its name (default: value)\n"
+	 "  --data FILE               a JSON object with all fields; - is standard input\n"
+	 "  --sealed FILE             an age file sealed elsewhere; taken only after the hardware opened it\n"
+	 "  --cas N                   only if N is the current version (0: there is none)\n"
+	 "  --keep-newline            of standard input's last line\n"
+	 "  --json\n",
+	 cmd_put, false},
+	{"get", "PATH[#FIELD] [--version N] [--json]", "Prints a secret: the bytes alone into a pipe, a line on a terminal.\n", cmd_get, false},
+	{"list", "[FOLDER] [--json]", "Lists secrets and folders below FOLDER.\n", cmd_list, false},
+	{"rm", "PATH [--all]", "Deletes the current version; --all removes the secret with every version.\n", cmd_rm, false},
+	{"token", "make --policy P... [--ttl 1h] [--uses N] [--uid U] [-c CAVEAT]... | narrow -c CAVEAT... | show",
+	 "Makes a capability token (operators), narrows one offline, or explains one. narrow and show read the token from\n"
+	 "standard input or COTTER_TOKEN.\n\n"
+	 "caveats, each only narrows:\n"
+	 "  op = get                  op in get,put,delete,list\n"
+	 "  path = release/npm-token  path under release/\n"
+	 "  time < 2026-11-24T12:00:00Z\n"
+	 "  uses <= 1\n"
+	 "  uid = 1000                gid = 1000\n\n"
+	 "  --json\n",
+	 cmd_token, false},
+	{"run", "--env NAME=PATH[#FIELD]... -- COMMAND [ARG]...",
+	 "Runs a command with secrets in its environment. Its exit status is the command's. COTTER_TOKEN is not passed on.\n", cmd_run, true},
+	{"status", "[--json]", "What the broker is doing (operators). Exit status 5 while it is sealed.\n", cmd_status, false},
+	{"unlock", "PROVIDER [--again]",
+	 "Gives a provider its PIN, asked on the terminal or read from standard input. It is offered to the token once.\n"
+	 "--again: look at the configured PIN source once more.\n",
+	 cmd_unlock, false},
+	{"audit", "[--last N] [--file audit.log] [--json]", "Shows the audit log's last records and checks that none is missing or changed in place.\n", cmd_audit, false},
+	{"doctor", "[--config FILE] [--json]", "Says what is wrong with the token, the PIN, the TPM, the socket, and what to do.\n", cmd_doctor, false},
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void print_usage(FILE *f)
+{
+	fputs("usage: cotter COMMAND ...\n\n", f);
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(f, "  cotter %-7s %s\n", commands[i].name, commands[i].usage);
+	fputs("\n'cotter COMMAND --help' says more. Environment: COTTER_SOCKET, COTTER_OPERATOR_SOCKET, COTTER_CONFIG, COTTER_TOKEN.\n"
+	      "Exit status: 0 done, 1 failed, 2 usage, 3 denied, 4 not found, 5 hardware or PIN needed, 6 no broker.\n", f);
+}
+
+static const struct command *find(const char *name)
+{
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct harden harden = {.keep_fd_below = 3, .arena_size = LIMIT_ARENA_TOOL};
+	/* only run's command inherits descriptors: a job may pass pipes to it */
+	static const struct harden harden_run = {.keep_fd_below = 0, .arena_size = LIMIT_ARENA_TOOL};
+	const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+	struct cli cli = {0};
+	struct err err = {0};
+	int r;
+
+	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		print_usage(stdout);
+		return 0;
+	}
+	if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+		puts("cotter " COTTER_VERSION);
+		return 0;
+	}
+	if (!command) {
+		if (argc > 1)
+			fprintf(stderr, "cotter: there is no command '%.40s'\n", argv[1]);
+		print_usage(stderr);
+		return 2;
+	}
+	if (wants_help(argc - 1, argv + 1)) {
+		printf("usage: cotter %s %s\n\n%s", command->name, command->usage, command->help);
+		return 0;
+	}
+	cli.command = command->name;
+	r = harden_start(command->keeps_environment ? &harden_run : &harden, &err);
+	json_set_alloc_funcs(secret_alloc, secret_free);
+	if (r == 0)
+		r = command->run(&cli, argc - 1, argv + 1, &err);
+	if (fflush(stdout) != 0 && r == 0)
+		r = err_set(&err, ERR_FAILED, "cannot write to standard output");
+	if (r < 0)
+		fprintf(stderr, "cotter: %s\n", err.msg);
+	secret_arena_done();
+	return err_exit_status(r);
+}

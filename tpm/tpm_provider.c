@@ -1,0 +1,477 @@
+#include "tpm/tpm_provider.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "tpm/rc.h"
+#include "tpm/tpm.h"
+#include "tpm/tss2_pem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <string.h>
+
+struct provider {
+	struct tpm tpm;
+	/* the key in the TPM now: one transient slot, beside the SRK's; the third stays free */
+	char loaded_ref[LIMIT_URI_LEN];
+	ESYS_TR loaded;
+	bool is_persistent;
+	struct tss2_key file; /* of the loaded key; has_pcr_policy is read at every use */
+	TPM2B_PUBLIC public;
+};
+
+static int provider_open(const struct provider_config *config, struct provider **ret, struct err *err)
+{
+	const char *tcti = config->uri + strlen("tpm:");
+	struct provider *p;
+
+	if (!tcti[0])
+		return err_set(err, ERR_INPUT, "the TPM's address is missing: tpm:device:/dev/tpmrm0, tpm:tabrmd or tpm:swtpm:port=2321");
+	if (strlen(config->srk_name) >= sizeof(p->tpm.srk_name))
+		return err_set(err, ERR_INPUT, "srk_name is too long");
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return err_set(err, ERR_FAILED, "out of memory");
+	snprintf(p->tpm.tcti, sizeof(p->tpm.tcti), "%s", tcti);
+	snprintf(p->tpm.srk_name, sizeof(p->tpm.srk_name), "%s", config->srk_name);
+	p->loaded = p->tpm.srk = p->tpm.hmac_session = p->tpm.policy_session = ESYS_TR_NONE;
+	*ret = p;
+	return 0;
+}
+
+static void unload(struct provider *p)
+{
+	if (p->loaded != ESYS_TR_NONE && !p->is_persistent)
+		tpm_flush(&p->tpm, &p->loaded);
+	else if (p->loaded != ESYS_TR_NONE && p->tpm.esys)
+		Esys_TR_Close(p->tpm.esys, &p->loaded);
+	p->loaded = ESYS_TR_NONE;
+	p->loaded_ref[0] = '\0';
+}
+
+static void disconnect(struct provider *p)
+{
+	unload(p);
+	tpm_disconnect(&p->tpm);
+}
+
+static void provider_close(struct provider *p)
+{
+	if (p) {
+		disconnect(p);
+		free(p);
+	}
+}
+
+static int provider_login(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err)
+{
+	ret_failed_pin[0] = '\0';
+	if (pin)
+		return err_set(err, ERR_USAGE, "a TPM key has no PIN");
+	return tpm_connect(&p->tpm, err);
+}
+
+static int read_file(const char *path, char *buf, size_t cap, size_t *ret_len, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return err_errno(err, errno, "TPM key file %.300s", path);
+	n = read(fd, buf, cap);
+	if (n < 0)
+		return err_errno(err, errno, "TPM key file %.300s", path);
+	if ((size_t)n == cap)
+		return err_set(err, ERR_LIMIT, "TPM key file %.300s is too long", path);
+	*ret_len = (size_t)n;
+	return 0;
+}
+
+static TSS2_RC load_handle(struct provider *p, const char *text, struct err *err)
+{
+	TPM2B_PUBLIC *public = NULL;
+	char *end;
+	unsigned long handle = strtoul(text, &end, 16);
+	TSS2_RC rc;
+
+	if (*end || handle < TPM2_PERSISTENT_FIRST || handle > TPM2_PERSISTENT_LAST) {
+		err_set(err, ERR_INPUT, "a persistent handle is written handle:0x81000010");
+		return TSS2_RC_SUCCESS;
+	}
+	rc = Esys_TR_FromTPMPublic(p->tpm.esys, (TPM2_HANDLE)handle, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &p->loaded);
+	if (rc == TSS2_RC_SUCCESS)
+		rc = Esys_ReadPublic(p->tpm.esys, p->loaded, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &public, NULL, NULL);
+	if (rc == TSS2_RC_SUCCESS) {
+		p->public = *public;
+		p->is_persistent = true;
+		p->file = (struct tss2_key){0};
+	}
+	Esys_Free(public);
+	return rc;
+}
+
+static TSS2_RC load_file(struct provider *p, const char *path, struct err *err)
+{
+	char text[LIMIT_WIRE_DATA * 2];
+	ESYS_TR session = ESYS_TR_NONE;
+	size_t len = 0;
+	TSS2_RC rc;
+
+	if (read_file(path, text, sizeof(text), &len, err) < 0 || tss2_pem_read(text, len, &p->file, err) < 0)
+		return TSS2_RC_SUCCESS;
+	if (tpm_session(&p->tpm, NULL, NULL, &session, err) < 0)
+		return TSS2_RC_SUCCESS;
+	rc = Esys_Load(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &p->file.private, &p->file.public,
+		       &p->loaded);
+	p->public = p->file.public;
+	p->is_persistent = false;
+	return rc;
+}
+
+/* rc tells what the TPM said; with rc 0 and nothing loaded, err has the reason. */
+static TSS2_RC load(struct provider *p, const char *ref, struct err *err)
+{
+	static const char handle[] = "handle:";
+	TSS2_RC rc;
+
+	if (p->loaded != ESYS_TR_NONE && strcmp(p->loaded_ref, ref) == 0)
+		return TSS2_RC_SUCCESS;
+	unload(p);
+	rc = strncmp(ref, handle, sizeof(handle) - 1) == 0 ? load_handle(p, ref + sizeof(handle) - 1, err)
+							   : load_file(p, ref, err);
+	if (rc == TSS2_RC_SUCCESS && p->loaded != ESYS_TR_NONE)
+		snprintf(p->loaded_ref, sizeof(p->loaded_ref), "%s", ref);
+	else
+		p->loaded = ESYS_TR_NONE;
+	return rc;
+}
+
+typedef TSS2_RC key_operation(struct provider *p, ESYS_TR session, void *args);
+
+static TSS2_RC run(struct provider *p, const char *ref, key_operation *op, void *args, struct err *err)
+{
+	ESYS_TR session = ESYS_TR_NONE;
+	TSS2_RC rc = load(p, ref, err);
+
+	if (rc != TSS2_RC_SUCCESS || p->loaded == ESYS_TR_NONE || !op)
+		return rc;
+	if (tpm_session(&p->tpm, p->file.has_pcr_policy ? &p->file.pcrs : NULL, &p->file.pcr_digest, &session, err) < 0)
+		return TSS2_RC_SUCCESS;
+	return op(p, session, args);
+}
+
+/* Runs op with the key loaded; once more over a new connection when the TPM restarted or its objects are gone. */
+static int with_key(struct provider *p, const char *ref, key_operation *op, void *args, const char *what, struct err *err)
+{
+	struct err inner;
+	TSS2_RC rc = TSS2_RC_SUCCESS;
+	int r;
+
+	for (int attempt = 0; attempt < 2; attempt++) {
+		inner = (struct err){0};
+		r = tpm_connect(&p->tpm, err);
+		if (r < 0)
+			return r;
+		rc = run(p, ref, op, args, &inner);
+		if (rc == TSS2_RC_SUCCESS && inner.code == 0)
+			return 0;
+		if (rc != TSS2_RC_SUCCESS ? !rc_connection_lost(rc) : inner.code != ERR_HARDWARE)
+			break;
+		disconnect(p);
+	}
+	if (rc == TSS2_RC_SUCCESS) {
+		*err = inner;
+		return -inner.code;
+	}
+	return rc_err(rc, what, err);
+}
+
+static void describe(const struct provider *p, const char *ref, struct provider_key *ret)
+{
+	const TPMT_PUBLIC *area = &p->public.publicArea;
+	const TPM2B_ECC_PARAMETER *x = &area->unique.ecc.x, *y = &area->unique.ecc.y;
+
+	*ret = (struct provider_key){0};
+	snprintf(ret->ref, sizeof(ret->ref), "%s", ref);
+	ret->can_agree = (area->objectAttributes & TPMA_OBJECT_DECRYPT) && !(area->objectAttributes & TPMA_OBJECT_RESTRICTED);
+	ret->can_sign = (area->objectAttributes & TPMA_OBJECT_SIGN_ENCRYPT) != 0;
+	ret->point[0] = 4;
+	memcpy(ret->point + 1 + 32 - x->size, x->buffer, x->size);
+	memcpy(ret->point + 33 + 32 - y->size, y->buffer, y->size);
+}
+
+static int check_type(const TPM2B_PUBLIC *public, struct err *err)
+{
+	const TPMT_PUBLIC *area = &public->publicArea;
+
+	if (area->type != TPM2_ALG_ECC || area->parameters.eccDetail.curveID != TPM2_ECC_NIST_P256 ||
+	    area->unique.ecc.x.size > 32 || area->unique.ecc.y.size > 32)
+		return err_set(err, ERR_INPUT, "the TPM key is not a P-256 key");
+	return 0;
+}
+
+static int provider_find(struct provider *p, const char *ref, struct provider_key *ret, struct err *err)
+{
+	int r = with_key(p, ref, NULL, NULL, "loading the TPM key", err);
+
+	if (r == 0)
+		r = check_type(&p->public, err);
+	if (r == 0)
+		describe(p, ref, ret);
+	return r;
+}
+
+/* Persistent P-256 keys; key files are known to the configuration, not to the TPM. */
+static int provider_list(struct provider *p, size_t index, struct provider_key *ret, struct err *err)
+{
+	TPMS_CAPABILITY_DATA *data = NULL;
+	char ref[32];
+	size_t seen = 0;
+	int r = tpm_connect(&p->tpm, err);
+
+	if (r < 0)
+		return r;
+	r = rc_err(Esys_GetCapability(p->tpm.esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_HANDLES,
+				      TPM2_PERSISTENT_FIRST, LIMIT_KEYS, NULL, &data),
+		   "listing persistent keys", err);
+	for (UINT32 i = 0; r == 0 && i < data->data.handles.count; i++) {
+		snprintf(ref, sizeof(ref), "handle:0x%08x", data->data.handles.handle[i]);
+		if (provider_find(p, ref, ret, err) == 0 && seen++ == index) {
+			Esys_Free(data);
+			return 0;
+		}
+	}
+	Esys_Free(data);
+	return r < 0 ? r : err_set(err, ERR_NOT_FOUND, "no more keys");
+}
+
+struct agree_args {
+	const uint8_t *peer;
+	uint8_t *ret;
+};
+
+static TSS2_RC agree_op(struct provider *p, ESYS_TR session, void *args)
+{
+	struct agree_args *a = args;
+	TPM2B_ECC_POINT in = {.point = {.x.size = 32, .y.size = 32}}, *out = NULL;
+	TSS2_RC rc;
+
+	memcpy(in.point.x.buffer, a->peer + 1, 32); /* always full length: some TPMs refuse shorter ones */
+	memcpy(in.point.y.buffer, a->peer + 33, 32);
+	rc = Esys_ECDH_ZGen(p->tpm.esys, p->loaded, session, ESYS_TR_NONE, ESYS_TR_NONE, &in, &out);
+	if (rc != TSS2_RC_SUCCESS)
+		return rc;
+	memset(a->ret, 0, P256_SECRET_LEN);
+	if (out->point.x.size <= P256_SECRET_LEN)
+		memcpy(a->ret + P256_SECRET_LEN - out->point.x.size, out->point.x.buffer, out->point.x.size);
+	sodium_memzero(out, sizeof(*out));
+	Esys_Free(out);
+	return rc;
+}
+
+static int provider_agree(struct provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN],
+			  uint8_t ret[P256_SECRET_LEN], struct err *err)
+{
+	struct agree_args args = {peer, ret};
+
+	return with_key(p, ref, agree_op, &args, "ECDH (TPM2_ECDH_ZGen)", err);
+}
+
+struct sign_args {
+	const uint8_t *digest;
+	uint8_t *ret;
+};
+
+static TSS2_RC sign_op(struct provider *p, ESYS_TR session, void *args)
+{
+	struct sign_args *a = args;
+	TPM2B_DIGEST digest = {.size = 32};
+	const TPMT_SIG_SCHEME scheme = {.scheme = TPM2_ALG_ECDSA, .details.ecdsa.hashAlg = TPM2_ALG_SHA256};
+	const TPMT_TK_HASHCHECK ticket = {.tag = TPM2_ST_HASHCHECK, .hierarchy = TPM2_RH_NULL};
+	TPMT_SIGNATURE *out = NULL;
+	const TPM2B_ECC_PARAMETER *r, *s;
+	TSS2_RC rc;
+
+	memcpy(digest.buffer, a->digest, 32);
+	rc = Esys_Sign(p->tpm.esys, p->loaded, session, ESYS_TR_NONE, ESYS_TR_NONE, &digest, &scheme, &ticket, &out);
+	if (rc != TSS2_RC_SUCCESS)
+		return rc;
+	r = &out->signature.ecdsa.signatureR;
+	s = &out->signature.ecdsa.signatureS;
+	memset(a->ret, 0, 64);
+	if (r->size <= 32 && s->size <= 32) {
+		memcpy(a->ret + 32 - r->size, r->buffer, r->size);
+		memcpy(a->ret + 64 - s->size, s->buffer, s->size);
+	}
+	Esys_Free(out);
+	return rc;
+}
+
+static int provider_sign(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err)
+{
+	struct sign_args args = {digest, ret};
+
+	return with_key(p, ref, sign_op, &args, "signing (TPM2_Sign)", err);
+}
+
+static void key_template(enum provider_key_use use, TPM2B_PUBLIC *ret)
+{
+	*ret = (TPM2B_PUBLIC){
+		.publicArea = {
+			.type = TPM2_ALG_ECC,
+			.nameAlg = TPM2_ALG_SHA256,
+			.objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT |
+					    TPMA_OBJECT_SENSITIVEDATAORIGIN | TPMA_OBJECT_NODA,
+			.parameters.eccDetail = {
+				.symmetric.algorithm = TPM2_ALG_NULL,
+				.curveID = TPM2_ECC_NIST_P256,
+				.kdf.scheme = TPM2_ALG_NULL,
+			},
+		},
+	};
+	if (use == PROVIDER_KEY_SEAL) {
+		ret->publicArea.objectAttributes |= TPMA_OBJECT_DECRYPT;
+		ret->publicArea.parameters.eccDetail.scheme.scheme = TPM2_ALG_ECDH;
+		ret->publicArea.parameters.eccDetail.scheme.details.ecdh.hashAlg = TPM2_ALG_SHA256;
+	} else {
+		ret->publicArea.objectAttributes |= TPMA_OBJECT_SIGN_ENCRYPT;
+		ret->publicArea.parameters.eccDetail.scheme.scheme = TPM2_ALG_ECDSA;
+		ret->publicArea.parameters.eccDetail.scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
+	}
+}
+
+static int create(struct provider *p, const TPM2B_PUBLIC *template, struct tss2_key *key, struct err *err)
+{
+	const TPM2B_SENSITIVE_CREATE sensitive = {0};
+	const TPM2B_DATA outside = {0};
+	const TPML_PCR_SELECTION no_pcrs = {0};
+	TPM2B_PUBLIC *public = NULL;
+	TPM2B_PRIVATE *private = NULL;
+	ESYS_TR session = ESYS_TR_NONE;
+	int r = tpm_session(&p->tpm, NULL, NULL, &session, err);
+
+	if (r == 0)
+		r = rc_err(Esys_Create(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, template,
+				       &outside, &no_pcrs, &private, &public, NULL, NULL, NULL),
+			   "making a TPM key", err);
+	if (r == 0) {
+		key->public = *public;
+		key->private = *private;
+	}
+	Esys_Free(public);
+	Esys_Free(private);
+	return r;
+}
+
+static int provider_make(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+			 struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err)
+{
+	struct tss2_key key = {.parent = TPM2_RH_OWNER};
+	TPM2B_PUBLIC template;
+	int r = tpm_connect(&p->tpm, err);
+
+	if (r < 0)
+		return r;
+	key_template(use, &template);
+	if (pcrs[0]) {
+		key.has_pcr_policy = true;
+		r = tpm_parse_pcrs(pcrs, &key.pcrs, err);
+		if (r == 0)
+			r = tpm_pcr_policy(&p->tpm, &key.pcrs, &key.pcr_digest, &template.publicArea.authPolicy, err);
+	} else {
+		template.publicArea.objectAttributes |= TPMA_OBJECT_USERWITHAUTH;
+	}
+	if (r == 0)
+		r = create(p, &template, &key, err);
+	if (r == 0)
+		r = tss2_pem_write(&key, ret_pem, err);
+	if (r < 0) {
+		disconnect(p); /* the next call starts clean */
+		return r;
+	}
+	p->public = key.public;
+	describe(p, "", ret);
+	unload(p);
+	snprintf(ret->label, sizeof(ret->label), "%s", label);
+	return 0;
+}
+
+static int provider_random(struct provider *p, uint8_t *ret, size_t len, struct err *err)
+{
+	TPM2B_DIGEST *bytes = NULL;
+	ESYS_TR session = ESYS_TR_NONE;
+	int r = tpm_connect(&p->tpm, err);
+
+	while (r == 0 && len) {
+		r = tpm_session(&p->tpm, NULL, NULL, &session, err);
+		if (r == 0)
+			r = rc_err(Esys_GetRandom(p->tpm.esys, session, ESYS_TR_NONE, ESYS_TR_NONE, len < 32 ? (UINT16)len : 32, &bytes),
+				   "random numbers", err);
+		if (r < 0)
+			break;
+		if (bytes->size == 0 || bytes->size > len) {
+			r = err_set(err, ERR_HARDWARE, "the TPM gave a wrong number of random bytes");
+		} else {
+			memcpy(ret, bytes->buffer, bytes->size);
+			ret += bytes->size;
+			len -= bytes->size;
+		}
+		Esys_Free(bytes);
+		bytes = NULL;
+	}
+	if (r < 0)
+		disconnect(p);
+	return r;
+}
+
+static uint32_t property(struct provider *p, TPM2_PT which)
+{
+	TPMS_CAPABILITY_DATA *data = NULL;
+	uint32_t value = 0;
+
+	if (Esys_GetCapability(p->tpm.esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_TPM_PROPERTIES, which, 1, NULL,
+			       &data) == TSS2_RC_SUCCESS &&
+	    data->data.tpmProperties.count)
+		value = data->data.tpmProperties.tpmProperty[0].value;
+	Esys_Free(data);
+	return value;
+}
+
+static void provider_status(struct provider *p, struct provider_status *ret)
+{
+	struct err err = {0};
+	uint8_t probe;
+	uint32_t maker, version;
+
+	*ret = (struct provider_status){0};
+	/* a random byte shows that the connection is alive; the second try is over a new one */
+	if (provider_random(p, &probe, 1, &err) < 0 && provider_random(p, &probe, 1, &err) < 0) {
+		ret->state = err.code == ERR_PIN ? PROVIDER_PIN_NEEDED : PROVIDER_ABSENT;
+		snprintf(ret->problem, sizeof(ret->problem), "%.255s", err.msg);
+		return;
+	}
+	maker = property(p, TPM2_PT_MANUFACTURER);
+	version = property(p, TPM2_PT_FIRMWARE_VERSION_1);
+	snprintf(ret->description, sizeof(ret->description), "TPM 2.0 at %.100s (maker %c%c%c%c, firmware %u.%u)", p->tpm.tcti,
+		 (int)(maker >> 24 & 0x7f), (int)(maker >> 16 & 0x7f), (int)(maker >> 8 & 0x7f), (int)(maker & 0x7f),
+		 version >> 16, version & 0xffff);
+	for (char *c = ret->description; *c; c++)
+		if (*c < 0x20)
+			*c = ' ';
+	snprintf(ret->srk_name, sizeof(ret->srk_name), "%s", p->tpm.found_srk_name);
+}
+
+const struct provider_ops tpm_provider_ops = {
+	.scheme = "tpm:",
+	.open = provider_open,
+	.login = provider_login,
+	.list = provider_list,
+	.make = provider_make,
+	.find = provider_find,
+	.agree = provider_agree,
+	.sign = provider_sign,
+	.random = provider_random,
+	.status = provider_status,
+	.close = provider_close,
+};
