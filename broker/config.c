@@ -209,7 +209,9 @@ static void *new_provider(struct yaml_place at, const char *name, void *target, 
 		return NULL;
 	}
 	p = yaml_append(&c->providers, &c->n_providers, sizeof(*p));
-	if (p)
+	if (!p)
+		yaml_fail(at, err, "out of memory");
+	else
 		snprintf(p->name, sizeof(p->name), "%s", name);
 	return p;
 }
@@ -226,7 +228,9 @@ static void *new_policy(struct yaml_place at, const char *name, void *target, st
 		return NULL;
 	}
 	p = yaml_append(&c->policies, &c->n_policies, sizeof(*p));
-	if (p)
+	if (!p)
+		yaml_fail(at, err, "out of memory");
+	else
 		snprintf(p->name, sizeof(p->name), "%s", name);
 	return p;
 }

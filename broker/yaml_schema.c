@@ -145,7 +145,7 @@ static int read_map(struct walk *w, const yaml_node_t *node, const struct yaml_f
 		void *item = f->item(place(w, key), name, target, err);
 
 		if (!item)
-			r = err->code ? -err->code : yaml_fail(place(w, key), err, "out of memory");
+			r = -ERR_INPUT;
 		else if (f->kind == YAML_MAP)
 			r = read_mapping(w, value, f->fields, item, name, err);
 		else

@@ -442,7 +442,8 @@ static void provider_status(struct provider *p, struct provider_status *ret)
 {
 	struct err err = {0};
 	uint8_t probe;
-	uint32_t maker, version;
+	char maker[5];
+	uint32_t id, version;
 
 	*ret = (struct provider_status){0};
 	/* a random byte shows that the connection is alive; the second try is over a new one */
@@ -451,14 +452,17 @@ static void provider_status(struct provider *p, struct provider_status *ret)
 		snprintf(ret->problem, sizeof(ret->problem), "%.255s", err.msg);
 		return;
 	}
-	maker = property(p, TPM2_PT_MANUFACTURER);
+	id = property(p, TPM2_PT_MANUFACTURER);
+	/* four characters, padded with anything */
+	for (unsigned int i = 0; i < 4; i++)
+		maker[i] = (char)(id >> (24 - 8 * i) & 0x7f);
+	maker[4] = '\0';
+	for (unsigned int i = 0; i < 4; i++)
+		if (maker[i] <= 0x20 || maker[i] == 0x7f)
+			maker[i] = '\0';
 	version = property(p, TPM2_PT_FIRMWARE_VERSION_1);
-	snprintf(ret->description, sizeof(ret->description), "TPM 2.0 at %.100s (maker %c%c%c%c, firmware %u.%u)", p->tpm.tcti,
-		 (int)(maker >> 24 & 0x7f), (int)(maker >> 16 & 0x7f), (int)(maker >> 8 & 0x7f), (int)(maker & 0x7f),
-		 version >> 16, version & 0xffff);
-	for (char *c = ret->description; *c; c++)
-		if (*c < 0x20)
-			*c = ' ';
+	snprintf(ret->description, sizeof(ret->description), "TPM 2.0 at %.100s (maker %s, firmware %u.%u)", p->tpm.tcti,
+		 maker, version >> 16, version & 0xffff);
 	snprintf(ret->srk_name, sizeof(ret->srk_name), "%s", p->tpm.found_srk_name);
 }
 
