@@ -14,6 +14,7 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -203,6 +204,14 @@ static int parse_args(struct keyd *k, int argc, char **argv)
 	return 0;
 }
 
+/* Whoever started us died. Its socket closes, too, and we end in order: log out, flush the TPM. A module that hangs
+ * does not keep us here. */
+static void parent_died(int signal_number)
+{
+	(void)signal_number;
+	alarm(LIMIT_HARDWARE_TIMEOUT_MS / 1000);
+}
+
 int main(int argc, char **argv)
 {
 	static const char usage[] = "cotter-keyd " COTTER_VERSION ": talks to one HSM, smartcard or TPM for cotterd and cotter,\n"
@@ -220,6 +229,9 @@ int main(int argc, char **argv)
 	}
 	if (harden_start(&harden, &err) < 0)
 		return 1;
+	signal(SIGINT, SIG_IGN); /* a terminal's, meant for the command */
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGTERM, parent_died);
 	setenv("P11_KIT_NO_USER_CONFIG", "1", 1);
 	setenv("LC_ALL", "C", 1);
 	default_paths(&k);

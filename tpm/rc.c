@@ -40,11 +40,11 @@ int rc_err(TSS2_RC rc, const char *what, struct err *err)
 
 	if (rc == TSS2_RC_SUCCESS)
 		return 0;
-	if (rc_connection_lost(rc))
-		return err_set(err, ERR_HARDWARE, "%s: no answer from the TPM: is it there, is its address right?", what);
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		if (same(bare, rows[i].rc))
 			return err_set(err, rows[i].code, "%s: %s (0x%x)", what, rows[i].text, rc);
+	if (rc_connection_lost(rc))
+		return err_set(err, ERR_HARDWARE, "%s: no answer from the TPM: is it there, is its address right?", what);
 	return err_set(err, ERR_HARDWARE, "%s: the TPM answered 0x%x (tpm2_rc_decode explains it)", what, rc);
 }
 
@@ -59,8 +59,8 @@ bool rc_connection_lost(TSS2_RC rc)
 		return bare == TSS2_BASE_RC_IO_ERROR || bare == TSS2_BASE_RC_NO_CONNECTION ||
 		       bare == TSS2_BASE_RC_BAD_SEQUENCE || bare == TSS2_BASE_RC_GENERAL_FAILURE;
 	default:
-		/* the TPM restarted: it forgot our objects and sessions */
+		/* the TPM restarted and forgot our objects and sessions, or somebody filled its few slots: connecting makes room */
 		return bare == TPM2_RC_INITIALIZE || bare == TPM2_RC_REFERENCE_H0 || bare == TPM2_RC_REFERENCE_S0 ||
-		       same(bare, TPM2_RC_HANDLE) || same(bare, TPM2_RC_VALUE);
+		       bare == TPM2_RC_OBJECT_MEMORY || bare == TPM2_RC_SESSION_MEMORY || same(bare, TPM2_RC_HANDLE);
 	}
 }

@@ -83,6 +83,32 @@ static int create_srk(struct tpm *t, struct err *err)
 	return r;
 }
 
+/* All handles of a range, flushed. */
+static void flush_range(struct tpm *t, TPM2_HANDLE first, UINT32 at_least)
+{
+	TPMS_CAPABILITY_DATA *data = NULL;
+	ESYS_TR object;
+
+	if (Esys_GetCapability(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_HANDLES, first, TPM2_MAX_CAP_HANDLES,
+			       NULL, &data) != TSS2_RC_SUCCESS)
+		return;
+	for (UINT32 i = 0; data->data.handles.count >= at_least && i < data->data.handles.count; i++)
+		if (Esys_TR_FromTPMPublic(t->esys, data->data.handles.handle[i], ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &object) ==
+		    TSS2_RC_SUCCESS)
+			tpm_flush(t, &object);
+	Esys_Free(data);
+}
+
+/*
+ * A client that was killed leaves its objects behind where no resource manager sits between. We need two of the three
+ * slots; behind a resource manager nothing but our own is seen here, so this never takes what another uses.
+ */
+static void make_room(struct tpm *t)
+{
+	flush_range(t, TPM2_TRANSIENT_FIRST, 2);
+	flush_range(t, TPM2_LOADED_SESSION_FIRST, 2);
+}
+
 int tpm_connect(struct tpm *t, struct err *err)
 {
 	TSS2_RC rc;
@@ -102,8 +128,10 @@ int tpm_connect(struct tpm *t, struct err *err)
 		rc = Esys_Startup(t->esys, TPM2_SU_CLEAR);
 		r = rc == TPM2_RC_INITIALIZE ? 0 : rc_err(rc, "starting the TPM", err);
 	}
-	if (r == 0)
+	if (r == 0) {
+		make_room(t);
 		r = create_srk(t, err);
+	}
 	if (r < 0)
 		tpm_disconnect(t);
 	return r;
@@ -125,9 +153,9 @@ static int start_session(struct tpm *t, TPM2_SE type, ESYS_TR *ret, struct err *
 	return r;
 }
 
-int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, const TPM2B_DIGEST *pcr_digest, ESYS_TR *ret,
-		struct err *err)
+int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, ESYS_TR *ret, struct err *err)
 {
+	static const TPM2B_DIGEST no_digest;
 	int r;
 
 	if (!pcrs) {
@@ -142,7 +170,8 @@ int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, const TPM2B_DIGES
 	r = rc_err(Esys_PolicyRestart(t->esys, *ret, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE), "PCR policy", err);
 	if (r < 0)
 		return r;
-	return rc_err(Esys_PolicyPCR(t->esys, *ret, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, pcr_digest, pcrs), "PCR policy",
+	/* an empty digest: the TPM takes its PCRs as they are, and the key's policy decides */
+	return rc_err(Esys_PolicyPCR(t->esys, *ret, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &no_digest, pcrs), "PCR policy",
 		      err);
 }
 

@@ -27,8 +27,7 @@ void tpm_disconnect(struct tpm *t);
  * The session for the next command, salted to the SRK, with encrypted parameters, kept open between commands. With
  * a PCR policy: the policy session, PolicyPCR done anew (its digest resets with every use).
  */
-int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, const TPM2B_DIGEST *pcr_digest, ESYS_TR *ret,
-		struct err *err);
+int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, ESYS_TR *ret, struct err *err);
 /* The PCRs' present composite digest and the policy digest over it, by a trial session. */
 int tpm_pcr_policy(struct tpm *t, const TPML_PCR_SELECTION *pcrs, TPM2B_DIGEST *ret_pcr_digest,
 		   TPM2B_DIGEST *ret_policy, struct err *err);

@@ -120,7 +120,7 @@ static TSS2_RC load_file(struct provider *p, const char *path, struct err *err)
 
 	if (read_file(path, text, sizeof(text), &len, err) < 0 || tss2_pem_read(text, len, &p->file, err) < 0)
 		return TSS2_RC_SUCCESS;
-	if (tpm_session(&p->tpm, NULL, NULL, &session, err) < 0)
+	if (tpm_session(&p->tpm, NULL, &session, err) < 0)
 		return TSS2_RC_SUCCESS;
 	rc = Esys_Load(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &p->file.private, &p->file.public,
 		       &p->loaded);
@@ -156,7 +156,7 @@ static TSS2_RC run(struct provider *p, const char *ref, key_operation *op, void 
 
 	if (rc != TSS2_RC_SUCCESS || p->loaded == ESYS_TR_NONE || !op)
 		return rc;
-	if (tpm_session(&p->tpm, p->file.has_pcr_policy ? &p->file.pcrs : NULL, &p->file.pcr_digest, &session, err) < 0)
+	if (tpm_session(&p->tpm, p->file.has_pcr_policy ? &p->file.pcrs : NULL, &session, err) < 0)
 		return TSS2_RC_SUCCESS;
 	return op(p, session, args);
 }
@@ -349,7 +349,7 @@ static int create(struct provider *p, const TPM2B_PUBLIC *template, struct tss2_
 	TPM2B_PUBLIC *public = NULL;
 	TPM2B_PRIVATE *private = NULL;
 	ESYS_TR session = ESYS_TR_NONE;
-	int r = tpm_session(&p->tpm, NULL, NULL, &session, err);
+	int r = tpm_session(&p->tpm, NULL, &session, err);
 
 	if (r == 0)
 		r = rc_err(Esys_Create(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, template,
@@ -404,7 +404,7 @@ static int provider_random(struct provider *p, uint8_t *ret, size_t len, struct 
 	int r = tpm_connect(&p->tpm, err);
 
 	while (r == 0 && len) {
-		r = tpm_session(&p->tpm, NULL, NULL, &session, err);
+		r = tpm_session(&p->tpm, NULL, &session, err);
 		if (r == 0)
 			r = rc_err(Esys_GetRandom(p->tpm.esys, session, ESYS_TR_NONE, ESYS_TR_NONE, len < 32 ? (UINT16)len : 32, &bytes),
 				   "random numbers", err);
