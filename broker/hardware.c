@@ -45,16 +45,16 @@ const char *hardware_state_name(enum hardware_state state)
 
 static void set_state(struct hardware_provider *p, enum hardware_state state, const char *problem)
 {
-	bool ready = state == HARDWARE_READY && p->state != HARDWARE_READY;
+	bool changed = p->state != state;
 
-	if (p->state != state)
+	if (changed)
 		log_info("provider '%s': %s%s%s", p->config->name, hardware_state_name(state), *problem ? ": " : "", problem);
 	p->state = state;
 	snprintf(p->problem, sizeof(p->problem), "%s", problem);
-	if (ready) {
+	if (state == HARDWARE_READY)
 		p->failures = 0;
-		p->hardware->changed(p->hardware->changed_ctx);
-	}
+	if (changed)
+		p->hardware->changed(p->hardware->changed_ctx, p);
 }
 
 static void push_front(struct hardware_provider *p, struct hardware_op *op)
@@ -106,13 +106,8 @@ static void fail_waiting(struct hardware_provider *p, int result)
 
 static void send_head(struct hardware_provider *p);
 
-/* The helper died or was killed. An operation in flight is tried once more: ECDH and login attempts of our own are safe;
- * a PIN is not offered again. */
-static void lost(struct hardware_provider *p, const char *why)
+static void close_helper(struct hardware_provider *p)
 {
-	struct hardware_op *op = p->busy ? pop(p) : NULL;
-
-	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
 	if (p->fd >= 0) {
 		epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
 		close(p->fd);
@@ -120,6 +115,16 @@ static void lost(struct hardware_provider *p, const char *why)
 	}
 	p->fd = p->pidfd = -1;
 	p->busy = false;
+}
+
+/* The helper died or was killed. An operation in flight is tried once more: ECDH and login attempts of our own are safe;
+ * a PIN is not offered again. */
+static void lost(struct hardware_provider *p, const char *why)
+{
+	struct hardware_op *op = p->busy ? pop(p) : NULL;
+
+	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
+	close_helper(p);
 	if (p->state == HARDWARE_READY || p->state == HARDWARE_STARTING)
 		p->state = HARDWARE_STARTING;
 	/* at once the first time, then 1, 2, 4 … 30 s */
@@ -184,6 +189,13 @@ static struct hardware_op *op_new(enum wire_op op, hardware_done *done, void *ct
 	return o;
 }
 
+/* 2, 4, 8 … 30 s: each look is a fresh helper, as many modules see a new token only when they start. */
+static void retry_later(struct hardware_provider *p)
+{
+	p->retry_ms = token_boot_ms() + (p->failures > 3 ? 30000 : 2000ull << p->failures);
+	p->failures++;
+}
+
 static void login_done(void *ctx, int result, const struct wire_reply *reply, const char *message)
 {
 	struct hardware_provider *p = ctx;
@@ -195,7 +207,7 @@ static void login_done(void *ctx, int result, const struct wire_reply *reply, co
 		set_state(p, HARDWARE_PIN_NEEDED, message);
 	else
 		set_state(p, HARDWARE_ABSENT, message);
-	p->retry_ms = token_boot_ms() + 2000;
+	retry_later(p);
 	if (result < 0)
 		fail_waiting(p, result);
 }
@@ -205,10 +217,10 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 	struct hardware_provider *p = ctx;
 	struct hardware_op *op;
 
+	(void)reply;
 	if (result < 0) {
-		(void)reply;
 		set_state(p, HARDWARE_ABSENT, message);
-		p->retry_ms = token_boot_ms() + 30000;
+		retry_later(p);
 		fail_waiting(p, -ERR_HARDWARE);
 		return;
 	}
@@ -370,21 +382,15 @@ void hardware_event(struct hardware_provider *p)
 
 void hardware_tick(struct hardware *h, uint64_t now_ms)
 {
-	struct hardware_op *op;
-
 	for (size_t i = 0; i < h->n_providers; i++) {
 		struct hardware_provider *p = &h->providers[i];
 
 		if (p->busy && now_ms >= p->deadline_ms) {
 			kill_helper(p, "it did not answer in time and was killed");
-		} else if (p->fd < 0 && now_ms >= p->retry_ms) {
-			start(p);
-		} else if (p->state == HARDWARE_ABSENT && !p->head && now_ms >= p->retry_ms) {
+		} else if (!p->busy && now_ms >= p->retry_ms && (p->fd < 0 || p->state == HARDWARE_ABSENT)) {
 			/* perhaps the token is back; no PIN is at risk, it was not refused */
-			op = op_new(WIRE_LOGIN, login_done, p);
-			if (op)
-				push_back(p, op);
-			send_head(p);
+			close_helper(p);
+			start(p);
 		}
 	}
 }

@@ -40,7 +40,7 @@ struct hardware {
 	size_t n_providers;
 	struct wire_request *request; /* one of each, in the arena */
 	struct wire_reply *reply;
-	void (*changed)(void *ctx); /* a provider became ready */
+	void (*changed)(void *ctx, const struct hardware_provider *p); /* a provider's state is another one now */
 	void *changed_ctx;
 };
 

@@ -119,7 +119,10 @@ static _Noreturn void child(char **argv, int fd, pid_t parent)
 {
 	static char *const no_environment[] = {NULL};
 	int null = open("/dev/null", O_RDWR);
+	sigset_t none;
 
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		_exit(1);

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -103,9 +104,17 @@ void broker_open_store(struct broker *b)
 	unseal_start(&b->unseals, BROKER_STORE_KEY_PATH, 1, b->store_key_file, b->store_key_file_len, false, store_opened, b);
 }
 
-static void provider_ready(void *ctx)
+static void provider_changed(void *ctx, const struct hardware_provider *p)
 {
-	broker_open_store(ctx);
+	struct broker *b = ctx;
+	char reason[400];
+
+	if (p->state == HARDWARE_READY) {
+		broker_open_store(b);
+	} else if (!b->unsealed && !b->opening && p->problem[0]) {
+		snprintf(reason, sizeof(reason), "provider '%s': %s", p->config->name, p->problem);
+		set_sealed(b, reason);
+	}
 }
 
 static int read_store_key(struct broker *b, struct err *err)
@@ -201,7 +210,7 @@ static int start(struct broker *b, int launcher_fd, struct server *server, const
 	b->server = server;
 	b->started_ms = token_boot_ms();
 	b->unseals.hardware = &b->hardware;
-	b->hardware.changed = provider_ready;
+	b->hardware.changed = provider_changed;
 	b->hardware.changed_ctx = b;
 	set_sealed(b, "the hardware has not opened the store's own keys yet");
 	r = hardware_init(&b->hardware, &b->config, launcher_fd, server->epoll_fd, err);
@@ -267,6 +276,7 @@ int main(int argc, char **argv)
 	char credentials[LIMIT_FILE_PATH_LEN];
 	const char *dir = getenv("CREDENTIALS_DIRECTORY");
 	struct err err = {0};
+	sigset_t signals;
 	int r = parse_args(argc, argv, &args), launcher_fd = -1;
 
 	if (r != 0) {
@@ -274,6 +284,11 @@ int main(int argc, char **argv)
 			fputs(usage, stderr);
 		return r < 0 ? 2 : 0;
 	}
+	/* before the first thread starts: none may take the signals that end us in order */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
 	snprintf(credentials, sizeof(credentials), "%s", dir ? dir : "");
 	r = harden_start(&harden, &err);
 	if (r == 0 && credentials[0])

@@ -109,7 +109,7 @@ static void try_next(struct unseal *x)
 			if (r == -ERR_NO_MATCH)
 				continue;
 			if (r == 0 && x->hardware_ops == LIMIT_AGE_HARDWARE_OPS)
-				r = err_set(&err, ERR_LIMIT, "the file would need more than %u hardware operations", LIMIT_AGE_HARDWARE_OPS);
+				r = err_set(&err, ERR_INPUT, "the file would need more than %u hardware operations", LIMIT_AGE_HARDWARE_OPS);
 			if (r < 0) {
 				finish(x, r, NULL, err.msg);
 				return;

@@ -21,8 +21,12 @@ int enrol_login(struct keyd *k, struct err *err)
 	if (r != -ERR_PIN || strstr(k->config->uri, "pin-source="))
 		return r;
 	snprintf(prompt, sizeof(prompt), "PIN of '%s': ", k->config->name);
-	if (cli_ask(prompt, &pin, err) < 0)
-		return -ERR_PIN;
+	r = isatty(0) ? cli_ask(prompt, &pin, err) : cli_read_secret("-", LIMIT_PIN_LEN + 2, &pin, err);
+	if (r < 0)
+		return r;
+	cli_chomp(&pin);
+	if (pin.len == 0)
+		return err_set(err, ERR_PIN, "no PIN is configured: name a pin-source, or give the PIN on standard input");
 	return keyd_login(k, &pin, err);
 }
 

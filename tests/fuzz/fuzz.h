@@ -8,10 +8,10 @@ struct err;
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Not assert(): it must hold in every build type. */
-#define CHECK(condition)                                             \
-	do {                                                         \
-		if (!(condition))                                    \
-			fuzz_fail(#condition, __FILE__, __LINE__);   \
+#define CHECK(condition)                                                                                                   \
+	do {                                                                                                               \
+		if (!(condition))                                                                                          \
+			fuzz_fail(#condition, __FILE__, __LINE__);                                                         \
 	} while (0)
 
 void fuzz_fail(const char *condition, const char *file, int line) __attribute__((noreturn));

@@ -70,6 +70,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size--;
 	if (decode(data, size, size, &whole) == 0) {
 		CHECK(age_armor_detect(data, size));
+		for (size_t i = 0; i < size; i++)
+			CHECK(data[i] < 0x80);
 		check_round_trip(&whole);
 		CHECK(decode(data, size, cut, &pieces) == 0);
 		CHECK(pieces.len == whole.len && memcmp(pieces.data, whole.data, whole.len) == 0);

@@ -1,6 +1,7 @@
 /* A token that parses is verified under a fixed key and narrowed; the narrower one parses and has one caveat more. */
 #include "fuzz.h"
 
+#include "common/b64.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/macaroon.h"
@@ -9,6 +10,15 @@
 
 /* The key of the seeds. */
 static const uint8_t key[32] = "the macaroon corpus is under it";
+
+/* One spelling: the text is what the bytes encode to. */
+static void check_text(const struct macaroon *m, const char *text, size_t len)
+{
+	char canonical[sizeof(MACAROON_PREFIX) + B64_LEN(LIMIT_TOKEN_LEN)] = MACAROON_PREFIX;
+
+	b64url_encode(m->raw, m->raw_len, canonical + sizeof(MACAROON_PREFIX) - 1);
+	CHECK(strlen(canonical) == len && memcmp(canonical, text, len) == 0);
+}
 
 static void check_parts(const struct macaroon *m)
 {
@@ -61,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check_result(r, &err);
 	if (r == 0) {
 		check_parts(m);
+		check_text(m, (const char *)data, size);
 		genuine = macaroon_verify(m, key, chain);
 		memset(longest, 'x', LIMIT_CAVEAT_LEN);
 		narrow((const char *)data, size, m, genuine, "op = get");

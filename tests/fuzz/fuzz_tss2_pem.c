@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "tpm/tss2_pem.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <tss2/tss2_mu.h>
 
@@ -24,17 +25,32 @@ static void check_same(const struct tss2_key *a, const struct tss2_key *b)
 	CHECK(a->pcrs.count == b->pcrs.count && a->pcrs.count <= TPM2_NUM_PCR_BANKS);
 }
 
+/* Text may stand around the key, but nothing but text inside it. */
+static void check_ascii(const uint8_t *data, size_t size)
+{
+	static const char begin[] = "-----BEGIN TSS2 PRIVATE KEY-----\n", end[] = "-----END TSS2 PRIVATE KEY-----";
+	const uint8_t *p = memmem(data, size, begin, sizeof(begin) - 1);
+	const uint8_t *stop = p ? memmem(p, size - (size_t)(p - data), end, sizeof(end) - 1) : NULL;
+
+	CHECK(p && stop);
+	for (; p < stop; p++)
+		CHECK(*p < 0x80);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t used = fuzz_begin();
 	struct tss2_key key, again;
 	struct err err = {0};
 	char text[LIMIT_WIRE_DATA];
-	int r = tss2_pem_read((const char *)data, size, &key, &err);
+	int r;
 
+	setenv("TSS2_LOG", "all+none", 1); /* a line for every refused key buries the finding */
+	r = tss2_pem_read((const char *)data, size, &key, &err);
 	fuzz_check_result(r, &err);
 	if (r == 0) {
 		CHECK(key.parent == TPM2_RH_OWNER);
+		check_ascii(data, size);
 		r = tss2_pem_write(&key, text, &err);
 		fuzz_check_result(r, &err);
 		/* what the file format holds can be more than what fits a packet */
