@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs the whole suite. BUILD=dir chooses another build directory.
+set -eu
+cd "$(dirname "$0")/.."
+. tools/packages.sh
+
+need_packages $BUILD_PACKAGES $DEMO_PACKAGES $TEST_PACKAGES
+# Debian's own npm only where no node is there: it brings four hundred packages
+command -v node >/dev/null && command -v npm >/dev/null || need_packages nodejs npm
+
+BUILD=${BUILD:-build}
+build "$BUILD"
+
+# the third-party clients that only npm has
+if ! [ -d tests/clients/node_modules/age-encryption ] || ! [ -d tests/clients/node_modules/macaroon ]; then
+	(cd tests/clients && npm install --no-package-lock --no-audit --no-fund --loglevel=error)
+fi
+
+exec meson test -C "$BUILD" --no-rebuild --print-errorlogs "$@"
