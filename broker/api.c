@@ -151,11 +151,13 @@ static bool depth_ok(const char *p, size_t len)
 
 int api_body(const struct request *q, json_t **ret, struct err *err)
 {
-	json_error_t e;
+	json_error_t e = {0};
 
 	if (!depth_ok(q->body, q->body_len))
 		return err_set(err, ERR_INPUT, "the JSON is nested more than %u deep", LIMIT_JSON_DEPTH);
 	*ret = q->body_len ? json_loadb(q->body, q->body_len, JSON_REJECT_DUPLICATES, &e) : json_object();
+	if (!*ret && (e.line < 1 || json_error_code(&e) == json_error_out_of_memory))
+		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	/* e.text would quote the body, which may hold a secret */
 	if (!*ret)
 		return err_set(err, ERR_INPUT, "the body is not JSON (line %d, column %d), or has a key twice", e.line, e.column);

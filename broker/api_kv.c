@@ -2,6 +2,7 @@
 #include "broker/api.h"
 
 #include "common/age.h"
+#include "common/b64.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -282,9 +283,8 @@ void kv_put_sealed(struct call *call, const struct request *q)
 		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
 	if (r == 0) {
 		call->sealed = malloc(LIMIT_SEALED_LEN);
-		if (!call->sealed || sodium_base642bin(call->sealed, LIMIT_SEALED_LEN, json_string_value(sealed),
-						       json_string_length(sealed), NULL, &call->sealed_len, NULL,
-						       sodium_base64_VARIANT_ORIGINAL) != 0)
+		if (!call->sealed || !b64_decode_padded(json_string_value(sealed), json_string_length(sealed), NULL, call->sealed,
+							LIMIT_SEALED_LEN, &call->sealed_len))
 			r = err_set(&err, ERR_INPUT, "the sealed file is not base64, or larger than %u bytes", LIMIT_SEALED_LEN);
 	}
 	if (r < 0)

@@ -40,6 +40,8 @@ static int read_header(const char *line, size_t len, struct merkle *tree, char r
 	    !(p = strstr(text, "frontier=")))
 		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
 	p += 9;
+	if (size >> 63)
+		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
 	*tree = (struct merkle){.size = size};
 	for (unsigned int level = 0; level < MERKLE_LEVELS; level++) {
 		if (!(size >> level & 1))
@@ -79,7 +81,11 @@ int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *l
 	if (!buf)
 		return err_set(err, ERR_FAILED, "out of memory");
 	*ret_end = 0;
-	while (r == 0 && (n = read(fd, buf + have, 65536 - have)) > 0) {
+	while (r == 0 && (n = read(fd, buf + have, 65536 - have)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(err, errno, "reading the audit log");
 		have += (size_t)n;
 		for (start = 0; r == 0 && (lf = memchr(buf + start, '\n', have - start)); start = (size_t)(lf - buf) + 1) {
 			size_t len = (size_t)(lf - buf) - start;

@@ -32,6 +32,9 @@ struct broker {
 #define BROKER_STORE_KEY_PATH "cotter/store-key"
 #define BROKER_STORE_KEY_LEN 32u
 
+/* Opens all parts, sealed, and shuts the sandbox. notify: an sd_notify(3) address or "". broker_stop follows in any case. */
+int broker_start(struct broker *b, int launcher_fd, struct server *server, const char *notify, struct err *err);
+void broker_stop(struct broker *b, struct server *server);
 /* Asks the hardware for the store's own keys if that is not done; its answer comes later. */
 void broker_open_store(struct broker *b);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

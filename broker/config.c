@@ -141,6 +141,8 @@ static int set_uri(struct yaml_place at, const char *text, void *target, struct 
 
 	if (!providers_find(text))
 		return yaml_fail(at, err, "expected pkcs11:... or tpm:..., found '%.40s'", text);
+	if (strlen(text) >= sizeof(p->uri))
+		return yaml_fail(at, err, "uri: longer than %u bytes", LIMIT_URI_LEN - 1);
 	snprintf(p->uri, sizeof(p->uri), "%s", text);
 	return 0;
 }
@@ -305,8 +307,11 @@ static int read_text(const char *path, char **ret, size_t *ret_len, struct err *
 	text = malloc(LIMIT_CONFIG_LEN + 1);
 	if (!text)
 		return err_set(err, ERR_FAILED, "out of memory");
-	while (len <= LIMIT_CONFIG_LEN && (n = read(fd, text + len, LIMIT_CONFIG_LEN + 1 - len)) > 0)
+	while (len <= LIMIT_CONFIG_LEN && (n = read(fd, text + len, LIMIT_CONFIG_LEN + 1 - len)) != 0) {
+		if (n < 0)
+			return err_errno(err, errno, "cannot read the configuration %.300s", path);
 		len += (size_t)n;
+	}
 	if (len > LIMIT_CONFIG_LEN)
 		return err_set(err, ERR_LIMIT, "%.300s: longer than %u bytes", path, LIMIT_CONFIG_LEN);
 	*ret = steal_ptr(&text);

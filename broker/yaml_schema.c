@@ -14,6 +14,7 @@ struct walk {
 	const char *file;
 	yaml_document_t *doc;
 	unsigned int depth;
+	size_t items;
 };
 
 int yaml_fail(struct yaml_place at, struct err *err, const char *fmt, ...)
@@ -62,9 +63,16 @@ static int scalar(struct walk *w, const yaml_node_t *node, const char *key, cons
 static int expect(struct walk *w, const yaml_node_t *node, yaml_node_type_t type, const char *key, struct err *err)
 {
 	const char *what = type == YAML_SEQUENCE_NODE ? "a list" : "a mapping";
+	ptrdiff_t n = node->type == YAML_SEQUENCE_NODE  ? node->data.sequence.items.top - node->data.sequence.items.start
+		      : node->type == YAML_MAPPING_NODE ? node->data.mapping.pairs.top - node->data.mapping.pairs.start
+							: 0;
 
 	if (node->type != type)
 		return yaml_fail(place(w, node), err, "%s: expected %s, found %s", key, what, kind_name(node));
+	/* aliases make a short file long: what is read is counted, not the bytes */
+	w->items += (size_t)n;
+	if (n > (ptrdiff_t)LIMIT_CONFIG_ITEMS || w->items > 64 * LIMIT_CONFIG_ITEMS)
+		return yaml_fail(place(w, node), err, "%s: more than %u entries", key, LIMIT_CONFIG_ITEMS);
 	return 0;
 }
 
@@ -231,6 +239,23 @@ static int read_mapping(struct walk *w, const yaml_node_t *node, const struct ya
 	return r;
 }
 
+/* What follows "---" would be ignored without a word. */
+static int no_second_document(yaml_parser_t *parser, struct yaml_place at, struct err *err)
+{
+	yaml_document_t doc;
+	bool more;
+
+	if (!yaml_parser_load(parser, &doc)) {
+		at.line = parser->problem_mark.line + 1;
+		return yaml_fail(at, err, "not YAML: %s", parser->problem ? parser->problem : "out of memory");
+	}
+	more = yaml_document_get_root_node(&doc) != NULL;
+	if (more)
+		at.line = yaml_document_get_root_node(&doc)->start_mark.line + 1;
+	yaml_document_delete(&doc);
+	return more ? yaml_fail(at, err, "a second document: one file, one configuration") : 0;
+}
+
 int yaml_schema_read(const char *file, const char *text, size_t len, const struct yaml_field *fields, void *target,
 		     struct err *err)
 {
@@ -256,6 +281,8 @@ int yaml_schema_read(const char *file, const char *text, size_t len, const struc
 	else
 		r = yaml_fail(at, err, "the file is empty");
 	yaml_document_delete(&doc);
+	if (r == 0)
+		r = no_second_document(&parser, at, err);
 	yaml_parser_delete(&parser);
 	return r;
 }

@@ -1,5 +1,6 @@
 #include "common/age_armor.h"
 
+#include "common/b64.h"
 #include "common/err.h"
 #include "common/limits.h"
 
@@ -44,7 +45,7 @@ static int decode_line(struct age_armor *a, struct err *err)
 		return fail(err, "an empty line inside");
 	if (a->line_len > COLUMNS)
 		return fail(err, "a line is longer than 64 columns");
-	if (sodium_base642bin(out, sizeof(out), a->line, a->line_len, NULL, &n, NULL, sodium_base64_VARIANT_ORIGINAL) != 0)
+	if (!b64_decode_padded(a->line, a->line_len, NULL, out, sizeof(out), &n))
 		return fail(err, "not canonical padded base64");
 	if (a->line_len < COLUMNS || n < sizeof(out))
 		a->state = ARMOR_LAST;

@@ -12,3 +12,5 @@ void b64url_encode(const void *data, size_t len, char *ret_text);
 /* False unless text is canonical and fits cap. */
 bool b64_decode(const char *text, size_t text_len, void *ret, size_t cap, size_t *ret_len);
 bool b64url_decode(const char *text, size_t text_len, void *ret, size_t cap, size_t *ret_len);
+/* With padding; the bytes of ignore (NULL: none) are skipped wherever they stand, as PEM's line ends. */
+bool b64_decode_padded(const char *text, size_t text_len, const char *ignore, void *ret, size_t cap, size_t *ret_len);

@@ -57,6 +57,7 @@
 
 /* configuration and policy */
 #define LIMIT_CONFIG_LEN 1048576u
+#define LIMIT_CONFIG_ITEMS 1024u    /* of one mapping or list */
 #define LIMIT_CONFIG_DEPTH 16u
 #define LIMIT_POLICIES 256u
 #define LIMIT_RULES 256u	   /* of one policy */

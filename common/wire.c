@@ -1,5 +1,7 @@
 #include "common/wire.h"
 
+#include "common/err.h"
+
 #include <string.h>
 
 static bool terminated(const char *s, size_t size)
@@ -16,7 +18,7 @@ bool wire_request_valid(const struct wire_request *q, size_t len)
 bool wire_reply_valid(const struct wire_reply *a, size_t len, uint32_t id)
 {
 	return len == sizeof(*a) && a->magic == WIRE_MAGIC && a->id == id && a->op < WIRE_N && a->result <= 0 &&
-	       a->result > -1000 && terminated(a->message, sizeof(a->message)) &&
+	       a->result > -ERR_N && terminated(a->message, sizeof(a->message)) &&
 	       terminated(a->key.ref, sizeof(a->key.ref)) && terminated(a->key.label, sizeof(a->key.label)) &&
 	       terminated(a->status.description, sizeof(a->status.description)) &&
 	       terminated(a->status.problem, sizeof(a->status.problem)) &&

@@ -1,5 +1,6 @@
 #include "tpm/tss2_pem.h"
 
+#include "common/b64.h"
 #include "common/buf.h"
 #include "common/err.h"
 
@@ -71,7 +72,8 @@ static bool read_policy(struct reader *in, struct tss2_key *key)
 	struct reader wrapped = element(&policy, TAG_EXPLICIT(1)), params = element(&wrapped, TAG_OCTETS);
 	size_t offset = 0;
 
-	if (integer(&code) != TPM2_CC_PolicyPCR || params.failed || !reader_done(&list))
+	if (integer(&code) != TPM2_CC_PolicyPCR || params.failed || !reader_done(&list) || !reader_done(&tagged) ||
+	    !reader_done(&policy) || !reader_done(&code) || !reader_done(&wrapped))
 		return false;
 	key->has_pcr_policy = true;
 	return Tss2_MU_TPM2B_DIGEST_Unmarshal(params.p, params.len, &offset, &key->pcr_digest) == TSS2_RC_SUCCESS &&
@@ -98,12 +100,14 @@ static int read_der(const uint8_t *der, size_t len, struct tss2_key *ret, struct
 	ret->parent = (uint32_t)integer(&key);
 	content = element(&key, TAG_OCTETS);
 	if (content.failed ||
-	    Tss2_MU_TPM2B_PUBLIC_Unmarshal(content.p, content.len, &offset, &ret->public) != TSS2_RC_SUCCESS)
+	    Tss2_MU_TPM2B_PUBLIC_Unmarshal(content.p, content.len, &offset, &ret->public) != TSS2_RC_SUCCESS ||
+	    offset != content.len)
 		return bad(err, "its public part is malformed");
 	content = element(&key, TAG_OCTETS);
 	offset = 0;
 	if (content.failed ||
-	    Tss2_MU_TPM2B_PRIVATE_Unmarshal(content.p, content.len, &offset, &ret->private) != TSS2_RC_SUCCESS)
+	    Tss2_MU_TPM2B_PRIVATE_Unmarshal(content.p, content.len, &offset, &ret->private) != TSS2_RC_SUCCESS ||
+	    offset != content.len)
 		return bad(err, "its private part is malformed");
 	if (!reader_done(&key) || !reader_done(&in))
 		return bad(err, "it has trailing bytes");
@@ -118,14 +122,15 @@ int tss2_pem_read(const char *text, size_t len, struct tss2_key *ret, struct err
 	const char *body = memmem(text, len, begin, sizeof(begin) - 1), *stop;
 	size_t der_len;
 
+	if (len > 2 * LIMIT_WIRE_DATA)
+		return bad(err, "it is too long");
 	if (!body)
 		return bad(err, "there is no BEGIN TSS2 PRIVATE KEY line");
 	body += sizeof(begin) - 1;
 	stop = memmem(body, len - (size_t)(body - text), end, sizeof(end) - 2);
 	if (!stop)
 		return bad(err, "there is no END line");
-	if (sodium_base642bin(der, sizeof(der), body, (size_t)(stop - body), "\r\n", &der_len, NULL,
-			      sodium_base64_VARIANT_ORIGINAL) != 0)
+	if (!b64_decode_padded(body, (size_t)(stop - body), "\r\n", der, sizeof(der), &der_len))
 		return bad(err, "its base64 is malformed or too long");
 	return read_der(der, der_len, ret, err);
 }

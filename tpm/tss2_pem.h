@@ -20,6 +20,6 @@ struct tss2_key {
 	TPM2B_DIGEST pcr_digest;
 };
 
-/* ERR_INPUT for anything but one key of at most LIMIT_WIRE_DATA bytes of PEM. */
+/* ERR_INPUT for anything but one key of at most 2 * LIMIT_WIRE_DATA bytes of PEM; text around it is ignored. */
 int tss2_pem_read(const char *text, size_t len, struct tss2_key *ret, struct err *err);
 int tss2_pem_write(const struct tss2_key *key, char ret[LIMIT_WIRE_DATA], struct err *err);
