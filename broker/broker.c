@@ -28,7 +28,7 @@ static void set_sealed(struct broker *b, const char *reason)
 {
 	if (strcmp(b->sealed_reason, reason) != 0)
 		log_warn("sealed: %s", reason);
-	snprintf(b->sealed_reason, sizeof(b->sealed_reason), "%s", reason);
+	snprintf(b->sealed_reason, sizeof(b->sealed_reason), "%.255s", reason);
 }
 
 static void audit_own(struct broker *b, const char *event, const char *result, const char *why)

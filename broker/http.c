@@ -209,15 +209,16 @@ static const struct {
 
 static int parse_header(const char *p, size_t len, struct head *h, struct err *err)
 {
-	const char *colon = memchr(p, ':', len);
+	const char *name = p, *colon = memchr(p, ':', len);
 	size_t name_len = colon ? (size_t)(colon - p) : 0, n;
 
-	if (name_len == 0)
+	if (!colon || name_len == 0)
 		return bad(err, "a header has no name");
 	for (size_t i = 0; i < name_len; i++)
 		if (!token_char(p[i]))
 			return bad(err, "a header's name");
-	for (p = colon + 1, n = len - name_len - 1; n && (*p == ' ' || *p == '\t'); p++)
+	n = len - name_len - 1;
+	for (p = colon + 1; n && (*p == ' ' || *p == '\t'); p++)
 		n--;
 	while (n && (p[n - 1] == ' ' || p[n - 1] == '\t'))
 		n--;
@@ -225,7 +226,7 @@ static int parse_header(const char *p, size_t len, struct head *h, struct err *e
 		if (((unsigned char)p[i] < 0x20 && p[i] != '\t') || (unsigned char)p[i] >= 0x7f)
 			return bad(err, "a header's value");
 	for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++)
-		if (strlen(headers[i].name) == name_len && strncasecmp(headers[i].name, colon - name_len, name_len) == 0)
+		if (strlen(headers[i].name) == name_len && strncasecmp(headers[i].name, name, name_len) == 0)
 			return headers[i].set(h, p, n, err);
 	return 0;
 }

@@ -277,9 +277,28 @@ static int check_first(const struct init *in, struct err *err)
 	return 0;
 }
 
+static void free_list(char **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+static void cleanup_init(struct init **in)
+{
+	for (size_t i = 0; *in && i < LIMIT_PROVIDERS; i++) {
+		struct config_provider *p = &(*in)->providers[i];
+
+		free_list(p->environment, p->n_environment);
+		free_list(p->writable, p->n_writable);
+		free_list(p->readable, p->n_readable);
+	}
+	free(*in);
+}
+
 int cmd_init(struct cli *cli, int argc, char **argv, struct err *err)
 {
-	CLEANUP(cleanup_free) struct init *in = calloc(1, sizeof(*in));
+	CLEANUP(cleanup_init) struct init *in = calloc(1, sizeof(*in));
 	struct config config = {0};
 	int r;
 

@@ -105,8 +105,8 @@ static void flush_range(struct tpm *t, TPM2_HANDLE first, UINT32 at_least)
  */
 static void make_room(struct tpm *t)
 {
-	flush_range(t, TPM2_TRANSIENT_FIRST, 2);
-	flush_range(t, TPM2_LOADED_SESSION_FIRST, 2);
+	flush_range(t, (TPM2_HANDLE)TPM2_HT_TRANSIENT << TPM2_HR_SHIFT, 2);
+	flush_range(t, (TPM2_HANDLE)TPM2_HT_LOADED_SESSION << TPM2_HR_SHIFT, 2);
 }
 
 int tpm_connect(struct tpm *t, struct err *err)

@@ -11,6 +11,10 @@
 #include <sodium.h>
 #include <string.h>
 
+/* TPM 2.0 part 2 §7.4; the library's own macros shift a signed int too far */
+#define PERSISTENT_FIRST ((TPM2_HANDLE)TPM2_HT_PERSISTENT << TPM2_HR_SHIFT)
+#define PERSISTENT_LAST (PERSISTENT_FIRST | TPM2_HR_HANDLE_MASK)
+
 struct provider {
 	struct tpm tpm;
 	/* the key in the TPM now: one transient slot, beside the SRK's; the third stays free */
@@ -95,7 +99,7 @@ static TSS2_RC load_handle(struct provider *p, const char *text, struct err *err
 	unsigned long handle = strtoul(text, &end, 16);
 	TSS2_RC rc;
 
-	if (*end || handle < TPM2_PERSISTENT_FIRST || handle > TPM2_PERSISTENT_LAST) {
+	if (*end || handle < PERSISTENT_FIRST || handle > PERSISTENT_LAST) {
 		err_set(err, ERR_INPUT, "a persistent handle is written handle:0x81000010");
 		return TSS2_RC_SUCCESS;
 	}
@@ -233,7 +237,7 @@ static int provider_list(struct provider *p, size_t index, struct provider_key *
 	if (r < 0)
 		return r;
 	r = rc_err(Esys_GetCapability(p->tpm.esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_HANDLES,
-				      TPM2_PERSISTENT_FIRST, LIMIT_KEYS, NULL, &data),
+				      PERSISTENT_FIRST, LIMIT_KEYS, NULL, &data),
 		   "listing persistent keys", err);
 	for (UINT32 i = 0; r == 0 && i < data->data.handles.count; i++) {
 		snprintf(ref, sizeof(ref), "handle:0x%08x", data->data.handles.handle[i]);

@@ -189,6 +189,9 @@ class Broker:
         if self.process and self.process.poll() is None:
             self.process.send_signal(sig)
             self.process.wait(20)
+            with open(self.log, errors="replace") as f:
+                log = f.read()
+            assert "Sanitizer" not in log and "runtime error" not in log, log
         return self.process.returncode if self.process else None
 
     def cli(self, *args, token=None, **kw):
