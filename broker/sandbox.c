@@ -57,6 +57,9 @@ int sandbox_files(const struct sandbox_path *paths, size_t n, int *ret_level, st
 	int r;
 
 	*ret_level = 0;
+#ifdef COTTER_SANITIZE /* the leak checker attaches to us at the end */
+	abi = 0;
+#endif
 	if (abi < 2)
 		return 0;
 	if (abi >= 3)
