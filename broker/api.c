@@ -158,7 +158,7 @@ int api_body(const struct request *q, json_t **ret, struct err *err)
 	*ret = q->body_len ? json_loadb(q->body, q->body_len, JSON_REJECT_DUPLICATES, &e) : json_object();
 	if (!*ret && (e.line < 1 || json_error_code(&e) == json_error_out_of_memory))
 		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	/* e.text would quote the body, which may hold a secret */
+	sodium_memzero(e.text, sizeof(e.text)); /* it quotes the body, which may hold a secret */
 	if (!*ret)
 		return err_set(err, ERR_INPUT, "the body is not JSON (line %d, column %d), or has a key twice", e.line, e.column);
 	if (json_is_object(*ret))
@@ -279,11 +279,11 @@ static int set_path(struct call *call, const struct route *route, const char *re
 {
 	size_t n = strlen(rest);
 
-	if (n > LIMIT_PATH_LEN + 1)
+	if (n > LIMIT_PATH_LEN + (route->op == POLICY_LIST && n && rest[n - 1] == '/'))
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
-	memcpy(call->path, rest, n < sizeof(call->path) ? n : sizeof(call->path) - 1);
-	if (route->op == POLICY_LIST && n && call->path[n - 1] == '/')
-		call->path[n - 1] = '\0';
+	if (route->op == POLICY_LIST && n && rest[n - 1] == '/')
+		n--;
+	memcpy(call->path, rest, n);
 	if (strchr(route->pattern, '*') && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */
 		return err_set(err, ERR_INPUT,
@@ -329,9 +329,41 @@ static void refuse_route(struct conn *c, bool known)
 		conn_reply(c, 503, NULL, 0);
 }
 
+static enum request_method route_method(const struct request *q)
+{
+	return q->method == METHOD_GET && q->query_list ? METHOD_LIST : q->method;
+}
+
+static void call_init(struct call *call, struct broker *b, struct conn *c, const struct route *route, const struct request *q)
+{
+	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
+	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .op = route->op,
+					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+}
+
+int api_admit(struct broker *b, struct conn *c, const struct request *q, struct err *err)
+{
+	struct call call;
+	const struct route *route;
+	const char *rest;
+	bool known;
+	int r;
+
+	route = find_route(q, route_method(q), &rest, &known);
+	if (!route)
+		return err_set(err, known ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "unsupported path or method");
+	if (route->permit == PERMIT_OPEN)
+		return err_set(err, ERR_LIMIT, "this request takes no body");
+	call_init(&call, b, c, route, q);
+	r = set_path(&call, route, rest, err);
+	if (r == 0)
+		r = authorise(&call, route, q, err);
+	secret_free(call.token);
+	return r;
+}
+
 void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 {
-	enum request_method method = q->method == METHOD_GET && q->query_list ? METHOD_LIST : q->method;
 	const struct route *route;
 	struct call *call;
 	struct err err = {0};
@@ -340,7 +372,7 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 	int r;
 
 	b->n_requests++;
-	route = find_route(q, method, &rest, &known);
+	route = find_route(q, route_method(q), &rest, &known);
 	if (!route) {
 		refuse_route(c, known);
 		return;
@@ -350,9 +382,7 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 		conn_reply(c, 503, NULL, 0);
 		return;
 	}
-	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
-	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .op = route->op,
-					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+	call_init(call, b, c, route, q);
 	c->call = call;
 	r = set_path(call, route, rest, &err);
 	if (r == 0)

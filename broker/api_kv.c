@@ -25,15 +25,13 @@ static int append_metadata(struct secret *s, const struct call *call)
 			  created, deleted, (unsigned long long)call->version);
 }
 
-/* The record is written, then the answer: {"data": object, "metadata": …}. */
+/* The answer is made, the record written, the answer sent: {"data": object, "metadata": …}. */
 static void reply_data(struct call *call, const struct secret *object)
 {
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	uint64_t seq = 0;
 	int r;
 
-	if (call_grant(call, &seq) < 0)
-		return;
 	r = secret_new(&data, (object ? object->len : 4) + 256, NULL);
 	if (r == 0)
 		r = api_append(&data, "{\"data\":");
@@ -49,7 +47,7 @@ static void reply_data(struct call *call, const struct secret *object)
 		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else
+	else if (call_grant(call, &seq) == 0)
 		call_reply(call, object ? 200 : 404, &body, seq);
 }
 
@@ -102,6 +100,17 @@ static int present(const char *meta, const struct secret *plain, struct secret *
 	return wrap_raw(plain, ret, err);
 }
 
+/* While the hardware worked, the version may have been deleted, or purged and written anew: its bytes tell. */
+static bool unchanged(const struct call *call)
+{
+	struct store_version v = {0};
+	bool same = store_get(&call->broker->store, call->path, call->version, &v, NULL) == 0 && !v.deleted_ms &&
+		    v.sealed_len == call->sealed_len && v.sealed && memcmp(v.sealed, call->sealed, v.sealed_len) == 0;
+
+	free(v.sealed);
+	return same;
+}
+
 static void read_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
 {
 	struct call *call = ctx;
@@ -110,7 +119,10 @@ static void read_opened(void *ctx, int result, const struct secret *plain, const
 	int r = result;
 
 	(void)header;
-	if (r == 0) {
+	if (r == 0 && !unchanged(call)) {
+		r = -ERR_BUSY;
+		message = "the secret was changed meanwhile: try again";
+	} else if (r == 0) {
 		r = present(call->meta, plain, &object, &err);
 		message = err.msg;
 	}
@@ -142,8 +154,11 @@ void kv_read(struct call *call, const struct request *q)
 		reply_data(call, NULL);
 	else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object))
 		reply_data(call, &object);
-	else
-		unseal_start(&b->unseals, call->path, v.version, v.sealed, v.sealed_len, true, read_opened, call);
+	else {
+		call->sealed = steal_ptr(&v.sealed);
+		call->sealed_len = v.sealed_len;
+		unseal_start(&b->unseals, call->path, v.version, call->sealed, call->sealed_len, true, read_opened, call);
+	}
 	free(v.sealed);
 }
 
@@ -160,17 +175,17 @@ static void store_and_reply(struct call *call)
 
 	memcpy(v.meta, call->meta, sizeof(v.meta));
 	call->created_ms = v.created_ms;
+	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
+	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0) {
+		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+		return;
+	}
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = store_put(&b->store, call->path, &v, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
 	cache_drop(&b->cache, call->path);
-	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
-	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0)
-		call_fail(call, -ERR_BUSY, "written, but the locked memory for secrets is full");
+	if (r < 0)
+		call_fail(call, r, err.msg);
 	else
 		call_reply(call, 200, &body, seq);
 }

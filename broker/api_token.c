@@ -116,7 +116,7 @@ static int parse_policies(struct call *call, const json_t *list, char ret[LIMIT_
 		const char *name = json_string_value(item);
 
 		if (!name || !config_policy(&call->broker->config, name))
-			return err_set(err, ERR_INPUT, "policy '%.64s' is not in the configuration", name ? name : "?");
+			return err_set(err, ERR_INPUT, "a policy of that name is not in the configuration");
 		if (call->row && !in_list(call->row->policies, name))
 			return err_set(err, ERR_DENIED, "a token gives only policies that it has itself");
 		if (i >= LIMIT_TOKEN_POLICIES)
@@ -168,7 +168,8 @@ void token_create(struct call *call, const struct request *q)
 	struct broker *b = call->broker;
 	CLEANUP(cleanup_json) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret text = {0}, auth = {0}, reply = {0};
-	struct token_request want = {.uses = -1, .uid = call->row ? call->row->uid : TOKEN_ANY_UID};
+	struct token_request want = {.uses = -1, .uid = call->row ? call->row->uid : TOKEN_ANY_UID,
+				     .parent = call->row};
 	char policies[LIMIT_TOKEN_POLICY_TEXT], accessor[33];
 	struct token_row *row = NULL;
 	struct err err = {0};

@@ -4,6 +4,7 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -13,6 +14,7 @@
 #include <time.h>
 
 #define CURRENT "audit.log"
+#define NEXT "audit.log.next"
 #define HEADER_MAX 8192u
 #define SYNC_WITHIN_MS 50
 
@@ -26,7 +28,7 @@ static uint64_t clock_ms(clockid_t id)
 
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
-static int read_header(const char *line, size_t len, struct merkle *tree, char ret_log_id[33], struct err *err)
+static int read_header(const char *line, size_t len, struct merkle *tree, struct audit_segment *ret, struct err *err)
 {
 	char text[HEADER_MAX], *p;
 	unsigned long long index, size;
@@ -36,10 +38,11 @@ static int read_header(const char *line, size_t len, struct merkle *tree, char r
 		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
 	memcpy(text, line, len);
 	text[len] = '\0';
-	if (sscanf(text, "cotter-audit-v1 log=%32[0-9a-f] index=%llu size=%llu frontier=", ret_log_id, &index, &size) != 3 ||
+	if (sscanf(text, "cotter-audit-v1 log=%32[0-9a-f] index=%llu size=%llu frontier=", ret->log_id, &index, &size) != 3 ||
 	    !(p = strstr(text, "frontier=")))
 		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
 	p += 9;
+	ret->index = index;
 	if (size >> 63)
 		return err_set(err, ERR_TAMPERED, "the audit segment's first line is malformed");
 	*tree = (struct merkle){.size = size};
@@ -69,7 +72,7 @@ static int read_record(const char *line, size_t len, struct merkle *tree, struct
 }
 
 int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *line, size_t len), void *ctx,
-	       char ret_log_id[33], uint64_t *ret_end, uint64_t *ret_torn, struct err *err)
+	       struct audit_segment *ret, struct err *err)
 {
 	CLEANUP(cleanup_free) char *buf = malloc(65536);
 	size_t have = 0, start;
@@ -80,7 +83,7 @@ int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *l
 
 	if (!buf)
 		return err_set(err, ERR_FAILED, "out of memory");
-	*ret_end = 0;
+	*ret = (struct audit_segment){0};
 	while (r == 0 && (n = read(fd, buf + have, 65536 - have)) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -90,19 +93,19 @@ int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *l
 		for (start = 0; r == 0 && (lf = memchr(buf + start, '\n', have - start)); start = (size_t)(lf - buf) + 1) {
 			size_t len = (size_t)(lf - buf) - start;
 
-			r = header ? read_header(buf + start, len, tree, ret_log_id, err)
+			r = header ? read_header(buf + start, len, tree, ret, err)
 				   : read_record(buf + start, len, tree, err);
 			if (r == 0 && !header && each)
 				r = each(ctx, buf + start, len);
 			header = false;
-			*ret_end += len + 1;
+			ret->end += len + 1;
 		}
 		memmove(buf, buf + start, have - start);
 		have -= start;
 		if (have > HEADER_MAX)
 			r = err_set(err, ERR_TAMPERED, "audit record %llu has no end", (unsigned long long)tree->size);
 	}
-	*ret_torn = have;
+	ret->torn = have;
 	return r;
 }
 
@@ -115,6 +118,8 @@ static void allocate_ahead(struct audit *a)
 		return;
 	if (fallocate(a->fd, FALLOC_FL_KEEP_SIZE, (off_t)a->offset, LIMIT_AUDIT_PREALLOC) == 0)
 		a->allocated = a->offset + LIMIT_AUDIT_PREALLOC;
+	else if (errno == EOPNOTSUPP)
+		a->no_allocate = true;
 }
 
 static int append(struct audit *a, const char *line, size_t len, struct err *err)
@@ -126,48 +131,73 @@ static int append(struct audit *a, const char *line, size_t len, struct err *err
 		return 0;
 	}
 	/* never leave half a line that a later one would be glued to */
-	if (n > 0 && ftruncate(a->fd, (off_t)a->offset) < 0)
-		a->broken = true;
+	if (n > 0) {
+		a->broken |= ftruncate(a->fd, (off_t)a->offset) < 0;
+		a->allocated = a->offset;
+	}
 	return err_set(err, ERR_AUDIT, "the audit log cannot be written (%s): nothing is granted until it can",
 		       n < 0 ? strerror(errno) : "disk full");
 }
 
-static int new_segment(struct audit *a, struct err *err)
+/* Writes the first line of segment a->index beside the log, durably; the caller renames it into place. */
+static int write_next(struct audit *a, int *ret_fd, uint64_t *ret_len, struct err *err)
 {
 	char header[HEADER_MAX], hex[65];
 	struct writer w = writer_init(header, sizeof(header));
-	CLEANUP(cleanup_close) int fd = openat(a->dir_fd, CURRENT, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	CLEANUP(cleanup_close) int fd = openat(a->dir_fd, NEXT, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	if (fd < 0)
-		return err_errno(err, errno, "the audit log cannot be made");
 	writer_printf(&w, "cotter-audit-v1 log=%s index=%llu size=%llu frontier=", a->log_id, (unsigned long long)a->index,
 		      (unsigned long long)a->tree.size);
 	for (unsigned int level = 0; level < MERKLE_LEVELS; level++)
 		if (a->tree.size >> level & 1)
 			writer_str(&w, sodium_bin2hex(hex, sizeof(hex), a->tree.node[level], 32));
 	writer_str(&w, "\n");
-	if (a->fd >= 0)
-		close(a->fd);
-	a->fd = steal_fd(&fd);
-	a->offset = a->allocated = 0;
-	allocate_ahead(a);
-	return append(a, header, w.len, err);
+	if (fd < 0 || w.failed || pwrite(fd, header, w.len, 0) != (ssize_t)w.len || fsync(fd) < 0)
+		return err_set(err, ERR_AUDIT, "a new audit segment cannot be written: %s", strerror(errno));
+	*ret_fd = steal_fd(&fd);
+	*ret_len = w.len;
+	return 0;
 }
 
+static int take_segment(struct audit *a, int fd, uint64_t len, struct err *err)
+{
+	if (renameat(a->dir_fd, NEXT, a->dir_fd, CURRENT) < 0 || fsync(a->dir_fd) < 0) {
+		close(fd);
+		return err_errno(err, errno, "the audit log cannot be made");
+	}
+	if (a->fd >= 0)
+		close(a->fd);
+	a->fd = fd;
+	a->offset = a->allocated = len;
+	allocate_ahead(a);
+	return 0;
+}
+
+static void rotated_name(uint64_t index, char ret[64])
+{
+	snprintf(ret, 64, "audit.%06llu.log", (unsigned long long)index);
+}
+
+/* A crash between any two of these steps is mended by open_current. */
 static int rotate(struct audit *a, struct err *err)
 {
 	char old[64];
-	int r = 0;
+	uint64_t len;
+	int r = 0, fd;
 
-	snprintf(old, sizeof(old), "audit.%06llu.log", (unsigned long long)a->index);
+	rotated_name(a->index, old);
 	pthread_mutex_lock(&a->lock);
-	if (fdatasync(a->fd) < 0 || ftruncate(a->fd, (off_t)a->offset) < 0 ||
-	    renameat(a->dir_fd, CURRENT, a->dir_fd, old) < 0)
+	a->index++;
+	if (ftruncate(a->fd, (off_t)a->offset) < 0 || fdatasync(a->fd) < 0)
 		r = err_errno(err, errno, "the audit log cannot be rotated");
-	if (r == 0) {
-		a->index++;
-		r = new_segment(a, err);
+	if (r == 0)
+		r = write_next(a, &fd, &len, err);
+	if (r == 0 && renameat2(a->dir_fd, CURRENT, a->dir_fd, old, RENAME_NOREPLACE) < 0) {
+		close(fd);
+		r = err_errno(err, errno, "the audit log cannot be rotated to %s", old);
 	}
+	if (r == 0)
+		r = take_segment(a, fd, len, err);
 	pthread_mutex_unlock(&a->lock);
 	if (r < 0)
 		a->broken = true;
@@ -196,10 +226,14 @@ static void *sync_thread(void *arg)
 		target = a->want_synced;
 		fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 3); /* a rotation may close the original */
 		pthread_mutex_unlock(&a->lock);
-		failed = fd < 0 || fdatasync(fd) < 0;
+		failed = fd >= 0 && fdatasync(fd) < 0;
 		if (fd >= 0)
 			close(fd);
+		else
+			nanosleep(&pause, NULL); /* out of descriptors: that is no failure of the log */
 		pthread_mutex_lock(&a->lock);
+		if (fd < 0)
+			continue;
 		if (failed)
 			a->sync_failed = true; /* the kernel may have dropped the pages: never try again */
 		else
@@ -218,43 +252,85 @@ static void read_boot_id(char ret[37])
 	ret[n > 0 ? n : 0] = '\0';
 }
 
+/* The highest number of a segment that was rotated away, or -1. */
+static int64_t newest_rotated(const struct audit *a)
+{
+	int fd = openat(a->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	unsigned long long index;
+	int64_t newest = -1;
+	struct dirent *e;
+	char tail;
+
+	while (dir && (e = readdir(dir)))
+		if (sscanf(e->d_name, "audit.%llu.lo%c", &index, &tail) == 2 && tail == 'g' && (int64_t)index > newest)
+			newest = (int64_t)index;
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+	return newest;
+}
+
+/* A new log, or the next segment of one whose rotation was cut off. */
+static int begin_segment(struct audit *a, struct err *err)
+{
+	int64_t newest = newest_rotated(a);
+	struct audit_segment segment;
+	CLEANUP(cleanup_close) int old = -1;
+	uint8_t id[16];
+	char name[64];
+	uint64_t len;
+	int r, fd;
+
+	if (newest >= 0) {
+		rotated_name((uint64_t)newest, name);
+		old = openat(a->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		r = old < 0 ? err_errno(err, errno, "audit segment %s", name) : audit_scan(old, &a->tree, NULL, NULL, &segment, err);
+		if (r < 0)
+			return r;
+		memcpy(a->log_id, segment.log_id, sizeof(a->log_id));
+		a->index = (uint64_t)newest + 1;
+	} else {
+		randombytes_buf(id, sizeof(id));
+		sodium_bin2hex(a->log_id, sizeof(a->log_id), id, sizeof(id));
+	}
+	r = write_next(a, &fd, &len, err);
+	return r < 0 ? r : take_segment(a, fd, len, err);
+}
+
 static int open_current(struct audit *a, uint64_t *ret_torn, struct err *err)
 {
-	char id[16];
-	struct stat st;
+	struct audit_segment segment;
+	struct stat st = {0};
 	int r;
 
 	*ret_torn = 0;
 	a->fd = openat(a->dir_fd, CURRENT, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (a->fd < 0 && errno == ENOENT) {
-		randombytes_buf(id, sizeof(id));
-		sodium_bin2hex(a->log_id, sizeof(a->log_id), (uint8_t *)id, sizeof(id));
-		return new_segment(a, err);
-	}
-	if (a->fd < 0 || fstat(a->fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if ((a->fd < 0 && errno == ENOENT) || (a->fd >= 0 && fstat(a->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))
+		return begin_segment(a, err);
+	if (a->fd < 0 || !S_ISREG(st.st_mode))
 		return err_errno(err, errno, "the audit log cannot be opened");
-	r = audit_scan(a->fd, &a->tree, NULL, NULL, a->log_id, &a->offset, ret_torn, err);
+	r = audit_scan(a->fd, &a->tree, NULL, NULL, &segment, err);
 	if (r < 0)
 		return r;
-	if (a->log_id[0] == '\0')
+	if (segment.log_id[0] == '\0')
 		return err_set(err, ERR_TAMPERED, "the audit log has lost its first line");
-	if (*ret_torn && ftruncate(a->fd, (off_t)a->offset) < 0)
+	memcpy(a->log_id, segment.log_id, sizeof(a->log_id));
+	a->index = segment.index;
+	a->offset = a->allocated = segment.end;
+	*ret_torn = segment.torn;
+	if (segment.torn && ftruncate(a->fd, (off_t)a->offset) < 0)
 		return err_errno(err, errno, "the audit log's torn last line cannot be removed");
-	a->allocated = a->offset;
 	allocate_ahead(a);
-	/* the segment's number: one more than the newest that was rotated away */
-	for (char name[64];; a->index++) {
-		snprintf(name, sizeof(name), "audit.%06llu.log", (unsigned long long)a->index);
-		if (faccessat(a->dir_fd, name, F_OK, 0) < 0)
-			return 0;
-	}
+	return 0;
 }
 
 int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err)
 {
 	struct audit_event torn_event = {.event = "audit.recovered", .result = "granted", .why = "a torn last line was cut off",
 					 .uid = geteuid(), .job = "", .secret = ""};
-	uint64_t torn;
+	uint64_t torn = 0;
 	int r;
 
 	*a = (struct audit){.fd = -1, .dir_fd = -1, .event_fd = -1, .sync = sync};
@@ -267,17 +343,19 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 		r = err_errno(err, errno, "audit directory %.300s", dir);
 	else
 		r = open_current(a, &torn, err);
-	if (r == 0) {
+	if (r == 0)
 		a->want_synced = a->synced = a->tree.size;
-		a->thread_runs = pthread_create(&a->thread, NULL, sync_thread, a) == 0;
-		if (!a->thread_runs)
-			r = err_set(err, ERR_FAILED, "cannot start the audit log's sync thread");
-	}
 	if (r == 0 && torn)
 		r = audit_write(a, &torn_event, NULL, err);
 	if (r < 0)
 		audit_close(a);
 	return r;
+}
+
+int audit_start_sync(struct audit *a, struct err *err)
+{
+	a->thread_runs = pthread_create(&a->thread, NULL, sync_thread, a) == 0;
+	return a->thread_runs ? 0 : err_set(err, ERR_FAILED, "cannot start the audit log's sync thread");
 }
 
 void audit_close(struct audit *a)
@@ -348,6 +426,10 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 		if (r < 0)
 			return r;
 	}
+	allocate_ahead(a);
+	/* on a full disk the room that is left is for denials */
+	if (!a->no_allocate && strcmp(e->result, "granted") == 0 && a->allocated - a->offset < LIMIT_AUDIT_RESERVE)
+		return err_set(err, ERR_AUDIT, "the audit log's disk is full: nothing is granted until there is room");
 	format(a, e, &w);
 	if (w.failed || w.len > LIMIT_AUDIT_RECORD)
 		return err_set(err, ERR_AUDIT, "an audit record is too long");
@@ -356,7 +438,6 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 	if (r < 0)
 		return r;
 	merkle_add(&a->tree, line, w.len - 1);
-	allocate_ahead(a);
 	if (ret_seq)
 		*ret_seq = a->tree.size;
 	pthread_mutex_lock(&a->lock);

@@ -29,6 +29,7 @@ struct audit {
 	uint64_t index;		/* of the segment */
 	uint64_t offset, allocated; /* bytes in it */
 	struct merkle tree;	/* its size is the next sequence number */
+	bool no_allocate;	/* the file system cannot: no room is kept for denials */
 	bool broken;		/* poisoned by a failed write: only a restart, which verifies, clears it */
 	/* shared with the thread that syncs */
 	pthread_t thread;
@@ -38,8 +39,10 @@ struct audit {
 	bool stop, sync_failed, thread_runs;
 };
 
-/* Opens or makes dir/audit.log; a torn last line is cut off and said so in a record. */
+/* Opens or makes dir/audit.log; a torn last line is cut off and said so in a record. With the current segment lost in a
+ * rotation, goes on behind the newest that was rotated away. audit_start_sync follows, once the sandbox is shut. */
 int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err);
+int audit_start_sync(struct audit *a, struct err *err);
 void audit_close(struct audit *a);
 
 /* Appends a record. ret_seq (may be NULL): the answer may leave once audit_released(a, seq). ERR_AUDIT: no grant. */
@@ -50,7 +53,13 @@ bool audit_failed(struct audit *a);
 /* Clears event_fd after it was readable. */
 void audit_acknowledge(struct audit *a);
 
+struct audit_segment {
+	char log_id[33]; /* "": there was no first line */
+	uint64_t index;
+	uint64_t end, torn; /* bytes of whole lines, and of an incomplete last one */
+};
+
 /* Reads a segment: calls each (may be NULL) for its records in order, follows the tree. ERR_TAMPERED names the record.
- * ret_torn: bytes of an incomplete last line. For start-up and for cotter audit. */
+ * For start-up and for cotter audit. */
 int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *line, size_t len), void *ctx,
-	       char ret_log_id[33], uint64_t *ret_end, uint64_t *ret_torn, struct err *err);
+	       struct audit_segment *ret, struct err *err);

@@ -69,8 +69,13 @@ static void store_opened(void *ctx, int result, const struct secret *plain, cons
 	}
 	if (result < 0) {
 		set_sealed(b, message);
-		if (result == -ERR_TAMPERED)
+		tokens_done(&b->tokens);
+		if (result == -ERR_TAMPERED) {
 			audit_own(b, "store.tampered", "failed", message);
+			return;
+		}
+		secret_clear(&b->store.mac_key);
+		b->retry_open_ms = token_boot_ms() + 2000;
 		return;
 	}
 	b->unsealed = true;
@@ -84,6 +89,19 @@ void broker_open_store(struct broker *b)
 		return;
 	b->opening = true;
 	unseal_start(&b->unseals, BROKER_STORE_KEY_PATH, 1, b->store_key_file, b->store_key_file_len, false, store_opened, b);
+}
+
+void broker_tick(struct broker *b, uint64_t now_ms)
+{
+	bool ready = false;
+
+	if (b->unsealed || b->retry_open_ms == 0 || now_ms < b->retry_open_ms)
+		return;
+	b->retry_open_ms = 0;
+	for (size_t i = 0; i < b->hardware.n_providers; i++)
+		ready |= b->hardware.providers[i].state == HARDWARE_READY;
+	if (ready) /* else its becoming ready is the next try */
+		broker_open_store(b);
 }
 
 static void provider_changed(void *ctx, const struct hardware_provider *p)
@@ -168,6 +186,10 @@ static int sandbox(struct broker *b, struct err *err)
 		log_warn("this kernel has no Landlock: cotterd's files are protected by their modes alone");
 	else if (open("/etc/shadow", O_RDONLY | O_CLOEXEC) >= 0)
 		return err_set(err, ERR_FAILED, "the sandbox does not hold: /etc/shadow can be opened");
+	/* a thread keeps the files of the domain it was started in */
+	r = audit_start_sync(&b->audit, err);
+	if (r < 0)
+		return r;
 	return sandbox_broker_syscalls(err);
 }
 

@@ -21,6 +21,7 @@ struct broker {
 	struct server *server;
 	bool unsealed;		   /* the store's own keys are open */
 	bool opening;		   /* the hardware is at it */
+	uint64_t retry_open_ms;	   /* after a passing failure; 0: nothing to try */
 	char sealed_reason[256];   /* for whoever asks meanwhile */
 	uint8_t *store_key_file;   /* sealed, read at start */
 	size_t store_key_file_len;
@@ -37,4 +38,6 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 void broker_stop(struct broker *b, struct server *server);
 /* Asks the hardware for the store's own keys if that is not done; its answer comes later. */
 void broker_open_store(struct broker *b);
+/* What is due: another try at the store's keys. */
+void broker_tick(struct broker *b, uint64_t now_ms);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

@@ -9,12 +9,10 @@
 #include "common/secret.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 struct hardware_op {
 	struct hardware_op *next;
@@ -111,9 +109,8 @@ static void close_helper(struct hardware_provider *p)
 	if (p->fd >= 0) {
 		epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
 		close(p->fd);
-		close(p->pidfd);
 	}
-	p->fd = p->pidfd = -1;
+	p->fd = -1;
 	p->busy = false;
 }
 
@@ -133,6 +130,13 @@ static void lost(struct hardware_provider *p, const char *why)
 	p->n_restarts++;
 	if (!op)
 		return;
+	if (op->op == WIRE_LOGIN && (op->pin.len || strstr(p->config->uri, "pin-source="))) {
+		/* whether the token counted that try, nobody knows: it is not repeated */
+		set_state(p, HARDWARE_PIN_NEEDED, "the helper died while it logged in; the PIN is not tried again: run 'cotter unlock'");
+		finish(op, -ERR_PIN, NULL, p->problem);
+		fail_waiting(p, -ERR_PIN);
+		return;
+	}
 	if (op->op == WIRE_AGREE && !op->retried && p->failures <= 1) {
 		op->retried = true;
 		push_front(p, op);
@@ -147,8 +151,7 @@ static void lost(struct hardware_provider *p, const char *why)
 
 static void kill_helper(struct hardware_provider *p, const char *why)
 {
-	if (p->pidfd >= 0)
-		syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
+	launcher_kill(p->hardware->launcher_fd, p->index);
 	lost(p, why);
 }
 
@@ -166,18 +169,15 @@ static void send_head(struct hardware_provider *p)
 	q->data_len = (uint32_t)(op->pin.len ? op->pin.len : op->data_len);
 	memcpy(q->data, op->pin.len ? op->pin.data : op->data, q->data_len);
 	if (op->op == WIRE_OPEN) {
-		char failed[128];
-
-		keyd_load_failed_pin(p->hardware->state_dir, p->config->name, failed);
-		q->data_len = (uint32_t)strlen(failed);
-		memcpy(q->data, failed, q->data_len);
+		q->data_len = (uint32_t)strlen(p->failed_pin);
+		memcpy(q->data, p->failed_pin, q->data_len);
 	}
 	p->busy = true;
 	p->deadline_ms = token_boot_ms() + LIMIT_HARDWARE_TIMEOUT_MS;
 	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
 	sodium_memzero(q, sizeof(*q));
 	if (n < 0)
-		kill_helper(p, "it does not take requests");
+		p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
 }
 
 static struct hardware_op *op_new(enum wire_op op, hardware_done *done, void *ctx)
@@ -207,9 +207,10 @@ static void login_done(void *ctx, int result, const struct wire_reply *reply, co
 		set_state(p, HARDWARE_PIN_NEEDED, message);
 	else
 		set_state(p, HARDWARE_ABSENT, message);
-	retry_later(p);
-	if (result < 0)
+	if (result < 0) {
+		retry_later(p);
 		fail_waiting(p, result);
+	}
 }
 
 static void open_done(void *ctx, int result, const struct wire_reply *reply, const char *message)
@@ -224,6 +225,8 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 		fail_waiting(p, -ERR_HARDWARE);
 		return;
 	}
+	if (p->state == HARDWARE_PIN_NEEDED)
+		return; /* an operator's turn, not ours */
 	op = op_new(WIRE_LOGIN, login_done, p);
 	if (op)
 		push_front(p, op);
@@ -235,7 +238,7 @@ static void start(struct hardware_provider *p)
 	struct hardware_op *op = op_new(WIRE_OPEN, open_done, p);
 	struct err err = {0};
 
-	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, &p->fd, &p->pidfd, &err) < 0 ||
+	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, &p->fd, &err) < 0 ||
 	    epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_ADD, p->fd, &ev) < 0) {
 		op_free(op);
 		set_state(p, HARDWARE_ABSENT, err.msg);
@@ -261,7 +264,8 @@ int hardware_init(struct hardware *h, const struct config *config, int launcher_
 	h->n_providers = config->n_providers;
 	for (uint32_t i = 0; i < h->n_providers; i++) {
 		h->providers[i] = (struct hardware_provider){
-			.config = &config->providers[i], .hardware = h, .index = i, .fd = -1, .pidfd = -1};
+			.config = &config->providers[i], .hardware = h, .index = i, .fd = -1};
+		keyd_load_failed_pin(h->state_dir, config->providers[i].name, h->providers[i].failed_pin);
 		start(&h->providers[i]);
 	}
 	return 0;
@@ -276,8 +280,6 @@ void hardware_stop(struct hardware *h)
 			op_free(pop(p));
 		if (p->fd >= 0)
 			close(p->fd); /* the helper logs out and ends */
-		if (p->pidfd >= 0)
-			close(p->pidfd);
 	}
 	secret_free(h->request);
 	secret_free(h->reply);
@@ -330,22 +332,43 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 
 void hardware_cancel(struct hardware *h, void *ctx)
 {
-	for (size_t i = 0; i < h->n_providers; i++)
-		for (struct hardware_op *op = h->providers[i].head; op; op = op->next)
+	for (size_t i = 0; i < h->n_providers; i++) {
+		struct hardware_provider *p = &h->providers[i];
+		struct hardware_op *kept = NULL, *last = NULL, *next;
+
+		for (struct hardware_op *op = p->head; op; op = next) {
+			next = op->next;
+			if (op->ctx == ctx && !(p->busy && op == p->head)) {
+				op_free(op);
+				p->n_queued--;
+				continue;
+			}
 			if (op->ctx == ctx)
-				op->done = NULL;
+				op->done = NULL; /* in flight: its answer finds nobody */
+			op->next = NULL;
+			if (last)
+				last->next = op;
+			else
+				kept = op;
+			last = op;
+		}
+		p->head = kept;
+		p->tail = last;
+	}
 }
 
 static void remember_pin(struct hardware_provider *p, const struct hardware_op *op, struct wire_reply *a)
 {
-	if (op->op != WIRE_LOGIN)
+	if (a->result == -ERR_PIN && a->data_len && a->data_len < sizeof(p->failed_pin)) {
+		memcpy(p->failed_pin, a->data, a->data_len);
+		p->failed_pin[a->data_len] = '\0';
+	} else if (a->result == 0 && op->op == WIRE_LOGIN && p->failed_pin[0]) {
+		p->failed_pin[0] = '\0';
+	} else {
 		return;
-	if (a->result == 0) {
-		keyd_store_failed_pin(p->hardware->state_dir, p->config->name, "");
-	} else if (a->result == -ERR_PIN && a->data_len && a->data_len < 128) {
-		a->data[a->data_len] = '\0';
-		keyd_store_failed_pin(p->hardware->state_dir, p->config->name, (const char *)a->data);
 	}
+	/* this process remembers in any case; the file is for the next one */
+	keyd_store_failed_pin(p->hardware->state_dir, p->config->name, p->failed_pin);
 }
 
 void hardware_event(struct hardware_provider *p)

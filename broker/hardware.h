@@ -22,7 +22,8 @@ struct hardware_provider {
 	struct hardware *hardware;
 	enum hardware_state state;
 	char problem[256];
-	int fd, pidfd;
+	int fd;
+	char failed_pin[128]; /* hash of a refused PIN, or "" */
 	uint32_t index, next_id;
 	struct hardware_op *head, *tail; /* head is in flight when busy */
 	size_t n_queued;

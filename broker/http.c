@@ -273,8 +273,12 @@ size_t http_write_head(char *buf, int status, size_t body_len, bool keep_alive)
 	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
 		if (reasons[i].status == status)
 			reason = reasons[i].reason;
+	char length[40] = ""; /* a 204 has none (RFC 9110 section 8.6) */
+
+	if (status != 204)
+		snprintf(length, sizeof(length), "Content-Length: %zu\r\n", body_len);
 	n = snprintf(buf, HTTP_HEAD_MAX,
-		     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: %zu\r\n%s\r\n",
-		     status, reason, body_len, keep_alive ? "" : "Connection: close\r\n");
+		     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n%s%s\r\n",
+		     status, reason, length, keep_alive ? "" : "Connection: close\r\n");
 	return n < 0 ? 0 : (size_t)n;
 }

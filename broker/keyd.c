@@ -186,7 +186,7 @@ void keyd_load_failed_pin(const char *state_dir, const char *name, char ret[128]
 
 void keyd_store_failed_pin(const char *state_dir, const char *name, const char *hash)
 {
-	char path[LIMIT_FILE_PATH_LEN + 128];
+	char path[LIMIT_FILE_PATH_LEN + 128], temporary[LIMIT_FILE_PATH_LEN + 136];
 	CLEANUP(cleanup_close) int fd = -1;
 
 	if (!state_dir)
@@ -196,9 +196,10 @@ void keyd_store_failed_pin(const char *state_dir, const char *name, const char *
 		unlink(path);
 		return;
 	}
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd >= 0 && (write(fd, hash, strlen(hash)) < 0 || fdatasync(fd) < 0))
-		unlink(path);
+	snprintf(temporary, sizeof(temporary), "%s.new", path);
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || write(fd, hash, strlen(hash)) != (ssize_t)strlen(hash) || fdatasync(fd) < 0 || rename(temporary, path) < 0)
+		unlink(temporary); /* what was remembered before stays */
 }
 
 int keyd_start(const struct config_provider *config, const char *state_dir, struct keyd *k, struct err *err)

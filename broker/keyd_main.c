@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 
 #define SOCKET_FD 3
-#define MAX_PATHS 48u
+#define MAX_PATHS 192u /* the usual ones, sixteen of each kind from the configuration, a file a key */
 
 struct keyd {
 	const struct provider_ops *ops;
@@ -59,13 +59,13 @@ static int do_login(struct keyd *k, const struct wire_request *q, struct wire_re
 	CLEANUP(secret_clear) struct secret pin = {0};
 	int r = 0;
 
+	(void)a;
 	if (q->data_len > LIMIT_PIN_LEN)
 		return err_set(err, ERR_INPUT, "the PIN is too long");
 	if (q->data_len)
 		r = secret_copy(&pin, q->data, q->data_len, err);
 	if (r == 0)
-		r = k->ops->login(k->provider, pin.len ? &pin : NULL, (char *)a->data, err);
-	a->data_len = (uint32_t)strnlen((char *)a->data, 127);
+		r = k->ops->login(k->provider, pin.len ? &pin : NULL, err);
 	return r;
 }
 
@@ -137,8 +137,13 @@ static void answer(struct keyd *k, const struct wire_request *q, struct wire_rep
 		a->result = err_set(&err, ERR_USAGE, "the provider is not open");
 	else
 		a->result = handlers[q->op](k, q, a, &err);
-	if (a->result < 0 && q->op != WIRE_LOGIN)
+	if (a->result < 0)
 		a->data_len = 0;
+	if (a->result == -ERR_PIN && k->provider) {
+		/* whichever operation it was that had to log in again */
+		snprintf((char *)a->data, 128, "%s", k->ops->failed_pin(k->provider));
+		a->data_len = (uint32_t)strlen((char *)a->data);
+	}
 	snprintf(a->message, sizeof(a->message), "%.255s", err.msg);
 }
 

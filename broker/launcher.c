@@ -10,59 +10,72 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-static void reply(int fd, int socket, int pidfd)
+struct order {
+	uint32_t kill, index, number;
+};
+
+struct answer {
+	uint32_t number, ok;
+};
+
+union control {
+	char space[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+static void reply(int fd, uint32_t number, int socket)
 {
-	char ok = socket >= 0;
-	struct iovec iov = {&ok, 1};
-	union {
-		char space[CMSG_SPACE(2 * sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
+	struct answer a = {number, socket >= 0};
+	struct iovec iov = {&a, sizeof(a)};
+	union control control = {0};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	int fds[2] = {socket, pidfd};
 	struct cmsghdr *c;
 
-	if (ok) {
+	if (a.ok) {
 		msg.msg_control = control.space;
 		msg.msg_controllen = sizeof(control.space);
 		c = CMSG_FIRSTHDR(&msg);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(fds));
-		memcpy(CMSG_DATA(c), fds, sizeof(fds));
+		c->cmsg_len = CMSG_LEN(sizeof(socket));
+		memcpy(CMSG_DATA(c), &socket, sizeof(socket));
 	}
 	if (sendmsg(fd, &msg, MSG_NOSIGNAL) < 0)
 		_exit(0);
 }
 
+static void spawn(const struct config *config, int fd, const struct order *o, pid_t *pid)
+{
+	struct err err = {0};
+	int socket = -1;
+
+	if (keyd_spawn(&config->providers[o->index], &socket, pid, &err) < 0)
+		*pid = 0;
+	reply(fd, o->number, socket);
+	if (socket >= 0)
+		close(socket);
+}
+
 static _Noreturn void serve(const struct config *config, int fd)
 {
-	uint32_t index;
-	struct err err = {0};
-	int socket, pidfd;
-	pid_t pid;
+	pid_t pids[LIMIT_PROVIDERS] = {0}, dead;
+	struct order o;
 
 	for (;;) {
-		if (recv(fd, &index, sizeof(index), 0) != (ssize_t)sizeof(index))
+		if (recv(fd, &o, sizeof(o), 0) != (ssize_t)sizeof(o) || o.index >= config->n_providers)
 			_exit(0); /* the broker is gone */
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			; /* helpers that ended since */
-		socket = pidfd = -1;
-		if (index < config->n_providers && keyd_spawn(&config->providers[index], &socket, &pid, &err) == 0)
-			pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-		if (pidfd < 0 && socket >= 0) {
-			close(socket);
-			socket = -1;
-		}
-		reply(fd, socket, pidfd);
-		if (socket >= 0)
-			close(socket);
-		if (pidfd >= 0)
-			close(pidfd);
+		/* only here are our children reaped: a pid in the table is alive or a zombie, never somebody else */
+		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
+			for (size_t i = 0; i < LIMIT_PROVIDERS; i++)
+				if (pids[i] == dead)
+					pids[i] = 0;
+		if (!o.kill)
+			spawn(config, fd, &o, &pids[o.index]);
+		else if (pids[o.index] > 0)
+			kill(pids[o.index], SIGKILL);
 	}
 }
 
@@ -92,27 +105,43 @@ int launcher_start(const struct config *config, int *ret_fd, struct err *err)
 	return 0;
 }
 
-int launcher_spawn(int launcher_fd, uint32_t index, int *ret_socket, int *ret_pidfd, struct err *err)
+void launcher_kill(int launcher_fd, uint32_t index)
 {
-	char ok = 0;
-	struct iovec iov = {&ok, 1};
-	union {
-		char space[CMSG_SPACE(2 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
+	struct order o = {.kill = 1, .index = index};
+
+	send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* 1: the answer to number; 0: a late one to somebody else. */
+static int receive(int launcher_fd, uint32_t number, int *ret_socket)
+{
+	struct answer a = {0};
+	struct iovec iov = {&a, sizeof(a)};
+	union control control;
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control)};
 	struct pollfd p = {.fd = launcher_fd, .events = POLLIN};
 	struct cmsghdr *c;
-	int fds[2];
 
-	if (send(launcher_fd, &index, sizeof(index), MSG_NOSIGNAL) < 0 || poll(&p, 1, 2000) != 1 ||
-	    recvmsg(launcher_fd, &msg, MSG_CMSG_CLOEXEC) != 1 || !ok)
-		return err_set(err, ERR_HARDWARE, "the helper cannot be started: is cotter-keyd installed?");
+	*ret_socket = -1;
+	if (poll(&p, 1, 2000) != 1 || recvmsg(launcher_fd, &msg, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(a))
+		return -1;
 	c = CMSG_FIRSTHDR(&msg);
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fds)))
-		return err_set(err, ERR_HARDWARE, "the helper cannot be started");
-	memcpy(fds, CMSG_DATA(c), sizeof(fds));
-	*ret_socket = fds[0];
-	*ret_pidfd = fds[1];
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_socket, CMSG_DATA(c), sizeof(int));
+	if (a.number == number)
+		return a.ok && *ret_socket >= 0 ? 1 : -1;
+	if (*ret_socket >= 0)
+		close(*ret_socket);
 	return 0;
+}
+
+int launcher_spawn(int launcher_fd, uint32_t index, int *ret_socket, struct err *err)
+{
+	static uint32_t number;
+	struct order o = {.index = index, .number = ++number};
+	int r = send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+
+	while (r == 0)
+		r = receive(launcher_fd, o.number, ret_socket);
+	return r == 1 ? 0 : err_set(err, ERR_HARDWARE, "the helper cannot be started: is cotter-keyd installed?");
 }

@@ -43,7 +43,7 @@ bool policy_pattern_valid(const char *pattern)
 	return path_valid(path); /* '+' is a valid component by itself */
 }
 
-bool policy_pattern_matches(const char *pattern, const char *path)
+bool policy_pattern_matches(const char *pattern, const char *path, bool folder)
 {
 	size_t a, b;
 
@@ -56,7 +56,7 @@ bool policy_pattern_matches(const char *pattern, const char *path)
 			return false;
 		/* a pattern for all below a folder also speaks of the folder itself, for list */
 		if (!path[b])
-			return !pattern[a] || strcmp(pattern + a, "/*") == 0;
+			return !pattern[a] || (folder && strcmp(pattern + a, "/*") == 0);
 		if (!pattern[a])
 			return false;
 		pattern += a + 1;
@@ -67,7 +67,7 @@ bool policy_pattern_matches(const char *pattern, const char *path)
 bool policy_allows(const struct config_policy *policy, const char *path, uint32_t op)
 {
 	for (size_t i = 0; i < policy->n_rules; i++)
-		if ((policy->rules[i].allow & op) && policy_pattern_matches(policy->rules[i].pattern, path))
+		if ((policy->rules[i].allow & op) && policy_pattern_matches(policy->rules[i].pattern, path, op == POLICY_LIST))
 			return true;
 	return false;
 }

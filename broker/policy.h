@@ -14,7 +14,8 @@ const char *policy_op_name(uint32_t op);
 
 /* A secret's path where a component may be '+' (any one) and the last '*' (any rest). */
 bool policy_pattern_valid(const char *pattern);
-bool policy_pattern_matches(const char *pattern, const char *path);
+/* folder: path is a folder to be listed; a pattern for all below it speaks of the folder itself, too. */
+bool policy_pattern_matches(const char *pattern, const char *path, bool folder);
 
 /* Any rule that matches may allow; nothing denies but absence. path: for list, the folder without its last slash. */
 bool policy_allows(const struct config_policy *policy, const char *path, uint32_t op);

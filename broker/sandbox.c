@@ -115,7 +115,7 @@ static const char *const broker_calls[] = {
 	"getsockname", "getpeername", "ioctl", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "futex", "futex_waitv",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "clock_gettime", "clock_nanosleep", "nanosleep",
 	"gettimeofday", "time", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrandom", "exit", "exit_group",
-	"pidfd_send_signal", "sysinfo", "uname", "getrusage", "sched_yield", "sched_getaffinity", "restart_syscall", "tgkill",
+	"sysinfo", "uname", "getrusage", "sched_yield", "sched_getaffinity", "restart_syscall", "tgkill",
 	"fchmod", "fchown", "chmod", "utimensat", "eventfd2", "timerfd_settime", "membarrier", "rseq", "set_robust_list",
 	"prlimit64", "getcwd", "readlink", "readlinkat", "fadvise64", "shutdown", "umask", "statfs", "fstatfs",
 };
@@ -137,6 +137,8 @@ static int load(uint32_t fallback, const char *const *names, size_t n, uint32_t 
 		r = add_calls(ctx, SCMP_ACT_KILL_PROCESS, deadly, sizeof(deadly) / sizeof(deadly[0]), err);
 	if (r == 0) {
 		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+		/* every thread, or one of them would be the way out */
+		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 		r = seccomp_load(ctx);
 		if (r < 0)
 			r = err_errno(err, -r, "sandbox: seccomp");

@@ -13,6 +13,7 @@
 #include <sodium.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,25 +22,66 @@
 #define BUFFER_LEN 65536u
 #define OVERFLOW_UID 65534u
 
-static unsigned int *uid_count(struct server *s, uid_t uid)
+/* NULL: too many users at once. */
+static struct server_user *user_of(struct server *s, uid_t uid)
 {
-	unsigned int *unused = NULL;
+	struct server_user *unused = NULL;
 
-	for (size_t i = 0; i < sizeof(s->per_uid) / sizeof(s->per_uid[0]); i++) {
-		if (s->per_uid[i].n && s->per_uid[i].uid == uid)
-			return &s->per_uid[i].n;
-		if (!s->per_uid[i].n && !unused) {
-			unused = &s->per_uid[i].n;
-			s->per_uid[i].uid = uid;
-		}
+	for (size_t i = 0; i < sizeof(s->users) / sizeof(s->users[0]); i++) {
+		if (s->users[i].n && s->users[i].uid == uid)
+			return &s->users[i];
+		if (!s->users[i].n && !unused)
+			unused = &s->users[i];
 	}
-	return unused; /* NULL: too many users at once */
+	if (unused)
+		*unused = (struct server_user){.uid = uid};
+	return unused;
+}
+
+/* Incomplete requests wait in the arena: nobody may fill it with them. Tells whether n bytes more are allowed. */
+static bool in_reserve(struct conn *c, size_t n)
+{
+	struct server_user *u = user_of(c->server, c->peer.uid);
+
+	return c->peer.operator_socket || (u && u->in_bytes + n <= LIMIT_IN_BYTES_PER_UID && c->server->in_bytes + n <= LIMIT_IN_BYTES);
+}
+
+static void in_account(struct conn *c, size_t before)
+{
+	struct server_user *u = user_of(c->server, c->peer.uid);
+
+	if (u)
+		u->in_bytes += c->in.cap - before;
+	c->server->in_bytes += c->in.cap - before;
+}
+
+static void in_clear(struct conn *c)
+{
+	size_t before = c->in.cap;
+
+	secret_clear(&c->in);
+	in_account(c, before);
+}
+
+/* What is incomplete has a deadline from its first byte on, wherever that came from. */
+static int in_append(struct conn *c, const void *data, size_t len)
+{
+	size_t before = c->in.cap;
+	int r;
+
+	if (!in_reserve(c, c->in.len + len > c->in.cap ? 2 * len : 0))
+		return -ERR_BUSY;
+	if (c->in.len == 0)
+		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
+	r = c->in.data ? secret_append(&c->in, data, len, NULL) : secret_copy(&c->in, data, len, NULL);
+	in_account(c, before);
+	return r;
 }
 
 static void conn_close(struct conn *c)
 {
 	struct server *s = c->server;
-	unsigned int *n;
+	struct server_user *u;
 
 	if (c->dead)
 		return;
@@ -47,11 +89,11 @@ static void conn_close(struct conn *c)
 	if (c->call)
 		api_cancel(c->call);
 	c->call = NULL;
-	n = uid_count(s, c->peer.uid);
-	if (n && *n)
-		--*n;
+	in_clear(c);
+	u = user_of(s, c->peer.uid);
+	if (u && u->n)
+		u->n--;
 	close(c->fd);
-	secret_clear(&c->in);
 	secret_clear(&c->out);
 	if (c->prev)
 		c->prev->next = c->next;
@@ -68,7 +110,7 @@ static void conn_close(struct conn *c)
 /* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
 static void watch(struct conn *c)
 {
-	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? (uint32_t)EPOLLRDHUP : (uint32_t)(EPOLLIN | EPOLLRDHUP);
+	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
 	if (c->dead || c->watched == want)
@@ -98,7 +140,7 @@ static void conn_flush(struct conn *c)
 		return;
 	secret_clear(&c->out);
 	c->out_sent = 0;
-	c->deadline_ms = token_boot_ms() + LIMIT_IDLE_TIMEOUT_MS;
+	c->deadline_ms = token_boot_ms() + (c->in.len ? LIMIT_REQUEST_TIMEOUT_MS : LIMIT_IDLE_TIMEOUT_MS);
 	if (!c->keep_alive)
 		conn_close(c);
 }
@@ -107,6 +149,9 @@ void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t 
 {
 	char head[HTTP_HEAD_MAX];
 	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, body_len, c->keep_alive);
+
+	if (c->head_only)
+		body_len = 0; /* its length was told, no more */
 
 	c->call = NULL;
 	if (c->dead)
@@ -122,6 +167,9 @@ void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t 
 		memcpy(c->out.data + n, body->data, body_len);
 	c->out.len = n + body_len;
 	conn_flush(c);
+	/* a request that waited behind this one has its turn at the end of the loop's round */
+	c->resume = c->in.len != 0;
+	c->server->resume |= c->resume;
 	watch(c);
 }
 
@@ -130,7 +178,7 @@ static void reply_error(struct conn *c, int code, const char *message)
 	CLEANUP(secret_clear) struct secret body = {0};
 
 	c->keep_alive = false;
-	secret_clear(&c->in);
+	in_clear(c);
 	if (api_error_body(message, &body) == 0)
 		conn_reply(c, err_http_status(code), &body, 0);
 	else
@@ -150,12 +198,22 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 	}
 	if (head == 0)
 		return 0;
+	c->head_only = q.method == METHOD_HEAD;
 	if (len - (size_t)head < q.body_len) {
+		/* a large body is taken only from whom it would be answered to */
+		if (q.body_len > LIMIT_HTTP_HEAD && !c->admitted) {
+			head = api_admit(c->server->broker, c, &q, &err);
+			if (head < 0) {
+				reply_error(c, err.code, err.code == ERR_DENIED ? "permission denied" : err.msg);
+				return len;
+			}
+			c->admitted = true;
+		}
 		if (q.wants_continue && !c->continued)
 			c->continued = send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL | MSG_DONTWAIT) == 25;
 		return 0;
 	}
-	c->continued = false;
+	c->continued = c->admitted = false;
 	c->keep_alive = q.keep_alive;
 	q.body = data + head;
 	api_dispatch(c->server->broker, c, &q);
@@ -177,13 +235,14 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	if (c->dead)
 		return;
 	if (shared) {
-		if (used < len && secret_copy(&c->in, data + used, len - used, NULL) < 0)
+		if (used < len && in_append(c, data + used, len - used) < 0)
 			conn_close(c);
 		return;
 	}
 	if (used == len) {
-		secret_clear(&c->in);
+		in_clear(c);
 	} else if (used) {
+		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
 		memmove(c->in.data, c->in.data + used, len - used);
 		sodium_memzero(c->in.data + len - used, used);
 		c->in.len = len - used;
@@ -212,10 +271,9 @@ static void conn_read(struct conn *c)
 		return;
 	}
 	if (c->in.len == 0) {
-		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
 		consume(c, (char *)s->buffer.data, (size_t)n, true);
 	} else if (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + BUFFER_LEN ||
-		   secret_append(&c->in, s->buffer.data, (size_t)n, NULL) < 0) {
+		   in_append(c, s->buffer.data, (size_t)n) < 0) {
 		conn_close(c);
 	} else {
 		conn_process(c);
@@ -233,13 +291,8 @@ static void conn_event(struct conn *c, uint32_t events)
 	}
 	if (events & EPOLLOUT)
 		conn_flush(c);
-	if (!c->dead && (events & (EPOLLIN | EPOLLRDHUP))) {
-		/* a peer that hung up while the hardware works is gone */
-		if ((events & EPOLLRDHUP) && c->call)
-			conn_close(c);
-		else
-			conn_read(c);
-	}
+	if (!c->dead && (events & EPOLLIN))
+		conn_read(c);
 	conn_process(c);
 	watch(c);
 }
@@ -258,34 +311,54 @@ static bool peer_of(int fd, struct peer *ret)
 	return true;
 }
 
+static void listen_again(struct server *s, bool on)
+{
+	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.ptr = &s->listen_fd};
+	struct epoll_event operators = {.events = on ? EPOLLIN : 0, .data.ptr = &s->operator_fd};
+
+	s->listening = on;
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->listen_fd, &ev);
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->operator_fd, &operators);
+}
+
+static bool has_room(struct server *s, const struct server_user *u, bool operator_socket)
+{
+	if (operator_socket)
+		return s->n_conns < s->max_conns;
+	/* some places are the operators' */
+	return u && u->n < LIMIT_CONNECTIONS_PER_UID && s->n_conns + LIMIT_OPERATOR_CONNECTIONS < s->max_conns;
+}
+
 static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 {
 	CLEANUP(cleanup_close) int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP};
-	unsigned int *n;
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct server_user *u;
 	struct peer peer;
 	struct conn *c;
 
+	/* out of descriptors: the listener stays readable, so stop looking at it until the next sweep */
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+		listen_again(s, false);
 	if (fd < 0 || !peer_of(fd, &peer))
 		return;
 	if (operator_socket && !broker_is_operator(s->broker, peer.uid))
 		return;
-	n = uid_count(s, peer.uid);
-	if (s->n_conns >= LIMIT_CONNECTIONS || !n || (*n >= LIMIT_CONNECTIONS_PER_UID && !operator_socket))
-		return;
-	c = calloc(1, sizeof(*c));
+	u = user_of(s, peer.uid);
+	c = has_room(s, u, operator_socket) ? calloc(1, sizeof(*c)) : NULL;
 	if (!c)
 		return;
 	peer.operator_socket = operator_socket;
 	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
-			   .fd = fd, .watched = EPOLLIN | EPOLLRDHUP};
+			   .fd = fd, .watched = EPOLLIN};
 	ev.data.ptr = c;
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
 		free(c);
 		return;
 	}
 	steal_fd(&fd);
-	++*n;
+	if (u)
+		u->n++;
 	if (s->conns)
 		s->conns->prev = c;
 	s->conns = c;
@@ -305,6 +378,8 @@ static void sweep(struct server *s, uint64_t now_ms)
 {
 	struct conn *next;
 
+	if (!s->listening)
+		listen_again(s, true);
 	for (struct conn *c = s->conns; c; c = next) {
 		next = c->next;
 		if (c->held && (now_ms >= c->deadline_ms || audit_failed(&s->broker->audit)))
@@ -370,11 +445,16 @@ static int add(struct server *s, int fd, void *tag)
 
 int server_init(struct server *s, struct broker *b, struct err *err)
 {
+	struct rlimit files = {0};
 	sigset_t set;
 	int r;
 
 	/* blocked in every thread since main began: signalfd alone sees them */
 	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1};
+	s->listening = true;
+	getrlimit(RLIMIT_NOFILE, &files);
+	/* the store, the log and the helpers need some, too */
+	s->max_conns = files.rlim_cur < LIMIT_CONNECTIONS + 64 ? (files.rlim_cur > 96 ? files.rlim_cur - 64 : 32) : LIMIT_CONNECTIONS;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -420,6 +500,24 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		conn_event(tag, ev->events);
 }
 
+/* Requests that waited in c->in behind an answer the hardware had to make. */
+static void resume(struct server *s)
+{
+	struct conn *next;
+
+	if (!s->resume)
+		return;
+	s->resume = false;
+	for (struct conn *c = s->conns; c; c = next) {
+		next = c->next;
+		if (!c->resume)
+			continue;
+		c->resume = false;
+		conn_process(c);
+		watch(c);
+	}
+}
+
 static void bury(struct server *s)
 {
 	struct conn *next;
@@ -455,6 +553,8 @@ int server_run(struct server *s, struct err *err)
 				tokens_expire(&s->broker->tokens, &s->broker->store, now);
 			next_expiry = now + 1000;
 		}
+		broker_tick(s->broker, now);
+		resume(s);
 		bury(s);
 	}
 	return 0;

@@ -28,7 +28,7 @@ struct conn {
 	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
-	bool keep_alive, dead, held, continued;
+	bool keep_alive, dead, held, continued, admitted, head_only, resume;
 	struct conn *next, *prev;
 };
 
@@ -39,11 +39,14 @@ struct server {
 	struct secret buffer;
 	struct conn *conns, *dead;
 	size_t n_conns;
-	struct {
+	struct server_user {
 		uid_t uid;
-		unsigned int n;
-	} per_uid[64];
-	bool stop;
+		unsigned int n;	   /* connections */
+		size_t in_bytes;   /* of the arena, for requests that are not complete */
+	} users[1024];
+	size_t in_bytes;
+	size_t max_conns;
+	bool stop, resume, listening;
 };
 
 int server_init(struct server *s, struct broker *b, struct err *err);

@@ -19,7 +19,7 @@ static const char schema[] =
 	"CREATE TABLE token (id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, uid INTEGER NOT NULL, boot TEXT NOT NULL,"
 	" policies TEXT NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, uses_left INTEGER NOT NULL,"
 	" mac BLOB NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE token_use (id BLOB NOT NULL, chain BLOB NOT NULL, used INTEGER NOT NULL,"
+	"CREATE TABLE token_use (id BLOB NOT NULL, chain BLOB NOT NULL, used INTEGER NOT NULL, mac BLOB NOT NULL,"
 	" PRIMARY KEY (id, chain)) WITHOUT ROWID;"
 	"PRAGMA user_version = 1;";
 
@@ -197,6 +197,29 @@ static void token_mac(const struct store *s, const struct token_row *t, uint8_t 
 	mac_finish(&st, ret);
 }
 
+static void use_mac(const struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used,
+		    uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+
+	mac_start(s, &st, "use");
+	crypto_generichash_update(&st, id, 16);
+	crypto_generichash_update(&st, chain, 16);
+	mac_u64(&st, used);
+	mac_finish(&st, ret);
+}
+
+/* A secret's part of the sum: its name and its MAC. */
+static void summand(const struct store *s, const char *path, const uint8_t mac[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+
+	mac_start(s, &st, "sum");
+	mac_text(&st, path);
+	crypto_generichash_update(&st, mac, STORE_MAC_LEN);
+	mac_finish(&st, ret);
+}
+
 static void root_mac(const struct store *s, const uint8_t root[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
 {
 	crypto_generichash_state st;
@@ -210,16 +233,18 @@ static void root_mac(const struct store *s, const uint8_t root[STORE_MAC_LEN], u
 
 static int sum_all(struct store *s, uint8_t ret[STORE_MAC_LEN], struct err *err)
 {
-	uint8_t mac[STORE_MAC_LEN];
+	uint8_t mac[STORE_MAC_LEN], part[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT mac FROM secret", &q, err, "");
+	int r = prepare(s, "SELECT path, mac FROM secret", &q, err, "");
 
 	memset(ret, 0, STORE_MAC_LEN);
 	if (r < 0)
 		return r;
 	while ((r = step(s, q, err)) == 1)
-		if (column_blob(q, 0, mac, sizeof(mac)))
-			sodium_add(ret, mac, sizeof(mac));
+		if (column_blob(q, 1, mac, sizeof(mac)) && sqlite3_column_text(q, 0)) {
+			summand(s, (const char *)sqlite3_column_text(q, 0), mac, part);
+			sodium_add(ret, part, sizeof(part));
+		}
 	return r;
 }
 
@@ -294,7 +319,7 @@ int store_open(const char *path, struct store *s, struct err *err)
 	}
 	sqlite3_busy_timeout(s->db, 2000);
 	r = exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
-		    "PRAGMA secure_delete = ON; PRAGMA cell_size_check = ON", err);
+		    "PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON", err);
 	if (r == 0)
 		r = prepare(s, "PRAGMA user_version", &q, err, "");
 	if (r == 0)
@@ -432,11 +457,14 @@ int store_versions(struct store *s, const char *path, int (*each)(void *ctx, con
 	int r = check_foreign(s, err);
 
 	if (r == 0)
-		r = prepare(s, "SELECT version, created, deleted, destroyed, uid, meta FROM version WHERE path = ? ORDER BY version",
-			    &q, err, "t", path);
+		r = prepare(s, "SELECT version FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
 	while (r == 0 && (r = step(s, q, err)) == 1) {
-		read_version_columns(q, &v);
-		r = each(ctx, &v);
+		v = (struct store_version){0};
+		r = read_version(s, path, column_u64(q, 0), &v, err);
+		free(v.sealed);
+		v.sealed = NULL;
+		if (r == 0)
+			r = each(ctx, &v);
 	}
 	return r;
 }
@@ -509,7 +537,7 @@ static int write_version(struct store *s, const char *path, const struct store_v
 static int write_secret(struct store *s, const char *path, const struct store_secret *x, const uint8_t *old_mac,
 			uint8_t ret_root[STORE_MAC_LEN], struct err *err)
 {
-	uint8_t mac[STORE_MAC_LEN];
+	uint8_t mac[STORE_MAC_LEN], part[STORE_MAC_LEN];
 	STMT *q = NULL;
 	int r = secret_mac(s, path, x, mac, err);
 
@@ -520,9 +548,12 @@ static int write_secret(struct store *s, const char *path, const struct store_se
 	if (r == 0)
 		r = step(s, q, err);
 	memcpy(ret_root, s->root, STORE_MAC_LEN);
-	if (old_mac)
-		sodium_sub(ret_root, old_mac, STORE_MAC_LEN);
-	sodium_add(ret_root, mac, STORE_MAC_LEN);
+	if (old_mac) {
+		summand(s, path, old_mac, part);
+		sodium_sub(ret_root, part, STORE_MAC_LEN);
+	}
+	summand(s, path, mac, part);
+	sodium_add(ret_root, part, STORE_MAC_LEN);
 	return r < 0 ? r : write_root(s, ret_root, err);
 }
 
@@ -609,7 +640,7 @@ int store_delete(struct store *s, const char *path, uint64_t version, uint64_t n
 
 int store_purge(struct store *s, const char *path, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN];
+	uint8_t old_mac[STORE_MAC_LEN], part[STORE_MAC_LEN], root[STORE_MAC_LEN];
 	struct store_secret x;
 	STMT *versions = NULL;
 	STMT *secret = NULL;
@@ -630,7 +661,8 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	if (r == 0)
 		r = step(s, secret, err);
 	if (r == 0) {
-		sodium_sub(root, old_mac, sizeof(root));
+		summand(s, path, old_mac, part);
+		sodium_sub(root, part, sizeof(root));
 		r = write_root(s, root, err);
 	}
 	return finish(s, r, root, err);
@@ -700,20 +732,27 @@ int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, co
 int store_use_get(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t *ret, struct err *err)
 {
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT used FROM token_use WHERE id = ? AND chain = ?", &q, err, "bb", id, (size_t)16, chain,
+	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
+	int r = prepare(s, "SELECT used, mac FROM token_use WHERE id = ? AND chain = ?", &q, err, "bb", id, (size_t)16, chain,
 			(size_t)16);
 
 	if (r == 0)
 		r = step(s, q, err);
 	*ret = r == 1 ? column_u64(q, 0) : 0;
-	return r < 0 ? r : 0;
+	if (r != 1)
+		return r;
+	use_mac(s, id, chain, *ret, want);
+	return column_blob(q, 1, mac, sizeof(mac)) && sodium_memcmp(mac, want, sizeof(mac)) == 0 ? 0 : tampered("token use", err);
 }
 
 int store_use_put(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used, struct err *err)
 {
+	uint8_t mac[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "INSERT OR REPLACE INTO token_use VALUES (?, ?, ?)", &q, err, "bbi", id, (size_t)16, chain, (size_t)16,
-			(int64_t)used);
+	int r;
 
+	use_mac(s, id, chain, used, mac);
+	r = prepare(s, "INSERT OR REPLACE INTO token_use VALUES (?, ?, ?, ?)", &q, err, "bbib", id, (size_t)16, chain, (size_t)16,
+		    (int64_t)used, mac, sizeof(mac));
 	return r < 0 ? r : step(s, q, err);
 }

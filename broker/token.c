@@ -55,7 +55,7 @@ static int insert(void *ctx, const struct token_row *row)
 	struct token_row **head = bucket(t, row->id);
 
 	if (!copy)
-		return -ERR_LIMIT;
+		return 0; /* surplus rows of a store are no reason to stay sealed: no row, no access */
 	*copy = *row;
 	copy->next = *head;
 	*head = copy;
@@ -92,6 +92,8 @@ int tokens_load(struct tokens *t, struct store *store, const uint8_t key[32], st
 	return r < 0 ? r : store_tokens(store, t->boot_id, insert, t, err);
 }
 
+#define EXPIRE_AT_ONCE 256u /* in one transaction: the loop must go on */
+
 static void remove_row(struct tokens *t, struct store *store, struct token_row **at)
 {
 	struct token_row *row = *at;
@@ -104,14 +106,23 @@ static void remove_row(struct tokens *t, struct store *store, struct token_row *
 
 void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms)
 {
-	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
-		for (struct token_row **at = &t->buckets[i]; *at;) {
-			if ((*at)->deadline_ms <= boot_ms)
+	size_t budget = EXPIRE_AT_ONCE;
+	bool writing = false;
+
+	for (size_t i = 0; i < TOKEN_BUCKETS && budget; i++) {
+		for (struct token_row **at = &t->buckets[i]; *at && budget;) {
+			if ((*at)->deadline_ms <= boot_ms) {
+				writing = writing || store_begin(store, NULL) == 0;
+				budget--;
 				remove_row(t, store, at);
-			else
+			}
+			else {
 				at = &(*at)->next;
+			}
 		}
 	}
+	if (writing)
+		store_end(store, true, NULL);
 }
 
 static void epoch_key(const struct tokens *t, uint32_t epoch, uint8_t ret[32])
@@ -137,8 +148,11 @@ int token_make(struct tokens *t, struct store *store, const struct token_request
 
 	if (t->n >= LIMIT_TOKENS)
 		tokens_expire(t, store, token_boot_ms());
-	if (t->n >= LIMIT_TOKENS)
-		return err_set(err, ERR_BUSY, "there are %u live tokens already", LIMIT_TOKENS);
+	/* a quarter is kept for operators: one job cannot take every place */
+	if (t->n >= (q->parent ? LIMIT_TOKENS / 4 * 3 : LIMIT_TOKENS))
+		return err_set(err, ERR_BUSY, "there are %zu live tokens already", t->n);
+	if (q->parent && q->parent->n_children >= LIMIT_TOKEN_CHILDREN)
+		return err_set(err, ERR_BUSY, "a token makes at most %u others", LIMIT_TOKEN_CHILDREN);
 	if (strlen(q->policies) >= sizeof(row.policies))
 		return err_set(err, ERR_LIMIT, "too many policies for one token");
 	randombytes_buf(row.id, sizeof(row.id));
@@ -151,11 +165,15 @@ int token_make(struct tokens *t, struct store *store, const struct token_request
 	sodium_memzero(key, sizeof(key));
 	if (r == 0)
 		r = store_token_put(store, &row, err);
-	if (r == 0 && insert(t, &row) < 0)
-		r = err_set(err, ERR_FAILED, "out of memory");
-	if (r == 0)
+	if (r == 0) {
+		insert(t, &row);
 		*ret_row = find(t, row.id);
-	else
+		if (!*ret_row)
+			r = err_set(err, ERR_FAILED, "out of memory");
+	}
+	if (r == 0 && q->parent)
+		q->parent->n_children++;
+	if (r < 0)
 		secret_clear(ret_text);
 	return r;
 }
@@ -250,11 +268,13 @@ int token_use(struct tokens *t, struct store *store, const struct config *config
 {
 	uint8_t chain[LIMIT_CAVEATS][16];
 	struct token_row *row;
+	int64_t uses_left;
 	int r = find_and_verify(t, m, &row, chain, err);
 
 	if (r < 0)
 		return r;
-	if (row->uses_left < 0 && !has_uses_caveat(m))
+	uses_left = row->uses_left;
+	if (facts->op == 0 || (row->uses_left < 0 && !has_uses_caveat(m)))
 		return weigh(row, store, config, m, chain, facts, false, err);
 	r = store_begin(store, err);
 	if (r < 0)
@@ -265,7 +285,10 @@ int token_use(struct tokens *t, struct store *store, const struct config *config
 		r = store_token_put(store, row, err);
 	}
 	if (r == 0)
-		return store_end(store, true, err);
-	store_end(store, false, NULL);
+		r = store_end(store, true, err);
+	else
+		store_end(store, false, NULL);
+	if (r < 0)
+		row->uses_left = uses_left;
 	return r;
 }

@@ -21,6 +21,7 @@ struct token_row {
 	uint64_t created_ms;	 /* wall clock */
 	uint64_t deadline_ms;	 /* boot-time clock: a clock set back does not revive it */
 	int64_t uses_left;	 /* -1: not limited */
+	uint32_t n_children;	 /* made with it since the broker started */
 	struct token_row *next;	 /* in its bucket */
 };
 
@@ -51,6 +52,7 @@ struct token_request {
 	uint32_t uid;
 	uint64_t ttl_ms;
 	int64_t uses;
+	struct token_row *parent; /* NULL: an operator asks */
 };
 /* Makes a row and its token text (in the arena). */
 int token_make(struct tokens *t, struct store *store, const struct token_request *q, struct secret *ret_text,

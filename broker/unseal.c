@@ -79,7 +79,9 @@ static void agreed(void *ctx, int result, const struct wire_reply *reply, const 
 	}
 	r = secret_new(&key, AGE_FILE_KEY_LEN, &err);
 	key.len = AGE_FILE_KEY_LEN;
-	if (r == 0 && reply->data_len == P256_SECRET_LEN)
+	if (r == 0 && reply->data_len != P256_SECRET_LEN)
+		r = err_set(&err, ERR_HARDWARE, "the helper talks nonsense");
+	if (r == 0)
 		r = age_p256tag_finish(&x->header.stanzas[x->stanza],
 				       x->owner->hardware->providers[x->provider].config->keys[x->key].point, reply->data, key.data,
 				       &err);
@@ -142,10 +144,12 @@ static int parse(struct unseal *x, struct err *err)
 	return r;
 }
 
-static bool join(struct unseals *u, const char *path, uint64_t version, struct waiter *w)
+static bool join(struct unseals *u, const char *path, uint64_t version, const uint8_t *sealed, size_t len, struct waiter *w)
 {
 	for (struct unseal *x = u->running; x; x = x->next) {
-		if (x->share && x->version == version && strcmp(x->path, path) == 0) {
+		/* the same bytes: a secret purged and written anew has the same path and version */
+		if (x->share && x->version == version && strcmp(x->path, path) == 0 && x->sealed_len == len &&
+		    memcmp(x->sealed, sealed, len) == 0) {
 			w->next = x->waiters;
 			x->waiters = w;
 			return true;
@@ -164,7 +168,7 @@ void unseal_start(struct unseals *u, const char *path, uint64_t version, const u
 
 	if (w)
 		*w = (struct waiter){.done = done, .ctx = ctx};
-	if (w && share && join(u, path, version, w))
+	if (w && share && join(u, path, version, sealed, len, w))
 		return;
 	x = w ? calloc(1, sizeof(*x)) : NULL;
 	if (!x || !(x->sealed = malloc(len + 1))) {
@@ -191,7 +195,10 @@ void unseal_start(struct unseals *u, const char *path, uint64_t version, const u
 
 void unseal_cancel(struct unseals *u, void *ctx)
 {
-	for (struct unseal *x = u->running; x; x = x->next) {
+	struct unseal *next;
+
+	for (struct unseal *x = u->running; x; x = next) {
+		next = x->next;
 		for (struct waiter **at = &x->waiters; *at;) {
 			struct waiter *w = *at;
 
@@ -201,6 +208,11 @@ void unseal_cancel(struct unseals *u, void *ctx)
 			} else {
 				at = &w->next;
 			}
+		}
+		/* nobody waits any more: the hardware is not asked for nothing */
+		if (!x->waiters) {
+			hardware_cancel(u->hardware, x);
+			finish(x, -ERR_FAILED, NULL, "");
 		}
 	}
 }

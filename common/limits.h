@@ -31,6 +31,7 @@
 #define LIMIT_CAVEATS 16u
 #define LIMIT_CAVEAT_LEN 128u
 #define LIMIT_TOKENS 4096u	   /* live rows */
+#define LIMIT_TOKEN_CHILDREN 64u   /* made with one token */
 #define LIMIT_TOKEN_TTL_S 86400u
 #define LIMIT_TOKEN_TTL_DEFAULT_S 3600u
 #define LIMIT_TOKEN_POLICIES 8u
@@ -43,6 +44,9 @@
 #define LIMIT_JSON_DEPTH 32u
 #define LIMIT_CONNECTIONS 8192u
 #define LIMIT_CONNECTIONS_PER_UID 4096u
+#define LIMIT_OPERATOR_CONNECTIONS 32u	 /* places that jobs cannot take */
+#define LIMIT_IN_BYTES (2u << 20)	 /* of the arena, for requests that are not complete */
+#define LIMIT_IN_BYTES_PER_UID (1u << 20)
 #define LIMIT_REQUEST_TIMEOUT_MS 5000 /* first byte to last byte of a request */
 #define LIMIT_REPLY_TIMEOUT_MS 10000  /* a client that does not read */
 #define LIMIT_IDLE_TIMEOUT_MS 300000
@@ -66,6 +70,7 @@
 #define LIMIT_AUDIT_RECORD 1024u
 #define LIMIT_AUDIT_SEGMENT (64u << 20)
 #define LIMIT_AUDIT_PREALLOC (1u << 20)
+#define LIMIT_AUDIT_RESERVE (64u << 10) /* kept for denials on a full disk */
 #define LIMIT_AUDIT_WAIT_MS 2000
 
 /* memory */

@@ -48,9 +48,11 @@ struct provider_ops {
 	const char *scheme; /* of provider_config.uri */
 	/* Opens the module or the TPM. A missing token or PIN is not a failure: status tells. ERR_INPUT for the URI. */
 	int (*open)(const struct provider_config *config, struct provider **ret, struct err *err);
-	/* One login attempt with a PIN from an operator (unlock), or NULL: with what the configuration names.
-	 * ERR_PIN when it was refused; ret_failed_pin (≥ 128 bytes) is then its hash, to be remembered. */
-	int (*login)(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err);
+	/* One login attempt with a PIN from an operator (unlock), or NULL: with what the configuration names. ERR_PIN when it
+	 * was refused; failed_pin then gives its hash, to be remembered. When logged in already, nothing is offered. */
+	int (*login)(struct provider *p, const struct secret *pin, struct err *err);
+	/* The hash of the last refused PIN, or "". */
+	const char *(*failed_pin)(const struct provider *p);
 	int (*list)(struct provider *p, size_t index, struct provider_key *ret, struct err *err);
 	/* Makes a P-256 key. pcrs: "" or "sha256:0,2,7" (TPM). ret_pem receives the TPM's key file, else "". */
 	int (*make)(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,

@@ -55,15 +55,14 @@ static void provider_close(struct provider *p)
 	}
 }
 
-static int provider_login(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err)
+static int provider_login(struct provider *p, const struct secret *pin, struct err *err)
 {
-	int r;
+	return p->module.logged_in ? 0 : module_login(&p->module, pin, err);
+}
 
-	if (!pin && p->module.logged_in)
-		return 0;
-	r = module_login(&p->module, pin, err);
-	snprintf(ret_failed_pin, sizeof(p->module.failed_pin), "%s", p->module.failed_pin);
-	return r;
+static const char *provider_failed_pin(const struct provider *p)
+{
+	return p->module.failed_pin;
 }
 
 static CK_RV find_first(struct module *m, CK_ATTRIBUTE *template, CK_ULONG n, CK_ULONG skip, CK_OBJECT_HANDLE *ret,
@@ -448,6 +447,7 @@ const struct provider_ops pkcs11_provider_ops = {
 	.scheme = "pkcs11:",
 	.open = provider_open,
 	.login = provider_login,
+	.failed_pin = provider_failed_pin,
 	.list = provider_list,
 	.make = provider_make,
 	.find = provider_find,

@@ -80,10 +80,10 @@ int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err)
 	CLEANUP(cleanup_close) int fd = -1;
 	struct tail tail = {.cap = 20};
 	struct merkle tree = {0};
-	char path[LIMIT_FILE_PATH_LEN + 16], id[33] = "", hex[65];
+	struct audit_segment segment;
+	char path[LIMIT_FILE_PATH_LEN + 16], hex[65];
 	const char *file = NULL;
 	uint8_t root[32];
-	uint64_t end, torn = 0;
 	int opt, r;
 
 	while ((opt = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
@@ -108,13 +108,13 @@ int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err)
 	tail.lines = calloc(tail.cap, sizeof(*tail.lines));
 	if (!tail.lines)
 		return err_set(err, ERR_FAILED, "out of memory");
-	r = audit_scan(fd, &tree, keep, &tail, id, &end, &torn, err);
+	r = audit_scan(fd, &tree, keep, &tail, &segment, err);
 	print_tail(&tail);
 	merkle_root(&tree, root);
 	sodium_bin2hex(hex, sizeof(hex), root, sizeof(root));
 	if (r == 0 && !cli->json)
 		printf("%llu records, every one in its place; root %s%s\n", (unsigned long long)tree.size, hex,
-		       torn ? "; a line is being written" : "");
+		       segment.torn ? "; a line is being written" : "");
 	for (size_t i = 0; i < tail.cap; i++)
 		free(tail.lines[i]);
 	free(tail.lines);

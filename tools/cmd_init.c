@@ -72,6 +72,8 @@ static int add_to(struct cli *cli, struct init *in, int opt, char *arg, struct e
 		return cli_usage(cli, err, "expected NAME=..., with NAME given before by --provider");
 	list = opt == 'e' ? &p->environment : opt == 'w' ? &p->writable : &p->readable;
 	n = opt == 'e' ? &p->n_environment : opt == 'w' ? &p->n_writable : &p->n_readable;
+	if (*n == 16)
+		return cli_usage(cli, err, "at most 16 of a kind for one provider");
 	item = yaml_append(list, n, sizeof(*item));
 	if (!item || !(*item = strdup(rest)))
 		return err_set(err, ERR_FAILED, "out of memory");

@@ -68,9 +68,14 @@ static void provider_close(struct provider *p)
 	}
 }
 
-static int provider_login(struct provider *p, const struct secret *pin, char *ret_failed_pin, struct err *err)
+static const char *provider_failed_pin(const struct provider *p)
 {
-	ret_failed_pin[0] = '\0';
+	(void)p;
+	return "";
+}
+
+static int provider_login(struct provider *p, const struct secret *pin, struct err *err)
+{
 	if (pin)
 		return err_set(err, ERR_USAGE, "a TPM key has no PIN");
 	return tpm_connect(&p->tpm, err);
@@ -474,6 +479,7 @@ const struct provider_ops tpm_provider_ops = {
 	.scheme = "tpm:",
 	.open = provider_open,
 	.login = provider_login,
+	.failed_pin = provider_failed_pin,
 	.list = provider_list,
 	.make = provider_make,
 	.find = provider_find,

@@ -14,8 +14,7 @@ struct seen {
 struct scan {
 	struct seen seen;
 	struct merkle tree;
-	char log_id[33];
-	uint64_t end, torn;
+	struct audit_segment segment;
 };
 
 static int each(void *ctx, const char *line, size_t len)
@@ -34,7 +33,7 @@ static int scan(const uint8_t *data, size_t size, struct scan *s)
 	int r;
 
 	*s = (struct scan){0};
-	r = audit_scan(fuzz_file(data, size), &s->tree, each, &s->seen, s->log_id, &s->end, &s->torn, &err);
+	r = audit_scan(fuzz_file(data, size), &s->tree, each, &s->seen, &s->segment, &err);
 	fuzz_check_result(r, &err);
 	CHECK(r == 0 || r == -ERR_TAMPERED);
 	return r;
@@ -45,11 +44,11 @@ static void check_whole(const struct scan *s, const uint8_t *data, size_t size)
 	struct scan again;
 	uint8_t root[32], again_root[32];
 
-	CHECK(s->end + s->torn == size && s->seen.bytes <= s->end && s->tree.size >= s->seen.records);
-	CHECK(memchr(s->log_id, 0, sizeof(s->log_id)));
-	CHECK(s->end == 0 || data[s->end - 1] == '\n');
-	CHECK(scan(data, s->end, &again) == 0);
-	CHECK(again.torn == 0 && again.end == s->end && again.seen.records == s->seen.records);
+	CHECK(s->segment.end + s->segment.torn == size && s->seen.bytes <= s->segment.end && s->tree.size >= s->seen.records);
+	CHECK(memchr(s->segment.log_id, 0, sizeof(s->segment.log_id)));
+	CHECK(s->segment.end == 0 || data[s->segment.end - 1] == '\n');
+	CHECK(scan(data, s->segment.end, &again) == 0);
+	CHECK(again.segment.torn == 0 && again.segment.end == s->segment.end && again.seen.records == s->seen.records);
 	merkle_root(&s->tree, root);
 	merkle_root(&again.tree, again_root);
 	CHECK(memcmp(root, again_root, sizeof(root)) == 0);

@@ -506,6 +506,187 @@ class Robust(Case):
         self.assertEqual(found, 0)
 
 
+class Attacks(Case):
+    """What a review of the broker found once, each kept from coming back."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm = cls.softhsm()
+        cls.b = cls.broker(hsm=cls.hsm, edit=lambda t: t.replace("unseal: cache 5m", "unseal: each-use") +
+                           "  limited:\n    - path: limited/*\n      allow: [get, put, delete]\n")
+        cls.admin = cls.b.token("--policy", "admin")
+        cls.b.put("attack/x", "value")
+
+    def request(self, path, method="GET", token=None, body=b"", extra=b""):
+        head = f"{method} /v1/{path} HTTP/1.1\r\nHost: x\r\n".encode() + extra
+        if token:
+            head += f"X-Vault-Token: {token}\r\n".encode()
+        return head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def helper(self):
+        wait_for("the helper", lambda: len(self.b.children()) == 1)
+        return self.b.children()[0]
+
+    def alive(self):
+        wait_for("the broker", lambda: self.b.cli("get", "attack/x", token=self.admin).stdout == b"value", 30)
+
+    def test_helper_dies_before_it_is_asked(self):
+        self.b.process.send_signal(signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20)
+            s.connect(self.b.socket)
+            s.sendall(self.request("secret/data/attack/x", token=self.admin))
+            os.kill(self.helper(), signal.SIGKILL)
+            time.sleep(0.2)
+            self.b.process.send_signal(signal.SIGCONT)
+            self.assertIn(b" 200 ", s.recv(4096))  # a crash costs one restart: the operation is tried once more
+        self.alive()
+
+    def test_a_hung_helper_is_killed(self):
+        pid = self.helper()
+        os.kill(pid, signal.SIGSTOP)
+        status, _ = self.b.curl("secret/data/attack/x", token=self.admin)
+        self.assertIn(status, (200, 503))
+
+        def gone():
+            try:
+                with open(f"/proc/{pid}/stat") as f:
+                    return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+            except OSError:
+                return True
+        wait_for("its end", gone)
+        self.alive()
+
+    def test_incomplete_bodies_do_not_fill_the_arena(self):
+        conns = []
+        for _ in range(400):
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(0.5)
+            s.connect(self.b.socket)
+            s.sendall(self.request("sys/leader") + b"POST /v1/secret/data/a/b HTTP/1.1\r\nContent-Length: 290000\r\n\r\n")
+            try:
+                s.sendall(b"x" * 7000)
+            except OSError:
+                pass
+            conns.append(s)
+        self.assertLess(self.b.status()["arena_used"], 3 << 20)
+        self.alive()
+        time.sleep(6)  # past the deadline of a request
+        self.assertLess(self.b.status()["connections"], 50)
+        for s in conns:
+            s.close()
+
+    def test_the_sandbox_holds_for_every_thread(self):
+        if os.environ.get("COTTER_SANITIZE"):
+            self.skipTest("no seccomp under the sanitizers")
+        tasks = os.listdir(f"/proc/{self.b.process.pid}/task")
+        self.assertGreater(len(tasks), 1)
+        for task in tasks:
+            with open(f"/proc/{self.b.process.pid}/task/{task}/status") as f:
+                self.assertIn("Seccomp:\t2", f.read())
+
+    def test_a_folder_pattern_is_not_the_secret_of_that_name(self):
+        self.b.put("limited", "not yours")
+        self.b.put("limited/x", "yours")
+        token = self.b.token("--policy", "limited")
+        self.assertEqual(self.b.curl("secret/data/limited/x", token=token)[0], 200)
+        for method in ("GET", "DELETE"):
+            self.assertEqual(self.b.curl("secret/data/limited", "-X", method, token=token), (403, DENIED))
+
+    def test_purged_and_written_anew_while_the_hardware_works(self):
+        self.b.put("attack/purge", "OLD")
+        os.kill(self.helper(), signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20)
+            s.connect(self.b.socket)
+            s.sendall(self.request("secret/data/attack/purge", token=self.admin))
+            time.sleep(0.3)
+            self.b.curl("secret/metadata/attack/purge", "-X", "DELETE", token=self.admin)
+            self.b.put("attack/purge", "NEW")
+            os.kill(self.helper(), signal.SIGCONT)
+            self.assertNotIn(b"OLD", s.recv(4096))
+        self.assertEqual(self.b.cli("get", "attack/purge", check=True).stdout, b"NEW")
+
+    def test_one_token_does_not_take_every_place(self):
+        token = self.b.token("--policy", "limited")
+        statuses = [self.b.curl("auth/token/create", token=token, body=b'{"ttl":"1m"}')[0] for _ in range(70)]
+        self.assertEqual((statuses.count(200), statuses[-1]), (64, 429))
+        self.b.token("--policy", "limited")
+
+    def test_out_of_descriptors(self):
+        b = self.broker("fds", hsm=self.hsm, start=False)
+        b.start(prefix=("prlimit", "--nofile=100:100"))
+        conns = []
+        for _ in range(150):
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(b.socket)
+            conns.append(s)
+        time.sleep(0.5)
+
+        def ticks():
+            with open(f"/proc/{b.process.pid}/stat") as f:
+                return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+        before = ticks()
+        time.sleep(1)
+        after = ticks()
+        self.assertLess(after - before, 50, "it spins")
+        self.assertEqual(b.cli("status").returncode, 0)  # operators keep their places
+        for s in conns:
+            s.close()
+        b.put("fds/x", "v")
+        token = b.token("--policy", "admin")
+        self.assertEqual(b.cli("get", "fds/x", token=token, check=True).stdout, b"v")
+        b.stop()
+
+    def test_pipelined_behind_the_hardware(self):
+        get = self.request("secret/data/attack/x", token=self.admin)
+        out = self.b.raw(get + get + self.request("secret/data/attack/x", token=self.admin, extra=b"Connection: close\r\n"), timeout=10)
+        self.assertEqual(out.count(b"HTTP/1.1 200 OK"), 3)
+
+    def test_half_closed_clients_get_their_answer(self):
+        out = self.b.raw(self.request("secret/data/attack/x", token=self.admin), timeout=10, shutdown=True)
+        self.assertIn(b" 200 ", out)
+
+    def test_a_wrong_pin_while_logged_in_is_not_offered(self):
+        self.b.cli("unlock", "hsm", stdin="000000")
+        os.kill(self.helper(), signal.SIGKILL)
+        self.alive()
+
+    def test_gone_clients_leave_the_hardware_alone(self):
+        os.kill(self.helper(), signal.SIGSTOP)
+        for _ in range(50):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(self.b.socket)
+                s.sendall(self.request("secret/data/attack/x", token=self.admin))
+                time.sleep(0.005)
+        time.sleep(0.3)
+        queued = self.b.status()["providers"][0]["queued"]
+        os.kill(self.helper(), signal.SIGCONT)
+        self.assertLessEqual(queued, 1)
+        self.alive()
+
+    def test_paths_at_the_limit(self):
+        longest = "/".join(["a" * 127] * 4)
+        self.assertEqual(len(longest), 511)
+        for path, want in ((longest + "b", 200), (longest + "bc", 400), (longest + "bcd", 400)):
+            status, _ = self.b.curl(f"secret/data/{path}", "-X", "POST", token=self.admin, body=b'{"data":{}}')
+            self.assertEqual(status, want, len(path))
+
+    def test_head_has_no_body(self):
+        out = self.b.raw(self.request("sys/nothing", "HEAD") + self.request("sys/health", "HEAD", extra=b"Connection: close\r\n"))
+        self.assertEqual(out.count(b"HTTP/1.1 "), 2)
+        self.assertNotIn(b"{", out)
+        status = self.b.raw(self.request("secret/metadata/attack/none", "DELETE", token=self.admin, extra=b"Connection: close\r\n"))
+        self.assertTrue(status.startswith(b"HTTP/1.1 204 ") and b"Content-Length" not in status)
+
+    def test_looking_up_is_no_use(self):
+        token = self.b.token("--policy", "admin", "--uses", "1")
+        for _ in range(3):
+            self.assertEqual(self.b.curl("auth/token/lookup-self", token=token)[0], 200)
+        self.assertEqual([self.b.cli("get", "attack/x", token=token).returncode for _ in range(2)], [0, 3])
+
+
 class Store(Case):
     @classmethod
     def setUpClass(cls):
@@ -559,10 +740,19 @@ class Store(Case):
         self.sql(b, "UPDATE version SET deleted=1 WHERE path='hand/x';")
         self.assertEqual(b.cli("get", "hand/x").returncode, 1)
         self.sql(b, "UPDATE version SET deleted=0 WHERE path='hand/x'; UPDATE token SET policies='admin';")
+        used = b.cli("token", "narrow", "-c", "uses <= 1", stdin=b.token("--policy", "admin"), check=True).stdout.decode().strip()
+        self.assertEqual(b.cli("get", "hand/x", token=used).returncode, 0)
+        self.sql(b, "UPDATE token_use SET used=0;")
+        self.assertEqual(b.cli("get", "hand/x", token=used).returncode, 3)
         self.assertEqual(b.cli("get", "hand/x", check=True).stdout, b"X")
         b.stop()
         b.start()
         self.assertEqual(b.cli("get", "hand/x", token=token).returncode, 3)  # the row was not ours any more: no row
+        # renamed away: not a plain "not found"
+        self.sql(b, "UPDATE secret SET path='hand/zzz' WHERE path='hand/x'; UPDATE version SET path='hand/zzz' WHERE path='hand/x';")
+        p = b.cli("get", "hand/x")
+        self.assertIn(b"not as cotter left it", p.stderr)
+        self.assertNotEqual(b.cli("put", "hand/x", stdin="mine").returncode, 0)
         b.stop()
         for damage in (b"\0" * 100, b"garbage"):
             with open(os.path.join(b.state, "store.db"), "r+b") as f:
@@ -645,6 +835,28 @@ class Audit(Case):
             f.write("seq=99 torn")
         b.start()
         self.assertIn("ev=audit.recovered", b.audit())
+
+    def test_a_rotation_cut_off_half_way(self):
+        """The segment was renamed away and the next one was not made, or is empty: the tree goes on."""
+        b = self.broker("rot", hsm=self.hsm)
+        b.put("rot/x", "v")
+        current = os.path.join(b.state, "audit.log")
+        for n in range(2):
+            b.stop()
+            with open(current) as f:
+                size = len(f.readlines()) - 1
+                f.seek(0)
+                first = int(re.search(r"size=(\d+)", f.readline()).group(1))
+            os.rename(current, os.path.join(b.state, f"audit.{n:06d}.log"))
+            if n:
+                open(current, "w").close()
+            b.start()
+            with open(current) as f:
+                header = f.readline()
+                record = f.readline()
+            self.assertIn(f"index={n + 1} size={first + size} ", header)
+            self.assertTrue(record.startswith(f"seq={first + size} "), record)
+        self.assertIn("every one in its place", b.audit())
 
     def test_rfc6962_root(self):
         """The tree hash, computed here from the records alone."""

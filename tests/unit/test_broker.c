@@ -31,14 +31,16 @@ static void test_patterns(void **state)
 		const char *pattern, *path;
 		bool matches;
 	} rows[] = {
-		{"*", "a/b", true}, {"a", "a", true}, {"a", "a/b", false}, {"a/*", "a/b", true}, {"a/*", "a/b/c", true}, {"a/*", "a", true},
+		{"*", "a/b", true}, {"a", "a", true}, {"a", "a/b", false}, {"a/*", "a/b", true}, {"a/*", "a/b/c", true}, {"a/*", "a", false},
 		{"a/*", "ab", false}, {"a/*", "ab/c", false}, {"a/+/c", "a/b/c", true}, {"a/+/c", "a/b/d", false}, {"a/+/c", "a/c", false},
 		{"+", "a", true}, {"+", "a/b", false}, {"+/*", "a/b/c", true}, {"a/b", "a", false}, {"a/b/*", "a", false}, {"a/+", "a/", false},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path), rows[i].matches);
+		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false), rows[i].matches);
+	assert_true(policy_pattern_matches("a/*", "a", true));
+	assert_false(policy_pattern_matches("a/b/*", "a", true));
 	assert_false(policy_pattern_valid("a*"));
 	assert_false(policy_pattern_valid("*/a"));
 	assert_false(policy_pattern_valid(""));
