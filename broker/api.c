@@ -4,6 +4,7 @@
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
+#include "common/log.h"
 
 #include <sodium.h>
 #include <stdarg.h>
@@ -383,6 +384,7 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 		return;
 	}
 	call_init(call, b, c, route, q);
+	log_debug("%s asked by uid %u, pid %d", route->event, c->peer.uid, (int)c->peer.pid);
 	c->call = call;
 	r = set_path(call, route, rest, &err);
 	if (r == 0)

@@ -148,22 +148,35 @@ static int check_state_dir(const char *dir, struct err *err)
 	return 0;
 }
 
-/* sd_notify(3)'s protocol, in the one message that is needed. The address was read before the environment was cleared. */
-static void notify_ready(const char *address)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	size_t len = strlen(address);
-	CLEANUP(cleanup_close) int fd = -1;
+/* sd_notify(3)'s protocol, in the one message that is needed: the socket is made before the sandbox is shut, the word
+ * sent after. */
+struct notify {
+	int fd;
+	struct sockaddr_un addr;
+	socklen_t len;
+};
 
-	if (len == 0 || len >= sizeof(addr.sun_path))
+static void notify_prepare(const char *address, struct notify *n)
+{
+	size_t len = strlen(address);
+
+	*n = (struct notify){.fd = -1, .addr.sun_family = AF_UNIX};
+	if (len == 0 || len >= sizeof(n->addr.sun_path))
 		return;
-	memcpy(addr.sun_path, address, len);
+	memcpy(n->addr.sun_path, address, len);
 	if (address[0] == '@')
-		addr.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0)
-		sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&addr,
-		       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+		n->addr.sun_path[0] = '\0';
+	n->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+static void notify_ready(struct notify *n)
+{
+	if (n->fd < 0)
+		return;
+	if (sendto(n->fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&n->addr, n->len) < 0)
+		log_warn("the service manager cannot be told: %s", strerror(errno));
+	close(n->fd);
 }
 
 static int sandbox(struct broker *b, struct err *err)
@@ -196,6 +209,7 @@ static int sandbox(struct broker *b, struct err *err)
 int broker_start(struct broker *b, int launcher_fd, struct server *server, const char *notify, struct err *err)
 {
 	char store_path[LIMIT_FILE_PATH_LEN + 32];
+	struct notify told;
 	int r = check_state_dir(b->config.state_dir, err);
 
 	snprintf(store_path, sizeof(store_path), "%s/store.db", b->config.state_dir);
@@ -220,8 +234,12 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 	r = hardware_init(&b->hardware, &b->config, launcher_fd, server->epoll_fd, err);
 	if (r == 0)
 		audit_own(b, "start", "granted", COTTER_VERSION);
-	notify_ready(notify);
-	return r < 0 ? r : sandbox(b, err);
+	notify_prepare(notify, &told);
+	if (r == 0)
+		r = sandbox(b, err);
+	if (r == 0)
+		notify_ready(&told);
+	return r;
 }
 
 void broker_stop(struct broker *b, struct server *server)

@@ -103,6 +103,7 @@ static void fail_waiting(struct hardware_provider *p, int result)
 }
 
 static void send_head(struct hardware_provider *p);
+static void login_done(void *ctx, int result, const struct wire_reply *reply, const char *message);
 
 static void close_helper(struct hardware_provider *p)
 {
@@ -166,6 +167,7 @@ static void send_head(struct hardware_provider *p)
 	*q = (struct wire_request){.magic = WIRE_MAGIC, .id = ++p->next_id, .op = op->op};
 	snprintf(q->text, sizeof(q->text), "%s", op->text);
 	snprintf(q->text2, sizeof(q->text2), "%s", op->text2);
+	q->number = op->op == WIRE_LOGIN && op->done != login_done;
 	q->data_len = (uint32_t)(op->pin.len ? op->pin.len : op->data_len);
 	memcpy(q->data, op->pin.len ? op->pin.data : op->data, q->data_len);
 	if (op->op == WIRE_OPEN) {
@@ -392,7 +394,7 @@ void hardware_event(struct hardware_provider *p)
 	p->n_operations++;
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
-	if (op->op == WIRE_LOGIN && op->done != login_done)
+	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)
 		login_done(p, a->result, NULL, a->message);
 	else if (op->op == WIRE_AGREE && a->result == -ERR_PIN)
 		set_state(p, HARDWARE_PIN_NEEDED, a->message);

@@ -301,6 +301,7 @@ int keyd_login(struct keyd *k, const struct secret *pin, struct err *err)
 
 	keyd_prepare(k, WIRE_LOGIN);
 	if (pin) {
+		k->request->number = 1;
 		k->request->data_len = (uint32_t)pin->len;
 		memcpy(k->request->data, pin->data, pin->len);
 	}

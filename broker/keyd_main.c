@@ -65,7 +65,7 @@ static int do_login(struct keyd *k, const struct wire_request *q, struct wire_re
 	if (q->data_len)
 		r = secret_copy(&pin, q->data, q->data_len, err);
 	if (r == 0)
-		r = k->ops->login(k->provider, pin.len ? &pin : NULL, err);
+		r = k->ops->login(k->provider, pin.len ? &pin : NULL, q->number == 1, err);
 	return r;
 }
 

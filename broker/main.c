@@ -18,7 +18,7 @@ static const char usage[] =
 	"\n"
 	"The broker: unseals secrets with hardware keys and hands them to jobs over a Unix socket.\n"
 	"\n"
-	"  --config FILE  configuration (default: $COTTER_CONFIG or /" COTTER_CONFIG_DEFAULT ")\n"
+	"  --config FILE  configuration (default: $COTTER_CONFIG or " COTTER_CONFIG_DEFAULT ")\n"
 	"  --check        check the configuration and end: 0 when it is right\n"
 	"  --debug        log more\n"
 	"  --version, --help\n"
@@ -38,7 +38,7 @@ static int parse_args(int argc, char **argv, struct arguments *a)
 	const char *env = getenv("COTTER_CONFIG"), *notify = getenv("NOTIFY_SOCKET");
 	int opt;
 
-	snprintf(a->config, sizeof(a->config), "%s", env && *env ? env : "/" COTTER_CONFIG_DEFAULT);
+	snprintf(a->config, sizeof(a->config), "%s", env && *env ? env : COTTER_CONFIG_DEFAULT);
 	snprintf(a->notify, sizeof(a->notify), "%s", notify ? notify : "");
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
@@ -75,6 +75,7 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGHUP, SIG_IGN); /* a terminal that closes does not end the broker */
 	snprintf(credentials, sizeof(credentials), "%s", dir ? dir : "");
 	r = harden_start(&harden, &err);
 	if (r == 0 && credentials[0])

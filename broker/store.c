@@ -3,6 +3,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +36,32 @@ static int exec(struct store *s, const char *sql, struct err *err)
 	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_err(s, err);
 }
 
+/* The statement stays prepared for its next use. */
 static void finalize(sqlite3_stmt **st)
 {
-	sqlite3_finalize(*st);
+	if (*st) {
+		sqlite3_reset(*st);
+		sqlite3_clear_bindings(*st);
+	}
+}
+
+static int compile(struct store *s, const char *sql, sqlite3_stmt **ret)
+{
+	size_t i = 0, n = sizeof(s->prepared) / sizeof(s->prepared[0]);
+	int rc;
+
+	while (i < n && s->prepared[i].sql && s->prepared[i].sql != sql)
+		i++;
+	assert(i < n);
+	if (!s->prepared[i].sql) {
+		rc = sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &s->prepared[i].st, NULL);
+		if (rc != SQLITE_OK)
+			return rc;
+		s->prepared[i].sql = sql;
+	}
+	assert(!sqlite3_stmt_busy(s->prepared[i].st));
+	*ret = s->prepared[i].st;
+	return SQLITE_OK;
 }
 
 #define STMT __attribute__((cleanup(finalize))) sqlite3_stmt
@@ -46,7 +70,7 @@ static void finalize(sqlite3_stmt **st)
 static int prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, const char *fmt, ...)
 {
 	va_list ap;
-	int rc = sqlite3_prepare_v2(s->db, sql, -1, ret, NULL);
+	int rc = compile(s, sql, ret);
 	const void *blob;
 
 	va_start(ap, fmt);
@@ -325,7 +349,7 @@ int store_open(const char *path, struct store *s, struct err *err)
 	if (r == 0)
 		r = step(s, q, err);
 	version = r == 1 ? sqlite3_column_int(q, 0) : -1;
-	sqlite3_finalize(q);
+	finalize(&q);
 	q = NULL;
 	if (r == 1 && version == 0) {
 		r = store_begin(s, err);
@@ -343,6 +367,8 @@ int store_open(const char *path, struct store *s, struct err *err)
 
 void store_close(struct store *s)
 {
+	for (size_t i = 0; i < sizeof(s->prepared) / sizeof(s->prepared[0]); i++)
+		sqlite3_finalize(s->prepared[i].st);
 	sqlite3_close(s->db);
 	secret_clear(&s->mac_key);
 	*s = (struct store){0};

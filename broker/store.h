@@ -19,6 +19,10 @@ struct err;
 
 struct store {
 	sqlite3 *db;
+	struct {
+		const char *sql; /* by address: each is one string constant */
+		sqlite3_stmt *st;
+	} prepared[48];
 	struct secret mac_key;	/* empty: sealed */
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */

@@ -121,7 +121,8 @@ int bind_enforce(const struct age_header *header, const char *path, uint64_t ver
 	if (!bind_read(header, &b))
 		return 0;
 	if (strcmp(b.path, path) != 0 || (b.version != 0 && b.version != version))
-		return err_set(err, ERR_TAMPERED, "the file was sealed for %s version %llu, not for %s version %llu", b.path,
-			       (unsigned long long)b.version, path, (unsigned long long)version);
+		return b.version ? err_set(err, ERR_TAMPERED, "the file was sealed for %s version %llu, not for %s version %llu", b.path,
+					   (unsigned long long)b.version, path, (unsigned long long)version)
+				 : err_set(err, ERR_TAMPERED, "the file was sealed for %s, not for %s", b.path, path);
 	return 0;
 }

@@ -39,6 +39,7 @@ static int standard_fds(struct err *err)
 int harden_start(const struct harden *h, struct err *err)
 {
 	struct rlimit no_core = {0, 0}, files;
+	mode_t mask;
 	int r = standard_fds(err);
 
 	if (r < 0)
@@ -47,11 +48,19 @@ int harden_start(const struct harden *h, struct err *err)
 		return err_errno(err, errno, "cannot close inherited descriptors");
 	if (h->clear_environment && clearenv() != 0)
 		return err_set(err, ERR_FAILED, "cannot clear the environment");
-	umask(077);
+	if (h->saved) {
+		getrlimit(RLIMIT_CORE, &h->saved->core);
+		getrlimit(RLIMIT_NOFILE, &h->saved->files);
+	}
+	mask = umask(077);
+	if (h->saved)
+		h->saved->umask = mask;
 #ifndef COTTER_SANITIZE
 	if (prctl(PR_SET_DUMPABLE, 0) < 0)
 		return err_errno(err, errno, "cannot forbid dumping this process");
 #endif
+	/* a hard limit could not be raised again for the job's command; not dumpable is what counts */
+	no_core.rlim_max = h->saved ? h->saved->core.rlim_max : 0;
 	if (setrlimit(RLIMIT_CORE, &no_core) < 0)
 		return err_errno(err, errno, "cannot forbid core files");
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
@@ -73,8 +82,11 @@ int harden_start(const struct harden *h, struct err *err)
 	return 0;
 }
 
-void harden_before_exec(void)
+void harden_before_exec(const struct harden_saved *saved)
 {
+	umask(saved->umask);
+	setrlimit(RLIMIT_CORE, &saved->core);
+	setrlimit(RLIMIT_NOFILE, &saved->files);
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGXFSZ, SIG_DFL);
 }

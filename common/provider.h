@@ -49,8 +49,9 @@ struct provider_ops {
 	/* Opens the module or the TPM. A missing token or PIN is not a failure: status tells. ERR_INPUT for the URI. */
 	int (*open)(const struct provider_config *config, struct provider **ret, struct err *err);
 	/* One login attempt with a PIN from an operator (unlock), or NULL: with what the configuration names. ERR_PIN when it
-	 * was refused; failed_pin then gives its hash, to be remembered. When logged in already, nothing is offered. */
-	int (*login)(struct provider *p, const struct secret *pin, struct err *err);
+	 * was refused; failed_pin then gives its hash, to be remembered. When logged in already, nothing is offered. by_operator: somebody
+	 * asks for this try, so a low try counter is no obstacle; the last try never is used up. */
+	int (*login)(struct provider *p, const struct secret *pin, bool by_operator, struct err *err);
 	/* The hash of the last refused PIN, or "". */
 	const char *(*failed_pin)(const struct provider *p);
 	int (*list)(struct provider *p, size_t index, struct provider_key *ret, struct err *err);

@@ -9,7 +9,7 @@
 
 enum wire_op {
 	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN */
-	WIRE_LOGIN,  /* data: the PIN, or empty: the configured one */
+	WIRE_LOGIN,  /* data: the PIN, or empty: the configured one; number: 1 when an operator asks */
 	WIRE_STATUS,
 	WIRE_LIST,   /* number: index */
 	WIRE_MAKE,   /* number: use, text: label, text2: PCRs; answers key, data: PEM */

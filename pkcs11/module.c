@@ -220,7 +220,7 @@ static int open_session(struct module *m, struct err *err)
 	return ckr_err(rv, "C_OpenSession", err);
 }
 
-int module_login(struct module *m, const struct secret *pin, struct err *err)
+int module_login(struct module *m, const struct secret *pin, bool by_operator, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret from_source = {0};
 	const char *source = p11_kit_uri_get_pin_source(m->uri);
@@ -232,11 +232,11 @@ int module_login(struct module *m, const struct secret *pin, struct err *err)
 		m->logged_in = true;
 		return 0;
 	}
-	if (!pin && m->pin_refused)
+	if (!pin && m->pin_refused && !by_operator)
 		return err_set(err, ERR_PIN, "the token refused the PIN before; it is not tried again: run 'cotter unlock'");
 	if (!pin && m->pin.len)
 		pin = &m->pin;
-	r = check_counters(m, pin && pin != &m->pin, err);
+	r = check_counters(m, by_operator, err);
 	if (r < 0)
 		return r;
 	if (!pin && !(m->token.flags & CKF_PROTECTED_AUTHENTICATION_PATH)) {
@@ -265,5 +265,5 @@ int module_session(struct module *m, struct err *err)
 {
 	if (m->session && m->logged_in)
 		return 0;
-	return module_login(m, NULL, err);
+	return module_login(m, NULL, false, err);
 }

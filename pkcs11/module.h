@@ -31,6 +31,6 @@ int module_session(struct module *m, struct err *err);
 /* Forgets the session, after the token said it is gone. */
 void module_drop(struct module *m);
 /* One login attempt; pin NULL: from pin-source. On ERR_PIN m->failed_pin holds the PIN's hash. */
-int module_login(struct module *m, const struct secret *pin, struct err *err);
+int module_login(struct module *m, const struct secret *pin, bool by_operator, struct err *err);
 /* Re-reads slot and token information; ERR_HARDWARE when there is no such token. */
 int module_find_token(struct module *m, struct err *err);

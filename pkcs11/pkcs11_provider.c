@@ -55,9 +55,9 @@ static void provider_close(struct provider *p)
 	}
 }
 
-static int provider_login(struct provider *p, const struct secret *pin, struct err *err)
+static int provider_login(struct provider *p, const struct secret *pin, bool by_operator, struct err *err)
 {
-	return p->module.logged_in ? 0 : module_login(&p->module, pin, err);
+	return p->module.logged_in ? 0 : module_login(&p->module, pin, by_operator, err);
 }
 
 static const char *provider_failed_pin(const struct provider *p)

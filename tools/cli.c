@@ -28,7 +28,7 @@ const char *cli_config_path(const char *option)
 {
 	const char *path = option ? option : getenv("COTTER_CONFIG");
 
-	return path && *path ? path : "/" COTTER_CONFIG_DEFAULT;
+	return path && *path ? path : COTTER_CONFIG_DEFAULT;
 }
 
 int cli_read_secret(const char *path, size_t max, struct secret *ret, struct err *err)
@@ -95,6 +95,19 @@ void cli_chomp(struct secret *s)
 		s->len--;
 	if (s->len && s->data[s->len - 1] == '\r')
 		s->len--;
+}
+
+int cli_number(const struct cli *cli, const char *text, unsigned long long max, const char *what, unsigned long long *ret, struct err *err)
+{
+	char *end;
+	unsigned long long n;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end || errno || n > max)
+		return cli_usage(cli, err, "%s takes a number from 0 to %llu, not '%.32s'", what, max, text);
+	*ret = n;
+	return 0;
 }
 
 int cli_write_all(int fd, const void *data, size_t len, struct err *err)

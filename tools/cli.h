@@ -8,9 +8,12 @@ struct err;
 struct secret;
 struct config;
 
+struct harden_saved;
+
 struct cli {
 	const char *command;
 	bool json;
+	const struct harden_saved *saved; /* run: for the command */
 };
 
 struct command {
@@ -47,6 +50,8 @@ int cli_read_secret(const char *path, size_t max, struct secret *ret, struct err
 int cli_ask(const char *prompt, struct secret *ret, struct err *err);
 /* Removes one line end, as a file made with an editor or echo has. */
 void cli_chomp(struct secret *s);
+/* A decimal number from 0 to max and nothing behind it; ERR_USAGE names what. */
+int cli_number(const struct cli *cli, const char *text, unsigned long long max, const char *what, unsigned long long *ret, struct err *err);
 /* write(2) until all is out. */
 int cli_write_all(int fd, const void *data, size_t len, struct err *err);
 /* Text for a terminal or a line: control bytes are shown as '?'. */

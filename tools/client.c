@@ -182,6 +182,8 @@ static int check_status(const struct client_reply *r, struct err *err)
 
 	if (r->status >= 200 && r->status < 300)
 		return 0;
+	if (r->status == 503 && message && strstr(message, "audit log"))
+		return err_set(err, ERR_AUDIT, "%s", message); /* no hardware is at fault */
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		if (rows[i].status == r->status)
 			return err_set(err, rows[i].code, "%s", message ? message : rows[i].text);
@@ -206,7 +208,7 @@ int client_call(enum client_socket which, const char *method, const char *path, 
 	r = fd < 0 ? fd : send_all(fd, &request, err);
 	if (r == 0)
 		r = receive(fd, &raw, err);
-	if (r == 0 && raw.len == 0) {
+	if ((r == 0 && raw.len == 0) || (r == -ERR_NO_BROKER && fd >= 0 && !with_token)) {
 		/* the operators' socket closes at once on whoever is none */
 		r = with_token ? err_set(err, ERR_NO_BROKER, "the broker closed the connection")
 			       : err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",

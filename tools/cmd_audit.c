@@ -30,10 +30,11 @@ static int keep(void *ctx, const char *line, size_t len)
 /* "key=value key=value" → {"key":"value",…}; a record's bytes need no escape but the backslash. */
 static void print_json(const char *line)
 {
-	putchar('{');
-	putchar('"');
+	bool in_key = true;
+
+	fputs("{\"", stdout);
 	for (; *line; line++) {
-		if (*line == '=')
+		if (*line == '=' && in_key)
 			fputs("\":\"", stdout);
 		else if (*line == ' ')
 			fputs("\",\"", stdout);
@@ -41,6 +42,7 @@ static void print_json(const char *line)
 			printf("\\%c", *line);
 		else
 			putchar(*line);
+		in_key = *line == ' ' || (in_key && *line != '=');
 	}
 	puts("\"}");
 }
@@ -84,11 +86,12 @@ int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err)
 	char path[LIMIT_FILE_PATH_LEN + 16], hex[65];
 	const char *file = NULL;
 	uint8_t root[32];
-	int opt, r;
+	unsigned long long last = 20;
+	int opt, r = 0;
 
-	while ((opt = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
+	while (r == 0 && (opt = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
 		if (opt == 'n')
-			tail.cap = strtoul(optarg, NULL, 10);
+			r = cli_number(cli, optarg, 1000000, "--last", &last, err);
 		else if (opt == 'f')
 			file = optarg;
 		else if (opt == 'j')
@@ -96,8 +99,11 @@ int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err)
 		else
 			return cli_usage(cli, err, "unknown option");
 	}
-	if (optind != argc || tail.cap == 0 || tail.cap > 1000000)
+	if (r < 0)
+		return r;
+	if (optind != argc || last == 0)
 		return cli_usage(cli, err, "--last takes a number from 1 to 1000000");
+	tail.cap = last;
 	r = find_log(file, path, sizeof(path), err);
 	if (r < 0)
 		return r;
@@ -113,7 +119,7 @@ int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err)
 	merkle_root(&tree, root);
 	sodium_bin2hex(hex, sizeof(hex), root, sizeof(root));
 	if (r == 0 && !cli->json)
-		printf("%llu records, every one in its place; root %s%s\n", (unsigned long long)tree.size, hex,
+		printf("%llu records, numbered without a gap; root %s%s\n", (unsigned long long)tree.size, hex,
 		       segment.torn ? "; a line is being written" : "");
 	for (size_t i = 0; i < tail.cap; i++)
 		free(tail.lines[i]);

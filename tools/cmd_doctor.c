@@ -46,8 +46,8 @@ static void check_system(struct doctor *d)
 	getrlimit(RLIMIT_MEMLOCK, &lim);
 	snprintf(text, sizeof(text), "secrets are locked by %s; RLIMIT_MEMLOCK is %lld KiB%s", secret_arena_kind(),
 		 lim.rlim_cur == RLIM_INFINITY ? -1LL : (long long)lim.rlim_cur / 1024,
-		 lim.rlim_cur < (8u << 20) ? ": cotterd wants 8 MiB (LimitMEMLOCK=8M)" : "");
-	find(d, lim.rlim_cur < (4u << 20) ? ERR_FAILED : 0, "memory", text);
+		 lim.rlim_cur < LIMIT_ARENA_BROKER ? ": cotterd needs 4 MiB (ulimit -l, LimitMEMLOCK=)" : "");
+	find(d, lim.rlim_cur < LIMIT_ARENA_BROKER ? ERR_FAILED : 0, "memory", text);
 	snprintf(text, sizeof(text), abi > 0 ? "Landlock ABI %ld" : "no Landlock in this kernel: no file sandbox", abi);
 	find(d, 0, "kernel", text);
 }

@@ -6,6 +6,7 @@
 #include "tools/kv.h"
 
 #include <getopt.h>
+#include <stdint.h>
 
 int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 {
@@ -17,18 +18,20 @@ int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 	char path[LIMIT_PATH_LEN + 1];
 	unsigned long long version = 0;
 	json_t *object;
-	int opt, r;
+	int opt, r = 0;
 
-	while ((opt = getopt_long(argc, argv, "f:", options, NULL)) != -1) {
+	while (r == 0 && (opt = getopt_long(argc, argv, "f:", options, NULL)) != -1) {
 		if (opt == 'f')
 			field = optarg;
 		else if (opt == 'V')
-			version = strtoull(optarg, NULL, 10);
+			r = cli_number(cli, optarg, INT64_MAX, "--version", &version, err);
 		else if (opt == 'j')
 			cli->json = true;
 		else
 			return cli_usage(cli, err, "unknown option");
 	}
+	if (r < 0)
+		return r;
 	if (argc - optind != 1)
 		return cli_usage(cli, err, "name one secret");
 	r = kv_parse_ref(argv[optind], path, &ref_field, err);

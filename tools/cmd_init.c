@@ -90,6 +90,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct init *in, struct
 		{"operator", required_argument, NULL, 'o'},    {"pcrs", required_argument, NULL, 'P'},
 		{"unseal", required_argument, NULL, 'u'},      {0},
 	};
+	unsigned long long uid;
 	int opt, r = 0;
 
 	*in = (struct init){.dir = "/etc/cotter", .state_dir = "/var/lib/cotter", .socket = "/run/cotter/cotter.sock", .pcrs = "",
@@ -112,6 +113,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct init *in, struct
 				in->recovery[in->n_recovery++] = optarg;
 			break;
 		case 'o':
+			r = cli_number(cli, optarg, UINT32_MAX - 1, "--operator", &uid, err);
 			if (in->n_operators == 16)
 				r = cli_usage(cli, err, "too many --operator");
 			else
@@ -122,6 +124,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct init *in, struct
 	}
 	if (r == 0 && (optind != argc || in->n_providers == 0))
 		r = cli_usage(cli, err, "name at least one --provider");
+	if (r == 0 && strcmp(in->unseal, "each-use") != 0 && strncmp(in->unseal, "cache ", 6) != 0)
+		r = cli_usage(cli, err, "--unseal takes each-use or 'cache 5m'");
 	if (r == 0 && (in->dir[0] != '/' || in->state_dir[0] != '/' || in->socket[0] != '/'))
 		r = cli_usage(cli, err, "--dir, --state-dir and --socket take absolute paths");
 	snprintf(in->config_path, sizeof(in->config_path), "%s/cotter.yaml", in->dir);
@@ -130,11 +134,9 @@ static int parse(struct cli *cli, int argc, char **argv, struct init *in, struct
 
 static int make_dir(const char *path, mode_t mode, struct err *err)
 {
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
-		return err_errno(err, errno, "cannot make %.300s", path);
-	if (chmod(path, mode) < 0)
-		return err_errno(err, errno, "%.300s", path);
-	return 0;
+	if (mkdir(path, mode) < 0)
+		return errno == EEXIST ? 0 : err_errno(err, errno, "cannot make %.300s", path);
+	return chmod(path, mode) < 0 ? err_errno(err, errno, "%.300s", path) : 0;
 }
 
 static int make_key(struct init *in, size_t i, struct err *err)

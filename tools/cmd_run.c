@@ -67,7 +67,7 @@ static bool is_set(const char *entry, const struct env *envs, size_t n)
 	return false;
 }
 
-static int exec_with(char **argv, struct env *envs, size_t n, struct err *err)
+static int exec_with(const struct cli *cli, char **argv, struct env *envs, size_t n, struct err *err)
 {
 	CLEANUP(cleanup_free) char **environment = NULL;
 	size_t count = 0, out = 0;
@@ -82,7 +82,7 @@ static int exec_with(char **argv, struct env *envs, size_t n, struct err *err)
 			environment[out++] = environ[i];
 	for (size_t i = 0; i < n; i++)
 		environment[out++] = (char *)envs[i].value.data;
-	harden_before_exec();
+	harden_before_exec(cli->saved);
 	execvpe(argv[0], argv, environment);
 	return err_errno(err, errno, "%.200s", argv[0]);
 }
@@ -108,7 +108,7 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = fetch(&envs[i], err);
 	if (r == 0)
-		r = exec_with(argv + optind, envs, n, err);
+		r = exec_with(cli, argv + optind, envs, n, err);
 	for (size_t i = 0; i < n; i++)
 		secret_clear(&envs[i].value);
 	return r;

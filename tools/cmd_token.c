@@ -62,14 +62,25 @@ static int parse(struct cli *cli, int argc, char **argv, struct token_options *o
 	static const struct option options[] = {
 		{"policy", required_argument, NULL, 'p'}, {"ttl", required_argument, NULL, 't'}, {"uses", required_argument, NULL, 'u'},
 		{"uid", required_argument, NULL, 'U'},	  {"caveat", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'}, {0}};
-	int opt;
+	unsigned long long n;
+	int opt, r = 0;
 
-	while ((opt = getopt_long(argc, argv, "p:c:", options, NULL)) != -1) {
+	while (r == 0 && (opt = getopt_long(argc, argv, "p:c:", options, NULL)) != -1) {
 		switch (opt) {
 		case 'p': json_array_append_new(o->policies, json_string(optarg)); break;
 		case 't': json_object_set_new(o->body, "ttl", json_string(optarg)); break;
-		case 'u': json_object_set_new(o->body, "num_uses", json_integer(strtoll(optarg, NULL, 10))); break;
-		case 'U': json_object_set_new(o->body, "cotter_uid", json_integer(strtoll(optarg, NULL, 10))); break;
+		case 'u': 
+			r = cli_number(cli, optarg, 1000000000, "--uses", &n, err);
+			if (r == 0 && n == 0)
+				r = cli_usage(cli, err, "a token of no uses would open nothing");
+			if (r == 0)
+				json_object_set_new(o->body, "num_uses", json_integer((json_int_t)n));
+			break;
+		case 'U': 
+			r = cli_number(cli, optarg, UINT32_MAX - 1, "--uid", &n, err);
+			if (r == 0)
+				json_object_set_new(o->body, "cotter_uid", json_integer((json_int_t)n));
+			break;
 		case 'j': cli->json = true; break;
 		case 'c':
 			if (o->n_caveats == LIMIT_CAVEATS)
@@ -79,6 +90,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct token_options *o
 		default: return cli_usage(cli, err, "unknown option");
 		}
 	}
+	if (r < 0)
+		return r;
 	if (optind != argc)
 		return cli_usage(cli, err, "a token is read from standard input or COTTER_TOKEN, never from the command line");
 	return 0;
@@ -155,7 +168,7 @@ static void show_text(const struct macaroon *m, const char *id)
 		}
 		putchar('\n');
 	}
-	puts("  (its policies and deadline are known to the broker alone: cotter get, or auth/token/lookup-self)");
+	puts("  (its policies and deadline are known to the broker alone: auth/token/lookup-self tells)");
 }
 
 static int show(struct cli *cli, struct err *err)

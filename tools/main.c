@@ -70,13 +70,15 @@ static const struct command commands[] = {
 	 "  --json\n",
 	 cmd_token, false},
 	{"run", "--env NAME=PATH[#FIELD]... -- COMMAND [ARG]...",
-	 "Runs a command with secrets in its environment. Its exit status is the command's. COTTER_TOKEN is not passed on.\n", cmd_run, true},
+	 "Runs a command with secrets in its environment. Its exit status is the command's. COTTER_TOKEN is not passed on. The command runs\n"
+	 "with no_new_privs: it cannot gain rights by sudo or another setuid program.\n", cmd_run, true},
 	{"status", "[--json]", "What the broker is doing (operators). Exit status 5 while it is sealed.\n", cmd_status, false},
 	{"unlock", "PROVIDER [--again]",
 	 "Gives a provider its PIN, asked on the terminal or read from standard input. It is offered to the token once.\n"
-	 "--again: look at the configured PIN source once more.\n",
+	 "--again: look at the configured PIN source once more, after the PIN in it was corrected.\n",
 	 cmd_unlock, false},
-	{"audit", "[--last N] [--file audit.log] [--json]", "Shows the audit log's last records and checks that none is missing or changed in place.\n", cmd_audit, false},
+	{"audit", "[--last N] [--file audit.log] [--json]", "Shows the audit log's last records, checks their numbers, and prints the tree's root: compare it with one that you noted\n"
+	 "elsewhere (cotter status shows it too) to know that no record was changed or cut off.\n", cmd_audit, false},
 	{"doctor", "[--config FILE] [--json]", "Says what is wrong with the token, the PIN, the TPM, the socket, and what to do.\n", cmd_doctor, false},
 };
 
@@ -111,7 +113,8 @@ int main(int argc, char **argv)
 {
 	static const struct harden harden = {.keep_fd_below = 3, .arena_size = LIMIT_ARENA_TOOL};
 	/* only run's command inherits descriptors: a job may pass pipes to it */
-	static const struct harden harden_run = {.keep_fd_below = 0, .arena_size = LIMIT_ARENA_TOOL};
+	struct harden_saved saved = {0};
+	const struct harden harden_run = {.keep_fd_below = 0, .arena_size = LIMIT_ARENA_TOOL, .saved = &saved};
 	const struct command *command = argc > 1 ? find(argv[1]) : NULL;
 	struct cli cli = {0};
 	struct err err = {0};
@@ -136,6 +139,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	cli.command = command->name;
+	cli.saved = &saved;
 	r = harden_start(command->keeps_environment ? &harden_run : &harden, &err);
 	json_set_alloc_funcs(secret_alloc, secret_free);
 	if (r == 0)

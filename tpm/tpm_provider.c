@@ -74,8 +74,9 @@ static const char *provider_failed_pin(const struct provider *p)
 	return "";
 }
 
-static int provider_login(struct provider *p, const struct secret *pin, struct err *err)
+static int provider_login(struct provider *p, const struct secret *pin, bool by_operator, struct err *err)
 {
+	(void)by_operator;
 	if (pin)
 		return err_set(err, ERR_USAGE, "a TPM key has no PIN");
 	return tpm_connect(&p->tpm, err);
