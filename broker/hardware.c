@@ -240,7 +240,7 @@ static void start(struct hardware_provider *p)
 	struct hardware_op *op = op_new(WIRE_OPEN, open_done, p);
 	struct err err = {0};
 
-	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, &p->fd, &err) < 0 ||
+	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, ++p->hardware->n_spawned, &p->fd, &err) < 0 ||
 	    epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_ADD, p->fd, &ev) < 0) {
 		op_free(op);
 		set_state(p, HARDWARE_ABSENT, err.msg);

@@ -36,6 +36,7 @@ struct hardware_provider {
 
 struct hardware {
 	int launcher_fd, epoll_fd;
+	uint32_t n_spawned;
 	const char *state_dir;
 	struct hardware_provider providers[LIMIT_PROVIDERS];
 	size_t n_providers;

@@ -135,10 +135,9 @@ static int receive(int launcher_fd, uint32_t number, int *ret_socket)
 	return 0;
 }
 
-int launcher_spawn(int launcher_fd, uint32_t index, int *ret_socket, struct err *err)
+int launcher_spawn(int launcher_fd, uint32_t index, uint32_t number, int *ret_socket, struct err *err)
 {
-	static uint32_t number;
-	struct order o = {.index = index, .number = ++number};
+	struct order o = {.index = index, .number = number};
 	int r = send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
 
 	while (r == 0)

@@ -5,7 +5,8 @@
 
 /* Forks; returns the broker's end of the socket. */
 int launcher_start(const struct config *config, int *ret_fd, struct err *err);
-/* Starts the helper of provider index; ret_socket is the near end. Blocking, but only for a fork. */
-int launcher_spawn(int launcher_fd, uint32_t index, int *ret_socket, struct err *err);
+/* Starts the helper of provider index; ret_socket is the near end. number: another one each time, so that a late answer is
+ * not taken for this one. Blocking, but only for a fork. */
+int launcher_spawn(int launcher_fd, uint32_t index, uint32_t number, int *ret_socket, struct err *err);
 /* Kills the helper that was started last for provider index: the broker's own sandbox does not let it send signals. */
 void launcher_kill(int launcher_fd, uint32_t index);
