@@ -13,7 +13,7 @@ build "$BUILD"
 
 # the third-party clients that only npm has
 if ! [ -d tests/clients/node_modules/age-encryption ] || ! [ -d tests/clients/node_modules/macaroon ]; then
-	(cd tests/clients && npm install --no-package-lock --no-audit --no-fund --loglevel=error)
+	(cd tests/clients && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error)
 fi
 
 exec meson test -C "$BUILD" --no-rebuild --print-errorlogs "$@"
