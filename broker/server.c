@@ -492,6 +492,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		accept_one(s, s->listen_fd, false);
 	else if (tag == &s->operator_fd)
 		accept_one(s, s->operator_fd, true);
+	else if (tag == &s->broker->hardware.launcher_fd)
+		s->stop = s->launcher_died = true;
 	else if (tag == &s->broker->audit)
 		flush_held(s);
 	else if (is_provider(s->broker, tag))
@@ -531,10 +533,14 @@ static void bury(struct server *s)
 
 int server_run(struct server *s, struct err *err)
 {
+	/* it never speaks unasked: an event without EPOLLIN is its end */
+	struct epoll_event launcher = {.events = EPOLLRDHUP, .data.ptr = &s->broker->hardware.launcher_fd};
 	struct epoll_event events[256];
 	uint64_t now, next_sweep = 0, next_expiry = 0;
 	int n;
 
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->broker->hardware.launcher_fd, &launcher) < 0)
+		return err_errno(err, errno, "epoll");
 	while (!s->stop) {
 		n = epoll_wait(s->epoll_fd, events, 256, 250);
 		if (n < 0 && errno != EINTR)
@@ -553,6 +559,8 @@ int server_run(struct server *s, struct err *err)
 				tokens_expire(&s->broker->tokens, &s->broker->store, now);
 			next_expiry = now + 1000;
 		}
+		if (s->launcher_died)
+			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		broker_tick(s->broker, now);
 		resume(s);
 		bury(s);

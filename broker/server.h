@@ -46,7 +46,7 @@ struct server {
 	} users[1024];
 	size_t in_bytes;
 	size_t max_conns;
-	bool stop, resume, listening;
+	bool stop, resume, listening, launcher_died;
 };
 
 int server_init(struct server *s, struct broker *b, struct err *err);

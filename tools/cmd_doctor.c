@@ -93,6 +93,27 @@ static void check_keys(struct doctor *d, struct keyd *k, const struct config_pro
 	}
 }
 
+/* A token that gives the same bytes twice gives keys that others can guess. */
+static void check_random(struct doctor *d, struct keyd *k, const struct config_provider *p)
+{
+	uint8_t first[32] = {0};
+	char what[LIMIT_NAME_LEN + 32];
+	struct err err = {0};
+	int r = 0;
+
+	for (int i = 0; r == 0 && i < 2; i++) {
+		keyd_prepare(k, WIRE_RANDOM);
+		k->request->number = sizeof(first);
+		r = keyd_call(k, &err);
+		if (r == 0 && (k->reply->data_len != sizeof(first) || memcmp(first, k->reply->data, sizeof(first)) == 0))
+			r = err_set(&err, ERR_HARDWARE, "its random numbers repeat: do not use keys that were made in it");
+		if (r == 0)
+			memcpy(first, k->reply->data, sizeof(first));
+	}
+	snprintf(what, sizeof(what), "%s random", p->name);
+	find(d, r, what, r == 0 ? "gives random numbers" : err.msg);
+}
+
 static void check_provider(struct doctor *d, const struct config *config, const struct config_provider *p)
 {
 	struct keyd k = {.fd = -1};
@@ -113,6 +134,8 @@ static void check_provider(struct doctor *d, const struct config *config, const 
 		if (r == 0 && k.reply->status.state != PROVIDER_READY)
 			r = err_set(&err, ERR_HARDWARE, "%s", k.reply->status.problem);
 		find(d, r, p->name, r == 0 ? k.reply->status.description : err.msg);
+		if (r == 0)
+			check_random(d, &k, p);
 		if (r == 0)
 			check_keys(d, &k, p);
 	}

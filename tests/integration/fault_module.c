@@ -1,0 +1,60 @@
+/*
+ * A PKCS#11 module that is SoftHSM but for what a test asks: it counts logins, and fails one derivation with a given value.
+ * FAULT_LOG=file gets a line for each C_Login; FAULT_ONCE=file holds a CK_RV in hex, used once and removed.
+ */
+#include <dlfcn.h>
+#include <p11-kit/pkcs11.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static CK_FUNCTION_LIST list, *real;
+
+static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, unsigned char *pin, unsigned long pin_len)
+{
+	const char *path = getenv("FAULT_LOG");
+	FILE *f = path ? fopen(path, "ae") : NULL;
+	CK_RV rv = real->C_Login(session, user, pin, pin_len);
+
+	if (f) {
+		fprintf(f, "login %lx\n", rv);
+		fclose(f);
+	}
+	return rv;
+}
+
+static CK_RV derive(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key, CK_ATTRIBUTE *template, unsigned long n,
+		    CK_OBJECT_HANDLE *ret)
+{
+	const char *path = getenv("FAULT_ONCE");
+	FILE *f = path ? fopen(path, "re") : NULL;
+	CK_RV rv = CKR_OK;
+
+	if (f) {
+		if (fscanf(f, "%lx", &rv) != 1)
+			rv = CKR_OK;
+		fclose(f);
+		unlink(path);
+	}
+	if (rv == 0xdead)
+		abort(); /* a vendor's module that crashes */
+	if (rv == CKR_USER_NOT_LOGGED_IN)
+		real->C_Logout(session);
+	if (rv == CKR_SESSION_HANDLE_INVALID || rv == CKR_DEVICE_REMOVED)
+		real->C_CloseSession(session);
+	return rv == CKR_OK ? real->C_DeriveKey(session, mechanism, key, template, n, ret) : rv;
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST **ret)
+{
+	void *module = dlopen("/usr/lib/softhsm/libsofthsm2.so", RTLD_NOW);
+	CK_RV (*get)(CK_FUNCTION_LIST **) = module ? (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(module, "C_GetFunctionList") : NULL;
+
+	if (!get || get(&real) != CKR_OK)
+		return CKR_GENERAL_ERROR;
+	list = *real;
+	list.C_Login = login;
+	list.C_DeriveKey = derive;
+	*ret = &list;
+	return CKR_OK;
+}
