@@ -10,6 +10,8 @@ command -v node >/dev/null && command -v npm >/dev/null || need_packages nodejs 
 
 BUILD=${BUILD:-build}
 build "$BUILD"
+# a suite that lost its unit tests must not pass
+meson introspect "$BUILD" --tests | grep -q '"unit secret"' || { echo "run.sh: the unit tests were not configured: is libcmocka-dev there?" >&2; exit 1; }
 
 # the third-party clients that only npm has
 if ! [ -d tests/clients/node_modules/age-encryption ] || ! [ -d tests/clients/node_modules/macaroon ]; then

@@ -27,11 +27,14 @@ need_packages() {
 		$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >/dev/null
 }
 
-# build DIR: configures once, builds; quiet unless it fails.
+# build DIR: configures once, and again when packages came since that it looked for in vain; builds; quiet unless it fails.
 build() {
 	local out
 	if [ ! -e "$1/build.ninja" ]; then
 		out=$(meson setup "$1" 2>&1) || { echo "$out" >&2; return 1; }
+	elif [ "$1/build.ninja" -ot /var/lib/dpkg/status ]; then
+		out=$(meson configure "$1" --clearcache 2>&1 && meson setup --reconfigure "$1" 2>&1) || { echo "$out" >&2; return 1; }
+		touch "$1/build.ninja"
 	fi
 	out=$(ninja -C "$1" 2>&1) || { echo "$out" >&2; return 1; }
 }
