@@ -81,7 +81,7 @@ static int read_mapping(struct walk *w, const yaml_node_t *node, const struct ya
 
 static int read_list(struct walk *w, const yaml_node_t *node, const struct yaml_field *f, void *target, struct err *err)
 {
-	const char *text;
+	const char *text = "";
 	int r = expect(w, node, YAML_SEQUENCE_NODE, f->key, err);
 
 	if (r < 0)
@@ -122,7 +122,7 @@ static int read_sequence(struct walk *w, const yaml_node_t *node, const struct y
 static int check_duplicates(struct walk *w, const yaml_node_t *node, struct err *err)
 {
 	yaml_node_pair_t *start = node->data.mapping.pairs.start;
-	const char *a, *b;
+	const char *a = "", *b;
 	int r;
 
 	for (yaml_node_pair_t *p = start; p < node->data.mapping.pairs.top; p++) {
@@ -164,7 +164,7 @@ static int read_map(struct walk *w, const yaml_node_t *node, const struct yaml_f
 
 static int read_text(struct walk *w, const yaml_node_t *node, const struct yaml_field *f, void *target, struct err *err)
 {
-	const char *text;
+	const char *text = "";
 	int r = scalar(w, node, f->key, &text, err);
 
 	if (r < 0)

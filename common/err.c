@@ -57,33 +57,31 @@ int err_exit_status(int code)
 	return codes[code_index(code)].exit_status;
 }
 
-int err_set(struct err *err, enum err_code code, const char *fmt, ...)
+void err_write(struct err *err, enum err_code code, const char *fmt, ...)
 {
 	va_list ap;
 
 	if (!err)
-		return -(int)code;
+		return;
 	err->code = (int)code;
 	va_start(ap, fmt);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
-	return -(int)code;
 }
 
-int err_errno(struct err *err, int errno_value, const char *fmt, ...)
+void err_write_errno(struct err *err, int errno_value, const char *fmt, ...)
 {
 	va_list ap;
 	size_t n;
 
 	if (!err)
-		return -ERR_FAILED;
+		return;
 	err->code = ERR_FAILED;
 	va_start(ap, fmt);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
 	n = strlen(err->msg);
 	snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", strerror(errno_value));
-	return -ERR_FAILED;
 }
 
 int err_wrap(struct err *err, const char *fmt, ...)

@@ -33,11 +33,19 @@ struct err {
 	char msg[512];
 };
 
-/* Sets code and text; returns -code. err may be NULL. Never pass secrets or raw client bytes. */
-int err_set(struct err *err, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Sets code and text; is -code. err may be NULL. Never pass secrets or raw client bytes. The value stands in the header, so
+ * that the compiler and the analyser know that a failure is not 0. */
+#define err_set(err, code, ...) (err_write((err), (code), __VA_ARGS__), err_result(code))
+void err_write(struct err *err, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Sets ": strerror(errno_value)" behind the text; returns -ERR_FAILED. */
-int err_errno(struct err *err, int errno_value, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Sets ERR_FAILED and ": strerror(errno_value)" behind the text; is -ERR_FAILED. */
+#define err_errno(err, errno_value, ...) (err_write_errno((err), (errno_value), __VA_ARGS__), err_result(ERR_FAILED))
+void err_write_errno(struct err *err, int errno_value, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static inline int err_result(enum err_code code)
+{
+	return -(int)code;
+}
 
 /* Puts "prefix: " before what is there; returns -err->code, so that "return err_wrap(…)" passes a failure on. */
 int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

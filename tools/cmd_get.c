@@ -17,7 +17,7 @@ int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 	const char *field = NULL, *ref_field;
 	char path[LIMIT_PATH_LEN + 1];
 	unsigned long long version = 0;
-	json_t *object;
+	json_t *object = NULL;
 	int opt, r = 0;
 
 	while (r == 0 && (opt = getopt_long(argc, argv, "f:", options, NULL)) != -1) {

@@ -243,7 +243,7 @@ static int write_store_key(const struct config *config, struct err *err)
 	CLEANUP(cleanup_close) int fd = -1;
 	char path[LIMIT_FILE_PATH_LEN + 32];
 	struct bind bind;
-	size_t len;
+	size_t len = 0;
 	int r = secret_new(&key, BROKER_STORE_KEY_LEN, err);
 
 	if (r < 0)
