@@ -97,6 +97,27 @@ void age_plugin_message_clear(struct age_plugin_message *m)
 	*m = (struct age_plugin_message){0};
 }
 
+int age_plugin_gather(int (*take)(void *ctx, struct age_plugin_message *m, struct err *err), void *ctx, struct err *err)
+{
+	struct age_plugin_message m;
+	bool done = false;
+	int r = 0;
+
+	while (r == 0 && !done) {
+		r = age_plugin_read(&m, err);
+		if (r < 0)
+			return r;
+		if (m.n_args == 0)
+			r = err_set(err, ERR_INPUT, "age sent a message without a command");
+		else
+			done = strcmp(m.args[0], "done") == 0;
+		if (r == 0 && !done)
+			r = take(ctx, &m, err);
+		age_plugin_message_clear(&m);
+	}
+	return r;
+}
+
 int age_plugin_write(const char *head, const void *body, size_t body_len, struct err *err)
 {
 	const uint8_t *p = body;

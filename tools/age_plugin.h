@@ -22,6 +22,9 @@ struct age_plugin_message {
 int age_plugin_read(struct age_plugin_message *m, struct err *err);
 void age_plugin_message_clear(struct age_plugin_message *m);
 
+/* Phase one of both machines: every message up to "done" is given to take. */
+int age_plugin_gather(int (*take)(void *ctx, struct age_plugin_message *m, struct err *err), void *ctx, struct err *err);
+
 /* head is "command args"; the body is encoded. */
 int age_plugin_write(const char *head, const void *body, size_t body_len, struct err *err);
 /* Text that is a stanza already ("-> TYPE …"): its arrow is replaced by "-> prefix ". */

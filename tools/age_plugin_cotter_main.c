@@ -25,12 +25,15 @@ struct state {
 	struct identities ids;
 };
 
-static int take_stanza(struct state *s, const struct age_plugin_message *m, struct err *err)
+static int take(void *ctx, struct age_plugin_message *m, struct err *err)
 {
+	struct state *s = ctx;
 	size_t index = m->n_args > 2 ? strtoul(m->args[1], NULL, 10) : FILES_MAX;
 	const char *args[] = {m->rest};
 	struct file *f;
 
+	if (strcmp(m->args[0], "recipient-stanza") != 0)
+		return 0; /* the identity says nothing, other commands are to be ignored */
 	if (index >= FILES_MAX || !m->rest)
 		return err_set(err, ERR_INPUT, "age sent a malformed stanza");
 	f = &s->files[index];
@@ -46,24 +49,6 @@ static int take_stanza(struct state *s, const struct age_plugin_message *m, stru
 	/* its arguments stand joined by single spaces already */
 	age_header_write_stanza(&f->w, args, 1, m->body.data, m->body.len);
 	return 0;
-}
-
-static int gather(struct state *s, struct err *err)
-{
-	struct age_plugin_message m;
-	bool done = false;
-	int r = 0;
-
-	while (r == 0 && !done) {
-		r = age_plugin_read(&m, err);
-		if (r < 0)
-			return r;
-		done = strcmp(m.args[0], "done") == 0;
-		if (strcmp(m.args[0], "recipient-stanza") == 0)
-			r = take_stanza(s, &m, err);
-		age_plugin_message_clear(&m);
-	}
-	return r;
 }
 
 static int unwrap(const struct state *s, const struct age_header *header, struct secret *ret, struct err *err)
@@ -118,7 +103,7 @@ static int open_file(struct state *s, size_t index, struct err *err)
 static int converse(struct state *s, struct err *err)
 {
 	struct err why = {0};
-	int r = gather(s, err);
+	int r = age_plugin_gather(take, s, err);
 
 	if (r < 0)
 		return r;

@@ -17,6 +17,7 @@ struct state {
 	size_t n_recipients;
 	struct secret keys[FILES_MAX];
 	size_t n_keys;
+	char problem[600];
 };
 
 static int error(const char *kind, const char *message, struct err *err)
@@ -27,19 +28,20 @@ static int error(const char *kind, const char *message, struct err *err)
 }
 
 /* What cannot be used is remembered as an error to be told in phase two. */
-static int take(struct state *s, struct age_plugin_message *m, char problem[600], struct err *err)
+static int take(void *ctx, struct age_plugin_message *m, struct err *err)
 {
+	struct state *s = ctx;
 	struct err e = {0};
 
 	if (strcmp(m->args[0], "add-recipient") == 0 && m->n_args == 2) {
 		if (s->n_recipients == LIMIT_RECIPIENTS)
 			return err_set(err, ERR_LIMIT, "too many recipients");
 		if (age_recipient_parse(m->args[1], &s->recipients[s->n_recipients], &e) < 0)
-			snprintf(problem, 600, "%s", e.msg);
+			snprintf(s->problem, sizeof(s->problem), "%s", e.msg);
 		else
 			s->n_recipients++;
 	} else if (strcmp(m->args[0], "add-identity") == 0) {
-		snprintf(problem, 600, "age-plugin-tag has no identities: it only seals");
+		snprintf(s->problem, sizeof(s->problem), "age-plugin-tag has no identities: it only seals");
 	} else if (strcmp(m->args[0], "wrap-file-key") == 0) {
 		if (s->n_keys == FILES_MAX || m->body.len != AGE_FILE_KEY_LEN)
 			return err_set(err, ERR_INPUT, "age sent a malformed file key");
@@ -72,21 +74,10 @@ static int wrap_all(const struct state *s, struct err *err)
 
 static int converse(struct state *s, struct err *err)
 {
-	struct age_plugin_message m;
-	char problem[600] = "";
-	bool done = false;
-	int r = 0;
+	int r = age_plugin_gather(take, s, err);
 
-	while (r == 0 && !done) {
-		r = age_plugin_read(&m, err);
-		if (r < 0)
-			return r;
-		done = strcmp(m.args[0], "done") == 0;
-		r = take(s, &m, problem, err);
-		age_plugin_message_clear(&m);
-	}
-	if (r == 0 && problem[0])
-		r = error("error recipient 0", problem, err);
+	if (r == 0 && s->problem[0])
+		r = error("error recipient 0", s->problem, err);
 	else if (r == 0)
 		r = wrap_all(s, err);
 	return r < 0 ? r : age_plugin_write("done", "", 0, err);
