@@ -359,6 +359,10 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	r = set_path(&call, route, rest, err);
 	if (r == 0)
 		r = authorise(&call, route, q, err);
+	if (r < 0) {
+		b->n_denied += r == -ERR_DENIED;
+		audit_call(&call, r == -ERR_DENIED ? "denied" : "failed", err->msg, NULL, NULL);
+	}
 	secret_free(call.token);
 	return r;
 }

@@ -25,7 +25,7 @@ struct call {
 };
 
 void api_dispatch(struct broker *b, struct conn *c, const struct request *q);
-/* Whether a large body is worth waiting for: route and token, nothing counted, nothing logged. */
+/* Whether a large body is worth waiting for: route and token, no use counted; a refusal has its record. */
 int api_admit(struct broker *b, struct conn *c, const struct request *q, struct err *err);
 /* The client is gone. */
 void api_cancel(struct call *call);

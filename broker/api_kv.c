@@ -95,6 +95,8 @@ static int wrap_raw(const struct secret *plain, struct secret *ret, struct err *
 
 static int present(const char *meta, const struct secret *plain, struct secret *ret, struct err *err)
 {
+	if (plain->len > LIMIT_SECRET_LEN)
+		return err_set(err, ERR_LIMIT, "a secret has at most %u bytes, not %zu", LIMIT_SECRET_LEN, plain->len);
 	if (strcmp(meta, META_JSON) == 0)
 		return secret_copy(ret, plain->data, plain->len, err);
 	return wrap_raw(plain, ret, err);

@@ -78,14 +78,11 @@ static int add_recipient(struct yaml_place at, const char *text, void *target, s
 	struct config *c = target;
 	struct age_recipient r;
 	struct age_recipient *item;
+	struct err why;
 	char **copy;
 
-	if (age_recipient_parse(text, &r, err) < 0) {
-		char why[256];
-
-		snprintf(why, sizeof(why), "%.255s", err->msg);
-		return yaml_fail(at, err, "%s", why);
-	}
+	if (age_recipient_parse(text, &r, &why) < 0)
+		return yaml_fail(at, err, "%s", why.msg);
 	if (c->n_recipients == LIMIT_RECIPIENTS)
 		return yaml_fail(at, err, "at most %u recipients", LIMIT_RECIPIENTS);
 	item = yaml_append(&c->recipients, &c->n_recipients, sizeof(*item));

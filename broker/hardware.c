@@ -48,9 +48,16 @@ static void set_state(struct hardware_provider *p, enum hardware_state state, co
 	if (changed)
 		log_info("provider '%s': %s%s%s", p->config->name, hardware_state_name(state), *problem ? ": " : "", problem);
 	p->state = state;
-	snprintf(p->problem, sizeof(p->problem), "%s", problem);
-	if (state == HARDWARE_READY)
+	if (problem != p->problem)
+		snprintf(p->problem, sizeof(p->problem), "%s", problem);
+	if (state == HARDWARE_READY) {
 		p->failures = 0;
+		p->pin_hold = false;
+	} else if (state == HARDWARE_PIN_NEEDED) {
+		p->pin_hold = true;
+		if (p->problem != p->pin_problem)
+			memcpy(p->pin_problem, p->problem, sizeof(p->pin_problem));
+	}
 	if (changed)
 		p->hardware->changed(p->hardware->changed_ctx, p);
 }
@@ -227,8 +234,13 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 		fail_waiting(p, -ERR_HARDWARE);
 		return;
 	}
-	if (p->state == HARDWARE_PIN_NEEDED)
-		return; /* an operator's turn, not ours */
+	if (p->pin_hold) {
+		/* an operator's turn, not ours; whoever waits for anything but such a login is told */
+		set_state(p, HARDWARE_PIN_NEEDED, p->pin_problem);
+		if (!(p->head && p->head->op == WIRE_LOGIN))
+			fail_waiting(p, -ERR_PIN);
+		return;
+	}
 	op = op_new(WIRE_LOGIN, login_done, p);
 	if (op)
 		push_front(p, op);
@@ -322,6 +334,11 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 {
 	struct hardware_op *op;
 
+	/* a fresh helper: the sandbox of the old one may not see a PIN file that was put in place since */
+	if (!pin && !p->busy) {
+		close_helper(p);
+		start(p);
+	}
 	if (p->fd < 0)
 		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
 	op = op_new(WIRE_LOGIN, done, ctx);

@@ -24,6 +24,8 @@ struct hardware_provider {
 	char problem[256];
 	int fd;
 	char failed_pin[128]; /* hash of a refused PIN, or "" */
+	bool pin_hold;	      /* no login by ourselves until an operator's succeeded, whatever happens to the helper */
+	char pin_problem[256];
 	uint32_t index, next_id;
 	struct hardware_op *head, *tail; /* head is in flight when busy */
 	size_t n_queued;

@@ -8,6 +8,7 @@
 
 #include "build-config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -62,7 +63,23 @@ static size_t add_key_files(char **argv, size_t n, const struct config_provider 
 	return n;
 }
 
-/* The value of a URI's attribute up to the next separator, percent-decoding left to p11-kit: only plain paths need it. */
+static void percent_decode(char *text)
+{
+	char hex[3] = {0}, *out = text;
+
+	for (; *text; text++) {
+		if (*text == '%' && isxdigit((unsigned char)text[1]) && isxdigit((unsigned char)text[2])) {
+			memcpy(hex, text + 1, 2);
+			*out++ = (char)strtol(hex, NULL, 16);
+			text += 2;
+		} else {
+			*out++ = *text;
+		}
+	}
+	*out = '\0';
+}
+
+/* The path in a URI's attribute, for the helper's sandbox. */
 static size_t add_uri_path(char **argv, size_t n, const char *uri, const char *attribute)
 {
 	const char *at = strstr(uri, attribute);
@@ -77,8 +94,10 @@ static size_t add_uri_path(char **argv, size_t n, const char *uri, const char *a
 	if (len == 0 || at[0] != '/')
 		return n;
 	argv[n++] = strdup("-r");
-	argv[n++] = strndup(at, len);
-	return n;
+	argv[n] = strndup(at, len);
+	if (argv[n])
+		percent_decode(argv[n]);
+	return n + 1;
 }
 
 static char **build_argv(const struct config_provider *c)

@@ -243,6 +243,7 @@ int main(int argc, char **argv)
 	if (parse_args(&k, argc, argv) < 0)
 		return 2;
 	r = serve(&k);
+	alarm(LIMIT_HARDWARE_TIMEOUT_MS / 1000); /* a module that hangs while it ends does not stay */
 	if (k.provider)
 		k.ops->close(k.provider);
 	secret_arena_done();

@@ -66,10 +66,12 @@ static void in_clear(struct conn *c)
 /* What is incomplete has a deadline from its first byte on, wherever that came from. */
 static int in_append(struct conn *c, const void *data, size_t len)
 {
-	size_t before = c->in.cap;
+	size_t before = c->in.cap, grown;
 	int r;
 
-	if (!in_reserve(c, c->in.len + len > c->in.cap ? 2 * len : 0))
+	for (grown = before ? before : 64; grown < c->in.len + len; grown *= 2)
+		; /* as the arena's blocks grow */
+	if (!in_reserve(c, grown > before && c->in.len + len > before ? 2 * grown - before : 0))
 		return -ERR_BUSY;
 	if (c->in.len == 0)
 		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
@@ -141,8 +143,15 @@ static void conn_flush(struct conn *c)
 	secret_clear(&c->out);
 	c->out_sent = 0;
 	c->deadline_ms = token_boot_ms() + (c->in.len ? LIMIT_REQUEST_TIMEOUT_MS : LIMIT_IDLE_TIMEOUT_MS);
-	if (!c->keep_alive)
+	if (c->keep_alive)
+		return;
+	if (!c->unread || shutdown(c->fd, SHUT_WR) < 0) {
 		conn_close(c);
+		return;
+	}
+	/* closing with bytes unread would take the reply back */
+	c->draining = true;
+	c->deadline_ms = token_boot_ms() + 1000;
 }
 
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
@@ -178,6 +187,7 @@ static void reply_error(struct conn *c, int code, const char *message)
 	CLEANUP(secret_clear) struct secret body = {0};
 
 	c->keep_alive = false;
+	c->unread = true;
 	in_clear(c);
 	if (api_error_body(message, &body) == 0)
 		conn_reply(c, err_http_status(code), &body, 0);
@@ -268,6 +278,10 @@ static void conn_read(struct conn *c)
 		return;
 	if (n <= 0) {
 		conn_close(c);
+		return;
+	}
+	if (c->draining) {
+		sodium_memzero(s->buffer.data, (size_t)n);
 		return;
 	}
 	if (c->in.len == 0) {

@@ -29,6 +29,7 @@ struct conn {
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
 	bool keep_alive, dead, held, continued, admitted, head_only, resume;
+	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;
 };
 

@@ -142,7 +142,8 @@ int age_file_load(int in, struct age_file *ret, struct err *err)
 {
 	CLEANUP(cleanup_free) uint8_t *head = malloc(LIMIT_AGE_HEADER);
 	CLEANUP(cleanup_close) int fd = -1;
-	bool seekable = lseek(in, 0, SEEK_SET) == 0, armored;
+	/* only a file that was opened for us, at its start, is read in place */
+	bool seekable = in > 2 && lseek(in, 0, SEEK_CUR) == 0, armored;
 	ssize_t n = head ? read_full(in, head, 4096, err) : -ERR_FAILED;
 	int r;
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <termios.h>
 
 int cli_usage(const struct cli *cli, struct err *err, const char *fmt, ...)
@@ -125,6 +126,34 @@ int cli_write_all(int fd, const void *data, size_t len, struct err *err)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+int cli_output_begin(const char *path, struct cli_output *o, struct err *err)
+{
+	struct stat st;
+
+	*o = (struct cli_output){.path = path, .fd = -1};
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		o->fd = open(path, O_WRONLY | O_CLOEXEC);
+	} else if (snprintf(o->temporary, sizeof(o->temporary), "%s.XXXXXX", path) < (int)sizeof(o->temporary)) {
+		o->fd = mkostemp(o->temporary, O_CLOEXEC);
+		if (o->fd < 0)
+			o->temporary[0] = '\0';
+	} else {
+		errno = ENAMETOOLONG;
+	}
+	return o->fd < 0 ? err_errno(err, errno, "%.300s", path) : 0;
+}
+
+int cli_output_end(struct cli_output *o, int r, struct err *err)
+{
+	if (r == 0 && o->temporary[0] && (fsync(o->fd) < 0 || rename(o->temporary, o->path) < 0))
+		r = err_errno(err, errno, "%.300s", o->path);
+	if (r < 0 && o->temporary[0])
+		unlink(o->temporary);
+	close(o->fd);
+	o->fd = -1;
+	return r;
 }
 
 void cli_print_safe(FILE *f, const char *text)

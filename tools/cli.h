@@ -54,5 +54,15 @@ void cli_chomp(struct secret *s);
 int cli_number(const struct cli *cli, const char *text, unsigned long long max, const char *what, unsigned long long *ret, struct err *err);
 /* write(2) until all is out. */
 int cli_write_all(int fd, const void *data, size_t len, struct err *err);
+/* A file to be written whole or not at all: beside path, private, renamed at the end. What is no regular file (a pipe, a
+ * device) is written as it is. */
+struct cli_output {
+	const char *path;
+	char temporary[4200];
+	int fd;
+};
+int cli_output_begin(const char *path, struct cli_output *o, struct err *err);
+/* r < 0: what was written is removed. Passes r on, or its own failure. */
+int cli_output_end(struct cli_output *o, int r, struct err *err);
 /* Text for a terminal or a line: control bytes are shown as '?'. */
 void cli_print_safe(FILE *f, const char *text);

@@ -142,6 +142,8 @@ static int receive(int fd, struct secret *ret, struct err *err)
 		n = recv(fd, ret->data + ret->len, ret->cap - ret->len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == ECONNRESET && ret->len)
+			return 0; /* it refused before all was sent, and said why */
 		if (n < 0)
 			return err_set(err, ERR_NO_BROKER, "the broker does not answer: %s", strerror(errno));
 		if (n == 0)
@@ -206,9 +208,12 @@ int client_call(enum client_socket which, const char *method, const char *path, 
 	socket_path(!with_token, address);
 	fd = connect_to(address, err);
 	r = fd < 0 ? fd : send_all(fd, &request, err);
-	if (r == 0)
-		r = receive(fd, &raw, err);
-	if ((r == 0 && raw.len == 0) || (r == -ERR_NO_BROKER && fd >= 0 && !with_token)) {
+	/* a refusal may be there to be read though not all was taken */
+	if (fd >= 0 && (receive(fd, &raw, r < 0 ? NULL : err) == 0 && raw.len))
+		r = 0;
+	else if (r == 0 && raw.len == 0)
+		r = -ERR_NO_BROKER;
+	if (r < 0 && fd >= 0) {
 		/* the operators' socket closes at once on whoever is none */
 		r = with_token ? err_set(err, ERR_NO_BROKER, "the broker closed the connection")
 			       : err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",

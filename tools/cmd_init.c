@@ -202,12 +202,11 @@ static void put_provider(FILE *f, const struct config_provider *p, const struct 
 	fputc('\n', f);
 }
 
-static int write_config(const struct init *in, struct err *err)
+/* To the name that config_new gives: it becomes the configuration when all else is done. */
+static int write_config(const struct init *in, const char *temporary, struct err *err)
 {
-	char temporary[LIMIT_FILE_PATH_LEN + 40];
 	CLEANUP(cleanup_fclose) FILE *f = NULL;
 
-	snprintf(temporary, sizeof(temporary), "%s.new", in->config_path);
 	f = fopen(temporary, "we");
 	if (!f)
 		return err_errno(err, errno, "%.300s", temporary);
@@ -231,8 +230,8 @@ static int write_config(const struct init *in, struct err *err)
 		put_provider(f, &in->providers[i], &in->keys[i]);
 	fprintf(f, "\n# what a token may do: get, put, delete, list. '+' is one component, a '*' at the end all below\npolicies:\n"
 		   "  admin:\n    - path: \"*\"\n      allow: [get, put, delete, list]\n");
-	if (fflush(f) != 0 || fchmod(fileno(f), 0644) < 0 || fsync(fileno(f)) < 0 || rename(temporary, in->config_path) < 0)
-		return err_errno(err, errno, "%.300s", in->config_path);
+	if (fflush(f) != 0 || fchmod(fileno(f), 0644) < 0 || fsync(fileno(f)) < 0)
+		return err_errno(err, errno, "%.300s", temporary);
 	return 0;
 }
 
@@ -300,10 +299,41 @@ static void cleanup_init(struct init **in)
 	free(*in);
 }
 
+/* What is wrong with the options shows before a key is made: the configuration as it will be, but for the keys. */
+static int check_options(struct init *in, const char *temporary, struct err *err)
+{
+	static const char recipient[] = "age1tag1qwe0kafsjrar4txm6heqnhpfuggzr0gvznz7fvygxrlq90u5mq2pysxtw6h"; /* anybody's */
+	struct config config;
+	int r;
+
+	for (size_t i = 0; i < in->n_providers; i++) {
+		snprintf(in->keys[i].recipient, sizeof(in->keys[i].recipient), "%s", recipient);
+		snprintf(in->keys[i].key.ref, sizeof(in->keys[i].key.ref), "to-be-made");
+	}
+	r = write_config(in, temporary, err);
+	if (r == 0) {
+		r = config_load(temporary, &config, err);
+		config_done(&config);
+	}
+	unlink(temporary);
+	memset(in->keys, 0, sizeof(in->keys));
+	return r;
+}
+
+/* A set-up that failed can be tried again: files made by it go (a key in an HSM stays, unused). */
+static void undo(const struct init *in, const char *temporary)
+{
+	unlink(temporary);
+	for (size_t i = 0; i < in->n_providers; i++)
+		if (in->keys[i].key.ref[0] == '/')
+			unlink(in->keys[i].key.ref);
+}
+
 int cmd_init(struct cli *cli, int argc, char **argv, struct err *err)
 {
 	CLEANUP(cleanup_init) struct init *in = calloc(1, sizeof(*in));
 	struct config config = {0};
+	char temporary[LIMIT_FILE_PATH_LEN + 40];
 	int r;
 
 	if (!in)
@@ -315,17 +345,24 @@ int cmd_init(struct cli *cli, int argc, char **argv, struct err *err)
 		r = make_dir(in->dir, 0755, err);
 	if (r == 0)
 		r = make_dir(in->state_dir, 0700, err);
+	snprintf(temporary, sizeof(temporary), "%s.new", in->config_path);
+	if (r == 0)
+		r = check_options(in, temporary, err);
 	for (size_t i = 0; r == 0 && i < in->n_providers; i++)
 		r = make_key(in, i, err);
 	if (r == 0)
-		r = write_config(in, err);
+		r = write_config(in, temporary, err);
 	if (r == 0)
-		r = config_load(in->config_path, &config, err);
+		r = config_load(temporary, &config, err);
 	if (r == 0)
 		r = write_store_key(&config, err);
 	config_done(&config);
-	if (r < 0)
+	if (r == 0 && rename(temporary, in->config_path) < 0)
+		r = err_errno(err, errno, "%.300s", in->config_path);
+	if (r < 0) {
+		undo(in, temporary);
 		return r;
+	}
 	printf("wrote %s\n", in->config_path);
 	if (in->n_recovery == 0)
 		printf("\nWARNING: no recovery recipient. If the hardware is lost, so is every secret. Make a key offline with\n"

@@ -139,12 +139,17 @@ static int list(struct cli *cli, const struct config *config, const struct confi
 		if (r == 0)
 			print_key(cli, p, &k.reply->key, true);
 	}
-	for (uint32_t i = 0; r == 0; i++) {
+	for (uint32_t i = 0; r == 0 && i < LIMIT_KEYS; i++) {
 		keyd_prepare(&k, WIRE_LIST);
 		k.request->number = i;
 		r = keyd_call(&k, err);
 		if (r == 0)
 			print_key(cli, p, &k.reply->key, is_configured(p, &k.reply->key));
+		else if (r != -ERR_NOT_FOUND && r != -ERR_PIN && k.fd >= 0) {
+			/* a foreign key that cotter cannot use is no reason to hide the others */
+			fprintf(stderr, "cotter: %s: key %u is not shown: %s\n", p->name, i, err->msg);
+			r = 0;
+		}
 	}
 	return r == -ERR_NOT_FOUND ? 0 : r;
 }

@@ -77,22 +77,13 @@ static int check_path(const struct age_header *header, const char *path, struct 
 
 static int write_output(const struct age_file *f, const struct secret *key, const char *output, struct err *err)
 {
-	CLEANUP(cleanup_close) int fd = -1;
-	char temporary[LIMIT_FILE_PATH_LEN];
+	struct cli_output o;
 	int r;
 
 	if (!output)
 		return age_file_open(f, key, 1, err);
-	snprintf(temporary, sizeof(temporary), "%s.new", output);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return err_errno(err, errno, "%.300s", temporary);
-	r = age_file_open(f, key, fd, err);
-	if (r == 0 && rename(temporary, output) < 0)
-		r = err_errno(err, errno, "%.300s", output);
-	if (r < 0)
-		unlink(temporary);
-	return r;
+	r = cli_output_begin(output, &o, err);
+	return r < 0 ? r : cli_output_end(&o, age_file_open(f, key, o.fd, err), err);
 }
 
 int cmd_open(struct cli *cli, int argc, char **argv, struct err *err)

@@ -88,8 +88,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct seal_options *o,
 int cmd_seal(struct cli *cli, int argc, char **argv, struct err *err)
 {
 	CLEANUP(cleanup_free) struct seal_options *o = calloc(1, sizeof(*o));
-	CLEANUP(cleanup_close) int in_fd = -1, out_fd = -1;
-	char temporary[LIMIT_FILE_PATH_LEN];
+	CLEANUP(cleanup_close) int in_fd = -1;
+	struct cli_output out;
 	struct bind bind;
 	int r, in = 0;
 
@@ -115,14 +115,6 @@ int cmd_seal(struct cli *cli, int argc, char **argv, struct err *err)
 		return cli_usage(cli, err, "refusing to write binary to a terminal: use -a or -o FILE");
 	if (!o->output)
 		return age_file_seal(in, 1, o->recipients, o->n_recipients, o->path ? &bind : NULL, o->armor, err);
-	snprintf(temporary, sizeof(temporary), "%s.new", o->output);
-	out_fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (out_fd < 0)
-		return err_errno(err, errno, "%.300s", temporary);
-	r = age_file_seal(in, out_fd, o->recipients, o->n_recipients, o->path ? &bind : NULL, o->armor, err);
-	if (r == 0 && (fsync(out_fd) < 0 || rename(temporary, o->output) < 0))
-		r = err_errno(err, errno, "%.300s", o->output);
-	if (r < 0)
-		unlink(temporary);
-	return r;
+	r = cli_output_begin(o->output, &out, err);
+	return r < 0 ? r : cli_output_end(&out, age_file_seal(in, out.fd, o->recipients, o->n_recipients, o->path ? &bind : NULL, o->armor, err), err);
 }

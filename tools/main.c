@@ -39,7 +39,7 @@ static const struct command commands[] = {
 	 cmd_seal, false},
 	{"open", "[-i IDENTITY-FILE | --passphrase-file F] [-o OUT] [FILE]",
 	 "Opens an age file with the configuration's hardware, a recovery key or a passphrase. Needs no broker.\n"
-	 "Nothing is written before the whole file was verified.\n\n"
+	 "Nothing is written before the whole file was verified (do not change it meanwhile).\n\n"
 	 "  -i, --identity F          AGE-SECRET-KEY-1... lines\n"
 	 "  --passphrase-file F       - is standard input\n"
 	 "  -p, --path PATH           refuse a file that is not bound to this secret\n"

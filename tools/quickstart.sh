@@ -2,9 +2,9 @@
 # One command takes a real secret through all of cotter: from hardware keys (SoftHSM and a software TPM stand in for an
 # HSM and a TPM) to a job, and to the audit record of it.
 #
-#   bash tools/quickstart.sh             shows it all and leaves nothing behind
+#   bash tools/quickstart.sh             shows it all and leaves nothing behind (but build/ and packages)
 #   bash tools/quickstart.sh --keep DIR  leaves it running under DIR: source DIR/env, end it with DIR/stop
-set -eu
+set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/tools/packages.sh"
 
@@ -33,6 +33,9 @@ if [ -n "$keep" ]; then
 else
 	dir=$(mktemp -d /tmp/cotter.XXXXXX)
 fi
+case $dir in
+*[!A-Za-z0-9._/-]*) echo "quickstart: choose a directory of plain letters, digits and ._- : $dir" >&2; exit 1 ;;
+esac
 chmod 700 "$dir"
 
 cat >"$dir/stop" <<EOT
@@ -177,6 +180,7 @@ if [ -z "$keep" ]; then
 fi
 
 say "Leaving it running under $dir"
+admin=$(cotter token make --policy admin --ttl 24h)
 (
 	umask 077
 	cat >"$dir/env" <<EOT
@@ -184,7 +188,7 @@ say "Leaving it running under $dir"
 export PATH="$bin/tools:$bin/broker:\$PATH"
 export COTTER_SOCKET="$dir/run/cotter.sock"
 export COTTER_CONFIG="$dir/etc/cotter.yaml"
-export COTTER_TOKEN="$(cotter token make --policy admin --ttl 24h)"
+export COTTER_TOKEN="$admin"
 EOT
 )
 cat <<EOT | indent

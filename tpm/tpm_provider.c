@@ -401,6 +401,9 @@ static int provider_make(struct provider *p, enum provider_key_use use, const ch
 		return r;
 	}
 	p->public = key.public;
+	r = check_type(&p->public, err);
+	if (r < 0)
+		return r;
 	describe(p, "", ret);
 	unload(p);
 	snprintf(ret->label, sizeof(ret->label), "%s", label);

@@ -14,12 +14,15 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, unsigned char *
 {
 	const char *path = getenv("FAULT_LOG");
 	FILE *f = path ? fopen(path, "ae") : NULL;
+	const char *crash = getenv("FAULT_LOGIN");
 	CK_RV rv = real->C_Login(session, user, pin, pin_len);
 
 	if (f) {
 		fprintf(f, "login %lx\n", rv);
 		fclose(f);
 	}
+	if (crash && access(crash, F_OK) == 0)
+		abort(); /* did the token count that try? nobody knows */
 	return rv;
 }
 

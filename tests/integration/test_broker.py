@@ -689,6 +689,19 @@ class Attacks(Case):
         status = self.b.raw(self.request("secret/metadata/attack/none", "DELETE", token=self.admin, extra=b"Connection: close\r\n"))
         self.assertTrue(status.startswith(b"HTTP/1.1 204 ") and b"Content-Length" not in status)
 
+    def test_a_large_body_from_whom_may_not_write(self):
+        big = os.path.join(self.dir, "big.age")
+        self.b.cli("seal", "-o", big, stdin=b"x" * 60000, check=True)
+        token = self.b.cli("token", "narrow", "-c", "op = get", stdin=self.admin, check=True).stdout.decode().strip()
+        denied = self.b.status()["denied"]
+        self.assertEqual(self.b.cli("put", "attack/big", "--sealed", big, token=token).returncode, 3)
+        self.assertEqual(self.b.curl("cotter/sealed/attack/big", token=token, body=b'{"sealed":"' + b"A" * 80000 + b'"}')[0], 403)
+        self.assertEqual(self.b.status()["denied"], denied + 2)
+        self.assertEqual(self.b.cli("put", "attack/big", "--sealed", big, token=self.admin).returncode, 0)
+        self.assertEqual(self.b.cli("get", "attack/big", token=self.admin).stdout, b"x" * 60000)
+        self.b.cli("seal", "-o", big, stdin=b'{"a":"' + b"x" * 70000 + b'"}', check=True)
+        self.assertEqual(self.b.cli("put", "attack/big", "--sealed", big, token=self.admin).returncode, 1)
+
     def test_looking_up_is_no_use(self):
         token = self.b.token("--policy", "admin", "--uses", "1")
         for _ in range(3):
@@ -992,6 +1005,33 @@ class Config(Case):
         self.assertEqual(run(COTTERD, "--check", "--config", b.config).returncode, 0)
         os.chmod(bad, 0o666)
         self.assertIn(b"writable by others", run(COTTERD, "--check", "--config", bad).stderr)
+
+    def test_an_init_that_failed_can_be_repeated(self):
+        hsm, tpm = self.softhsm("again"), self.swtpm("againt")
+        base = os.path.join(self.dir, "againd")
+        os.mkdir(base)
+        args = ["--dir", f"{base}/etc", "--state-dir", f"{base}/state", "--socket", f"{base}/run/s", "--provider", f"tpm=tpm:{tpm.tcti}"]
+        for bad in (["--unseal", "cache 5x"], ["--operator", "65534"], ["--operator", "me"], ["--recovery", "age1x"], ["--readable", "tpm=x"],
+                    ["--provider", f"hsm={hsm.uri().replace('token=', 'token=no')}"]):
+            self.assertNotEqual(run(COTTER, "init", *args, *bad).returncode, 0, bad)
+        run(COTTER, "init", *args, check=True)
+        p = run(COTTER, "init", *args)
+        self.assertIn(b"is there already", p.stderr)
+
+    def test_output_files(self):
+        b = self.broker("out", hsm=self.softhsm("outh"), start=False)
+        out = os.path.join(self.dir, "plain")
+        sealed = b.cli("seal", stdin="x", check=True).stdout
+        for name in (out, out + ".new"):
+            with open(name, "w") as f:
+                f.write("mine")
+            os.chmod(name, 0o666)
+        b.cli("open", "-o", out, stdin=sealed, check=True)
+        self.assertEqual(os.stat(out).st_mode & 0o777, 0o600)
+        with open(out + ".new") as f:
+            self.assertEqual(f.read(), "mine")
+        b.cli("open", "-o", "/dev/null", stdin=sealed, check=True)
+        self.assertTrue(os.path.exists("/dev/null") and not os.path.isfile("/dev/null"))
 
     def test_provider_mistakes_are_told(self):
         hsm = self.softhsm("mist")

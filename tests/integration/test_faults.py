@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 import unittest
 
 from harness import BUILD, PIN, Case, SoftHSM, run, wait_for
@@ -18,6 +19,7 @@ class FaultyHSM(SoftHSM):
     def init_args(self, name="hsm", pin_source=True):
         d = self.dir
         return super().init_args(name, pin_source) + ["--environment", f"{name}=FAULT_LOG={d}/log", "--environment", f"{name}=FAULT_ONCE={d}/once",
+                                                      "--environment", f"{name}=FAULT_LOGIN={d}/crash",
                                                       "--writable", f"{name}={d}"]
 
     def once(self, rv):
@@ -92,6 +94,36 @@ class Faults(Case):
         b.cli("unlock", "hsm", "--again", check=True)
         wait_for("unsealing", lambda: b.curl("sys/health")[0] == 200)
         self.assertEqual(hsm.logins()[before:], [0xA0, 0])
+
+    def test_a_crash_while_logging_in_is_not_repeated(self):
+        hsm = FaultyHSM(self.sub("crash"))
+        b = self.broker("crashb", hsm=hsm, start=False)
+        before = len(hsm.logins())
+        with open(os.path.join(hsm.dir, "crash"), "w"):
+            pass
+        b.start(wait=False)
+        wait_for("pin-needed", lambda: [p["state"] for p in b.status().get("providers", [])] == ["pin-needed"])
+        self.assertIn("died while it logged in", b.status()["providers"][0]["problem"])
+        # neither a crash of the idle helper nor a module that vanishes for a while lets it try again
+        wait_for("the helper", lambda: len(b.children()) == 1)
+        os.kill(b.children()[0], signal.SIGKILL)
+        time.sleep(6)
+        self.assertEqual(len(hsm.logins()) - before, 1)
+        os.unlink(os.path.join(hsm.dir, "crash"))
+        b.cli("unlock", "hsm", stdin=PIN, check=True)
+        wait_for("unsealing", lambda: b.curl("sys/health")[0] == 200)
+
+    def test_a_pin_file_put_in_place_later(self):
+        hsm = FaultyHSM(self.sub("late"))
+        b = self.broker("lateb", hsm=hsm, start=False)
+        os.unlink(hsm.pin_file)
+        b.start(wait=False)
+        wait_for("pin-needed", lambda: [p["state"] for p in b.status().get("providers", [])] == ["pin-needed"])
+        with open(hsm.pin_file + ".new", "w") as f:
+            f.write(PIN)
+        os.rename(hsm.pin_file + ".new", hsm.pin_file)
+        b.cli("unlock", "hsm", "--again", check=True)
+        wait_for("unsealing", lambda: b.curl("sys/health")[0] == 200)
 
     def test_pin_from_a_systemd_credential(self):
         credentials = self.sub("cred")
