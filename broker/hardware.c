@@ -102,11 +102,26 @@ static void finish(struct hardware_op *op, int result, const struct wire_reply *
 /* What the provider's state says to whoever asks for its keys. */
 static void fail_waiting(struct hardware_provider *p, int result)
 {
+	struct hardware_op *kept = NULL, **tail = &kept, *op;
 	char message[256];
 
 	memcpy(message, p->problem, sizeof(message));
-	while (p->head && !p->busy)
-		finish(pop(p), result, NULL, message);
+	while (p->head && !p->busy) {
+		op = pop(p);
+		/* an operator's PIN is what the others wait for */
+		if (result == -ERR_PIN && op->op == WIRE_LOGIN) {
+			op->next = NULL;
+			*tail = op;
+			tail = &op->next;
+		} else {
+			finish(op, result, NULL, message);
+		}
+	}
+	while ((op = kept)) {
+		kept = op->next;
+		op->next = NULL;
+		push_back(p, op);
+	}
 }
 
 static void send_head(struct hardware_provider *p);
@@ -237,8 +252,7 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 	if (p->pin_hold) {
 		/* an operator's turn, not ours; whoever waits for anything but such a login is told */
 		set_state(p, HARDWARE_PIN_NEEDED, p->pin_problem);
-		if (!(p->head && p->head->op == WIRE_LOGIN))
-			fail_waiting(p, -ERR_PIN);
+		fail_waiting(p, -ERR_PIN);
 		return;
 	}
 	op = op_new(WIRE_LOGIN, login_done, p);
@@ -417,7 +431,7 @@ void hardware_event(struct hardware_provider *p)
 		set_state(p, HARDWARE_PIN_NEEDED, a->message);
 	finish(op, a->result, a->result == 0 ? a : NULL, a->message);
 	sodium_memzero(a, sizeof(*a));
-	if (p->state == HARDWARE_PIN_NEEDED && !(p->head && p->head->op == WIRE_LOGIN))
+	if (p->state == HARDWARE_PIN_NEEDED)
 		fail_waiting(p, -ERR_PIN);
 	send_head(p);
 }

@@ -2,7 +2,6 @@
 
 #include "broker/api.h"
 #include "broker/broker.h"
-#include "broker/http.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -19,297 +18,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#define BUFFER_LEN 65536u
 #define OVERFLOW_UID 65534u
-
-/* NULL: too many users at once. */
-static struct server_user *user_of(struct server *s, uid_t uid)
-{
-	struct server_user *unused = NULL;
-
-	for (size_t i = 0; i < sizeof(s->users) / sizeof(s->users[0]); i++) {
-		if (s->users[i].n && s->users[i].uid == uid)
-			return &s->users[i];
-		if (!s->users[i].n && !unused)
-			unused = &s->users[i];
-	}
-	if (unused)
-		*unused = (struct server_user){.uid = uid};
-	return unused;
-}
-
-/* Incomplete requests wait in the arena: nobody may fill it with them. Tells whether n bytes more are allowed. */
-static bool in_reserve(struct conn *c, size_t n)
-{
-	struct server_user *u = user_of(c->server, c->peer.uid);
-
-	return c->peer.operator_socket || (u && u->in_bytes + n <= LIMIT_IN_BYTES_PER_UID && c->server->in_bytes + n <= LIMIT_IN_BYTES);
-}
-
-static void in_account(struct conn *c, size_t before)
-{
-	struct server_user *u = user_of(c->server, c->peer.uid);
-
-	if (u)
-		u->in_bytes += c->in.cap - before;
-	c->server->in_bytes += c->in.cap - before;
-}
-
-static void in_clear(struct conn *c)
-{
-	size_t before = c->in.cap;
-
-	secret_clear(&c->in);
-	in_account(c, before);
-}
-
-/* What is incomplete has a deadline from its first byte on, wherever that came from. */
-static int in_append(struct conn *c, const void *data, size_t len)
-{
-	size_t before = c->in.cap, grown;
-	int r;
-
-	for (grown = before ? before : 64; grown < c->in.len + len; grown *= 2)
-		; /* as the arena's blocks grow */
-	if (!in_reserve(c, grown > before && c->in.len + len > before ? 2 * grown - before : 0))
-		return -ERR_BUSY;
-	if (c->in.len == 0)
-		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
-	r = c->in.data ? secret_append(&c->in, data, len, NULL) : secret_copy(&c->in, data, len, NULL);
-	in_account(c, before);
-	return r;
-}
-
-static void conn_close(struct conn *c)
-{
-	struct server *s = c->server;
-	struct server_user *u;
-
-	if (c->dead)
-		return;
-	c->dead = true;
-	if (c->call)
-		api_cancel(c->call);
-	c->call = NULL;
-	in_clear(c);
-	u = user_of(s, c->peer.uid);
-	if (u && u->n)
-		u->n--;
-	close(c->fd);
-	secret_clear(&c->out);
-	if (c->prev)
-		c->prev->next = c->next;
-	else
-		s->conns = c->next;
-	if (c->next)
-		c->next->prev = c->prev;
-	s->n_conns--;
-	/* events of this round may still point here */
-	c->next = s->dead;
-	s->dead = c;
-}
-
-/* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
-static void watch(struct conn *c)
-{
-	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? 0 : (uint32_t)EPOLLIN;
-	struct epoll_event ev = {.events = want, .data.ptr = c};
-
-	if (c->dead || c->watched == want)
-		return;
-	c->watched = want;
-	epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
-}
-
-static void conn_process(struct conn *c);
-
-static void conn_flush(struct conn *c)
-{
-	ssize_t n;
-
-	if (c->dead || !c->out.len)
-		return;
-	c->held = c->audit_seq && !audit_released(&c->server->broker->audit, c->audit_seq);
-	if (c->held)
-		return;
-	n = send(c->fd, c->out.data + c->out_sent, c->out.len - c->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		conn_close(c);
-		return;
-	}
-	c->out_sent += n > 0 ? (size_t)n : 0;
-	if (c->out_sent < c->out.len)
-		return;
-	secret_clear(&c->out);
-	c->out_sent = 0;
-	c->deadline_ms = token_boot_ms() + (c->in.len ? LIMIT_REQUEST_TIMEOUT_MS : LIMIT_IDLE_TIMEOUT_MS);
-	if (c->keep_alive)
-		return;
-	if (!c->unread || shutdown(c->fd, SHUT_WR) < 0) {
-		conn_close(c);
-		return;
-	}
-	/* closing with bytes unread would take the reply back */
-	c->draining = true;
-	c->deadline_ms = token_boot_ms() + 1000;
-}
-
-void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
-{
-	char head[HTTP_HEAD_MAX];
-	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, body_len, c->keep_alive);
-
-	if (c->head_only)
-		body_len = 0; /* its length was told, no more */
-
-	c->call = NULL;
-	if (c->dead)
-		return;
-	c->audit_seq = audit_seq;
-	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : LIMIT_REPLY_TIMEOUT_MS);
-	if (secret_new(&c->out, n + body_len, NULL) < 0) {
-		conn_close(c); /* not even room to say so */
-		return;
-	}
-	memcpy(c->out.data, head, n);
-	if (body_len)
-		memcpy(c->out.data + n, body->data, body_len);
-	c->out.len = n + body_len;
-	conn_flush(c);
-	/* a request that waited behind this one has its turn at the end of the loop's round */
-	c->resume = c->in.len != 0;
-	c->server->resume |= c->resume;
-	watch(c);
-}
-
-static void reply_error(struct conn *c, int code, const char *message)
-{
-	CLEANUP(secret_clear) struct secret body = {0};
-
-	c->keep_alive = false;
-	c->unread = true;
-	in_clear(c);
-	if (api_error_body(message, &body) == 0)
-		conn_reply(c, err_http_status(code), &body, 0);
-	else
-		conn_close(c);
-}
-
-/* One request from data; returns the bytes it took, 0 when it is incomplete. After a failure the connection ends. */
-static size_t handle(struct conn *c, const char *data, size_t len)
-{
-	struct request q;
-	struct err err = {0};
-	int head = http_parse_head(data, len, &q, &err);
-
-	if (head < 0) {
-		reply_error(c, err.code, err.msg);
-		return len;
-	}
-	if (head == 0)
-		return 0;
-	c->head_only = q.method == METHOD_HEAD;
-	if (len - (size_t)head < q.body_len) {
-		/* a large body is taken only from whom it would be answered to */
-		if (q.body_len > LIMIT_HTTP_HEAD && !c->admitted) {
-			head = api_admit(c->server->broker, c, &q, &err);
-			if (head < 0) {
-				reply_error(c, err.code, err.code == ERR_DENIED ? "permission denied" : err.msg);
-				return len;
-			}
-			c->admitted = true;
-		}
-		if (q.wants_continue && !c->continued)
-			c->continued = send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL | MSG_DONTWAIT) == 25;
-		return 0;
-	}
-	c->continued = c->admitted = false;
-	c->keep_alive = q.keep_alive;
-	q.body = data + head;
-	api_dispatch(c->server->broker, c, &q);
-	return (size_t)head + q.body_len;
-}
-
-/* Works through c->in, or through the shared buffer when nothing is kept. */
-static void consume(struct conn *c, char *data, size_t len, bool shared)
-{
-	size_t used = 0, n;
-
-	/* one at a time: the next request waits until this one's answer is out */
-	while (!c->dead && used < len && !c->call && !c->out.len) {
-		n = handle(c, data + used, len - used);
-		if (n == 0)
-			break;
-		used += n;
-	}
-	if (c->dead)
-		return;
-	if (shared) {
-		if (used < len && in_append(c, data + used, len - used) < 0)
-			conn_close(c);
-		return;
-	}
-	if (used == len) {
-		in_clear(c);
-	} else if (used) {
-		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
-		memmove(c->in.data, c->in.data + used, len - used);
-		sodium_memzero(c->in.data + len - used, used);
-		c->in.len = len - used;
-	}
-}
-
-static void conn_process(struct conn *c)
-{
-	if (!c->dead && c->in.len && !c->call && !c->out.len)
-		consume(c, (char *)c->in.data, c->in.len, false);
-}
-
-static void conn_read(struct conn *c)
-{
-	struct server *s = c->server;
-	ssize_t n;
-
-	/* what a client sends ahead stays in its socket until it is its turn */
-	if (c->call || c->out.len)
-		return;
-	n = recv(c->fd, s->buffer.data, BUFFER_LEN, MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		conn_close(c);
-		return;
-	}
-	if (c->draining) {
-		sodium_memzero(s->buffer.data, (size_t)n);
-		return;
-	}
-	if (c->in.len == 0) {
-		consume(c, (char *)s->buffer.data, (size_t)n, true);
-	} else if (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + BUFFER_LEN ||
-		   in_append(c, s->buffer.data, (size_t)n) < 0) {
-		conn_close(c);
-	} else {
-		conn_process(c);
-	}
-	sodium_memzero(s->buffer.data, (size_t)n);
-}
-
-static void conn_event(struct conn *c, uint32_t events)
-{
-	if (c->dead)
-		return;
-	if (events & (EPOLLERR | EPOLLHUP)) {
-		conn_close(c);
-		return;
-	}
-	if (events & EPOLLOUT)
-		conn_flush(c);
-	if (!c->dead && (events & EPOLLIN))
-		conn_read(c);
-	conn_process(c);
-	watch(c);
-}
 
 static bool peer_of(int fd, struct peer *ret)
 {
@@ -358,7 +67,7 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		return;
 	if (operator_socket && !broker_is_operator(s->broker, peer.uid))
 		return;
-	u = user_of(s, peer.uid);
+	u = server_user(s, peer.uid);
 	c = has_room(s, u, operator_socket) ? calloc(1, sizeof(*c)) : NULL;
 	if (!c)
 		return;
@@ -385,7 +94,7 @@ static void audit_late(struct conn *c)
 	secret_clear(&c->out);
 	c->audit_seq = 0;
 	c->held = false;
-	reply_error(c, ERR_AUDIT, "the audit log does not reach the disk: nothing is granted until it does");
+	conn_refuse(c, ERR_AUDIT, "the audit log does not reach the disk: nothing is granted until it does");
 }
 
 static void sweep(struct server *s, uint64_t now_ms)
@@ -413,7 +122,7 @@ static void flush_held(struct server *s)
 		if (c->held) {
 			conn_flush(c);
 			conn_process(c);
-			watch(c);
+			conn_watch(c);
 		}
 	}
 }
@@ -476,7 +185,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->signal_fd < 0 || s->epoll_fd < 0)
 		return err_errno(err, errno, "epoll");
-	r = secret_new(&s->buffer, BUFFER_LEN, err);
+	r = secret_new(&s->buffer, CONN_BUFFER_LEN, err);
 	if (r == 0)
 		r = listen_on(b->config.operator_socket, 0666, &s->operator_fd, err);
 	if (r == 0)
@@ -530,7 +239,7 @@ static void resume(struct server *s)
 			continue;
 		c->resume = false;
 		conn_process(c);
-		watch(c);
+		conn_watch(c);
 	}
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-/* Sockets and the one event loop. A connection is read into one shared buffer in the arena; what is incomplete waits in
- * a buffer of its own, also there. Buffers are wiped as soon as they are done with. */
+/* Sockets and the one event loop. */
+#include "broker/conn.h"
 #include "common/secret.h"
 
 #include <stdbool.h>
@@ -8,30 +8,7 @@
 #include <sys/types.h>
 
 struct broker;
-struct call;
 struct err;
-
-struct peer {
-	uid_t uid;
-	gid_t gid;
-	pid_t pid;	/* for the log only: never looked up */
-	bool operator_socket;
-};
-
-struct conn {
-	int fd;
-	struct server *server;
-	struct peer peer;
-	struct secret in, out;	/* incomplete request; reply not sent yet */
-	size_t out_sent;
-	struct call *call;	/* an answer that is still being made */
-	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
-	uint64_t deadline_ms;
-	uint32_t watched; /* epoll events */
-	bool keep_alive, dead, held, continued, admitted, head_only, resume;
-	bool unread, draining; /* refused before all was read: the client must be able to read why */
-	struct conn *next, *prev;
-};
 
 struct server {
 	struct broker *broker;
@@ -54,5 +31,5 @@ int server_init(struct server *s, struct broker *b, struct err *err);
 int server_run(struct server *s, struct err *err);
 void server_done(struct server *s);
 
-/* Sends a reply (body may be NULL); audit_seq 0: no record to wait for. Ends the connection's current call. */
-void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
+/* What is counted for a user; NULL: too many users at once. */
+struct server_user *server_user(struct server *s, uid_t uid);

@@ -1,0 +1,52 @@
+#pragma once
+/*
+ * One peer. It is read into one shared buffer in the arena; what is incomplete waits in a buffer of its own, also there.
+ * Buffers are wiped as soon as they are done with. One request at a time: the next waits until this one's answer is out.
+ */
+#include "common/secret.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CONN_BUFFER_LEN 65536u /* of the shared buffer */
+
+struct call;
+struct server;
+
+struct peer {
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;	/* for the log only: never looked up */
+	bool operator_socket;
+};
+
+struct conn {
+	int fd;
+	struct server *server;
+	struct peer peer;
+	struct secret in, out;	/* incomplete request; reply not sent yet */
+	size_t out_sent;
+	struct call *call;	/* an answer that is still being made */
+	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
+	uint64_t deadline_ms;
+	uint32_t watched; /* epoll events */
+	bool keep_alive, dead, held, continued, admitted, head_only, resume;
+	bool unread, draining; /* refused before all was read: the client must be able to read why */
+	struct conn *next, *prev;
+};
+
+void conn_event(struct conn *c, uint32_t events);
+/* Goes on with what waits in c->in. */
+void conn_process(struct conn *c);
+/* Sends what it can of the reply, unless its audit record must reach the disk first. */
+void conn_flush(struct conn *c);
+/* Tells epoll what this connection can use now; to be called when that may have changed. */
+void conn_watch(struct conn *c);
+/* Cancels its call; the memory is freed at the end of the loop's round. */
+void conn_close(struct conn *c);
+
+/* Sends a reply (body may be NULL); audit_seq 0: no record to wait for. Ends the connection's current call. */
+void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
+/* Says why and closes: the request cannot be told from the bytes behind it. */
+void conn_refuse(struct conn *c, int code, const char *message);
