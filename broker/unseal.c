@@ -2,7 +2,6 @@
 
 #include "common/age.h"
 #include "common/age_p256tag.h"
-#include "common/age_scrypt.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -130,6 +129,20 @@ static void try_next(struct unseal *x)
 		finish(x, -ERR_NO_MATCH, NULL, "no match: the file is not sealed to any key that is configured here");
 }
 
+/* Old types whose cryptography cotter does not have, passphrases, and post-quantum recipients, which must not be mixed with
+ * the hardware's: none of them belongs into the store. */
+static int check_types(const struct age_header *header, struct err *err)
+{
+	static const char *const refused[] = {"scrypt", "ssh-rsa", "piv-p256", "mlkem768x25519", "mlkem768p256tag"};
+
+	for (size_t i = 0; i < header->n_stanzas; i++)
+		for (size_t k = 0; k < sizeof(refused) / sizeof(refused[0]); k++)
+			if (age_stanza_is(&header->stanzas[i], refused[k]))
+				return err_set(err, ERR_INPUT, "the broker opens no file with a recipient of type %s%s", refused[k],
+					       k == 0 ? " (a passphrase): use 'cotter open'" : "");
+	return 0;
+}
+
 static int parse(struct unseal *x, struct err *err)
 {
 	int r = x->sealed_len > LIMIT_SEALED_LEN ? err_set(err, ERR_LIMIT, "the sealed file is larger than %u bytes", LIMIT_SEALED_LEN)
@@ -137,8 +150,8 @@ static int parse(struct unseal *x, struct err *err)
 
 	if (r == 0)
 		r = age_check_stanzas(&x->header, err);
-	if (r == 0 && age_scrypt_is(&x->header))
-		r = err_set(err, ERR_UNSUPPORTED, "files sealed to a passphrase are opened by the command line only");
+	if (r == 0)
+		r = check_types(&x->header, err);
 	if (r == 0)
 		r = bind_enforce(&x->header, x->path, x->version, err); /* cheap, so before the hardware; again after the MAC */
 	return r;

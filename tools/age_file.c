@@ -53,6 +53,7 @@ static int sink_write(struct sink *s, const uint8_t *data, size_t len, struct er
 static int seal_payload(int in, struct sink *out, struct age_stream *stream, uint8_t *plain, uint8_t *sealed,
 			struct err *err)
 {
+	struct cli_progress progress = {.what = "sealing"};
 	size_t have, next;
 	ssize_t n = read_full(in, plain, AGE_CHUNK_LEN, err);
 	int r;
@@ -68,8 +69,11 @@ static int seal_payload(int in, struct sink *out, struct age_stream *stream, uin
 		next = (size_t)n;
 		age_stream_seal(stream, plain, have, next == 0, sealed);
 		r = sink_write(out, sealed, have + AGE_TAG_LEN, err);
-		if (r < 0 || next == 0)
+		cli_progress(&progress, have);
+		if (r < 0 || next == 0) {
+			cli_progress_end(&progress);
 			return r;
+		}
 		memcpy(plain, ahead, next);
 	}
 }
@@ -186,6 +190,7 @@ struct buffers {
 static int pass(const struct age_file *f, const struct secret *file_key, struct buffers b, int out, struct err *err)
 {
 	CLEANUP(cleanup_secret_free) struct age_stream *stream = NULL;
+	struct cli_progress progress = {.what = out < 0 ? "verifying" : "writing"};
 	uint8_t nonce[AGE_NONCE_LEN];
 	size_t have, ahead;
 	ssize_t n;
@@ -208,8 +213,11 @@ static int pass(const struct age_file *f, const struct secret *file_key, struct 
 		r = age_stream_open(stream, b.sealed, have - ahead, !ahead, b.plain, err);
 		if (r == 0 && out >= 0)
 			r = cli_write_all(out, b.plain, have - ahead - AGE_TAG_LEN, err);
-		if (r < 0 || !ahead)
+		cli_progress(&progress, have);
+		if (r < 0 || !ahead) {
+			cli_progress_end(&progress);
 			return r;
+		}
 		b.sealed[0] = b.sealed[SEALED_CHUNK];
 	}
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <termios.h>
+#include <time.h>
 
 int cli_usage(const struct cli *cli, struct err *err, const char *fmt, ...)
 {
@@ -126,6 +127,33 @@ int cli_write_all(int fd, const void *data, size_t len, struct err *err)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void cli_progress(struct cli_progress *p, size_t more)
+{
+	long long now = now_ms();
+
+	p->done += more;
+	if (p->started_ms == 0)
+		p->started_ms = p->shown_ms = now;
+	if (now - p->started_ms < 1000 || now - p->shown_ms < 250 || !isatty(2))
+		return;
+	p->shown_ms = now;
+	fprintf(stderr, "\r%s: %llu MiB ", p->what, p->done >> 20);
+}
+
+void cli_progress_end(const struct cli_progress *p)
+{
+	if (p->shown_ms != p->started_ms)
+		fputs("\r\033[K", stderr);
 }
 
 int cli_output_begin(const char *path, struct cli_output *o, struct err *err)

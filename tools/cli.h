@@ -54,6 +54,15 @@ void cli_chomp(struct secret *s);
 int cli_number(const struct cli *cli, const char *text, unsigned long long max, const char *what, unsigned long long *ret, struct err *err);
 /* write(2) until all is out. */
 int cli_write_all(int fd, const void *data, size_t len, struct err *err);
+/* Tells on a terminal how far a long work has come; silent for its first second. */
+struct cli_progress {
+	const char *what;
+	unsigned long long done;
+	long long started_ms, shown_ms;
+};
+void cli_progress(struct cli_progress *p, size_t more);
+void cli_progress_end(const struct cli_progress *p);
+
 /* A file to be written whole or not at all: beside path, private, renamed at the end. What is no regular file (a pipe, a
  * device) is written as it is. */
 struct cli_output {

@@ -91,6 +91,11 @@ class Kv:
         head, mac = good.split(b"\n--- ")
         many = b"age-encryption.org/v1\n" + stanza * 33 + b"---" + good.split(b"---")[1]
         three = b"age-encryption.org/v1\n" + re.sub(rb"\n(\S)", rb"\nB", stanza) * 3 + b"---" + good.split(b"---", 1)[1]
+        for kind in (b"ssh-rsa", b"piv-p256", b"mlkem768p256tag"):
+            mixed = good.replace(b"-> p256tag", b"-> " + kind + b" x\n\n-> p256tag", 1)
+            status, reply = b.curl("cotter/sealed/hostile/x", token=self.admin,
+                                   body=json.dumps({"sealed": base64.b64encode(mixed).decode()}).encode())
+            self.assertEqual((status, kind.decode() in reply["errors"][0]), (400, True))
         for data in (b"", b"garbage", good[:-1], good[:50], good + b"x", many, three, b"\0" * 70000, good.replace(b"\n", b"\r\n"),
                      b"age-encryption.org/v1\n-> X25519 a\n", head.replace(b"p256tag", b"p256tah") + b"\n--- " + mac):
             status, reply = b.curl("cotter/sealed/hostile/x", token=self.admin,
