@@ -268,12 +268,20 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         cls.dir = tempfile.mkdtemp(prefix="cot.", dir="/tmp")
         cls.stops = []
+        cls.addClassCleanup(cls.clean_up)
 
     @classmethod
-    def tearDownClass(cls):
+    def clean_up(cls):
+        """Also after a set-up that failed; one thing that does not stop well keeps none of the others running."""
+        failures = []
         for stop in reversed(cls.stops):
-            stop()
+            try:
+                stop()
+            except (AssertionError, subprocess.TimeoutExpired) as e:
+                failures.append(e)
         shutil.rmtree(cls.dir, ignore_errors=True)
+        if failures:
+            raise failures[0]
 
     @classmethod
     def sub(cls, name):
