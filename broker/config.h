@@ -62,5 +62,5 @@ int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
 
 const struct config_policy *config_policy(const struct config *c, const char *name);
-/* Which provider's key is behind a recipient; NULL when none is. */
+/* By name; NULL when the configuration has none of it. */
 const struct config_provider *config_provider(const struct config *c, const char *name);

@@ -115,8 +115,7 @@ void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms)
 				writing = writing || store_begin(store, NULL) == 0;
 				budget--;
 				remove_row(t, store, at);
-			}
-			else {
+			} else {
 				at = &(*at)->next;
 			}
 		}
@@ -146,8 +145,6 @@ int token_make(struct tokens *t, struct store *store, const struct token_request
 	uint8_t id[MACAROON_ID_LEN], key[32];
 	int r;
 
-	if (t->n >= LIMIT_TOKENS)
-		tokens_expire(t, store, token_boot_ms());
 	/* a quarter is kept for operators: one job cannot take every place */
 	if (t->n >= (q->parent ? LIMIT_TOKENS / 4 * 3 : LIMIT_TOKENS))
 		return err_set(err, ERR_BUSY, "there are %zu live tokens already", t->n);
@@ -207,7 +204,7 @@ static int check_policies(const struct token_row *row, const struct config *conf
 
 /* Everything behind the HMAC chain; count takes one use. */
 static int weigh(struct token_row *row, struct store *store, const struct config *config, const struct macaroon *m,
-		 uint8_t (*chain)[16], const struct token_facts *facts, bool count, struct err *err)
+		 const struct token_facts *facts, bool count, struct err *err)
 {
 	struct caveat_context c = {.facts = facts, .store = store, .token_id = row->id, .count = count};
 	int r;
@@ -219,7 +216,7 @@ static int weigh(struct token_row *row, struct store *store, const struct config
 	if (facts->op && row->uses_left == 0)
 		return denied(err, "the token's uses are used up");
 	for (size_t i = 0; i < m->n_caveats; i++) {
-		c.chain = chain[i];
+		c.chain = m->chain[i];
 		r = caveat_check(&m->caveats[i], &c, err);
 		if (r < 0)
 			return r;
@@ -227,32 +224,33 @@ static int weigh(struct token_row *row, struct store *store, const struct config
 	return facts->op ? check_policies(row, config, facts, err) : 0;
 }
 
-static int find_and_verify(struct tokens *t, const struct macaroon *m, struct token_row **ret_row, uint8_t (*chain)[16],
-			   struct err *err)
+static int find_row(struct tokens *t, const struct macaroon *m, struct token_row **ret_row, struct err *err)
 {
 	struct token_row *row = find(t, m->id + 5);
-	uint8_t id[MACAROON_ID_LEN], key[32];
-	bool ok;
+	uint8_t id[MACAROON_ID_LEN];
 
 	if (!row)
 		return denied(err, "no such token: it ended, or was never made here");
 	macaroon_id(row, id);
 	if (memcmp(id, m->id, sizeof(id)) != 0)
 		return denied(err, "no such token");
-	epoch_key(t, row->epoch, key);
-	ok = macaroon_verify(m, key, chain);
-	sodium_memzero(key, sizeof(key));
 	*ret_row = row;
-	return ok ? 0 : denied(err, "the token's signature is wrong");
+	return 0;
 }
 
-int token_check(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
+int token_check(struct tokens *t, struct store *store, const struct config *config, struct macaroon *m,
 		const struct token_facts *facts, struct token_row **ret_row, struct err *err)
 {
-	uint8_t chain[LIMIT_CAVEATS][16];
-	int r = find_and_verify(t, m, ret_row, chain, err);
+	uint8_t key[32];
+	int r = find_row(t, m, ret_row, err);
 
-	return r < 0 ? r : weigh(*ret_row, store, config, m, chain, facts, false, err);
+	if (r < 0)
+		return r;
+	epoch_key(t, (*ret_row)->epoch, key);
+	if (!macaroon_verify(m, key))
+		r = denied(err, "the token's signature is wrong");
+	sodium_memzero(key, sizeof(key));
+	return r < 0 ? r : weigh(*ret_row, store, config, m, facts, false, err);
 }
 
 static bool has_uses_caveat(const struct macaroon *m)
@@ -266,20 +264,23 @@ static bool has_uses_caveat(const struct macaroon *m)
 int token_use(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
 	      const struct token_facts *facts, struct err *err)
 {
-	uint8_t chain[LIMIT_CAVEATS][16];
 	struct token_row *row;
 	int64_t uses_left;
-	int r = find_and_verify(t, m, &row, chain, err);
+	int r;
 
+	/* the bytes in the arena are those that token_check verified: the chain need not be computed again */
+	if (!m->verified)
+		return denied(err, "the token was not verified");
+	r = find_row(t, m, &row, err);
 	if (r < 0)
 		return r;
 	uses_left = row->uses_left;
 	if (facts->op == 0 || (row->uses_left < 0 && !has_uses_caveat(m)))
-		return weigh(row, store, config, m, chain, facts, false, err);
+		return weigh(row, store, config, m, facts, false, err);
 	r = store_begin(store, err);
 	if (r < 0)
 		return r;
-	r = weigh(row, store, config, m, chain, facts, true, err);
+	r = weigh(row, store, config, m, facts, true, err);
 	if (r == 0 && row->uses_left > 0) {
 		row->uses_left--;
 		r = store_token_put(store, row, err);

@@ -64,9 +64,9 @@ void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms);
  * The whole check of a presented token, in the order of doc/threat-model.md: row, HMAC chain, row against peer, caveats,
  * policy. ERR_DENIED; the text is for the audit log only. Nothing is counted yet.
  */
-int token_check(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
+int token_check(struct tokens *t, struct store *store, const struct config *config, struct macaroon *m,
 		const struct token_facts *facts, struct token_row **ret_row, struct err *err);
-/* Check again and count one use: on disk before the answer leaves. ERR_DENIED when none is left. */
+/* Row, peer, caveats and policy again for a token that token_check verified, and count one use: on disk before the answer leaves. ERR_DENIED when none is left. */
 int token_use(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
 	      const struct token_facts *facts, struct err *err);
 

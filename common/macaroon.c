@@ -210,20 +210,17 @@ int macaroon_narrow(const char *text, size_t len, const char *caveat, struct sec
 	return encode(raw, w.len, ret, err);
 }
 
-bool macaroon_verify(const struct macaroon *m, const uint8_t key[32], uint8_t (*ret_chain)[16])
+bool macaroon_verify(struct macaroon *m, const uint8_t key[32])
 {
 	uint8_t sig[32], hash[32];
-	int differs;
 
 	first_signature(key, m->id, sig);
 	for (size_t i = 0; i < m->n_caveats; i++) {
 		next_signature(sig, m->caveats[i].p, m->caveats[i].len);
-		if (ret_chain) {
-			crypto_hash_sha256(hash, sig, sizeof(sig));
-			memcpy(ret_chain[i], hash, 16);
-		}
+		crypto_hash_sha256(hash, sig, sizeof(sig));
+		memcpy(m->chain[i], hash, sizeof(m->chain[i]));
 	}
-	differs = sodium_memcmp(sig, m->sig, sizeof(sig));
+	m->verified = sodium_memcmp(sig, m->sig, sizeof(sig)) == 0;
 	sodium_memzero(sig, sizeof(sig));
-	return differs == 0;
+	return m->verified;
 }

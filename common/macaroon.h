@@ -26,6 +26,10 @@ struct macaroon {
 	} caveats[LIMIT_CAVEATS];
 	size_t n_caveats;
 	uint8_t sig[MACAROON_SIG_LEN];
+	/* filled by macaroon_verify: the first 16 bytes of a hash of the signature at each caveat, a name for "this caveat on
+	 * this very token" that opens nothing */
+	uint8_t chain[LIMIT_CAVEATS][16];
+	bool verified;
 };
 
 /* Strict: ERR_INPUT for any byte outside the profile, before any cryptography. *ret is in the arena: secret_free. */
@@ -37,9 +41,5 @@ int macaroon_mint(const uint8_t key[32], const uint8_t id[MACAROON_ID_LEN], stru
 /* Offline: text with one caveat more. */
 int macaroon_narrow(const char *text, size_t len, const char *caveat, struct secret *ret, struct err *err);
 
-/*
- * Recomputes the chain under key and compares in constant time. No caveat may be read before it returned true.
- * ret_chain (NULL or LIMIT_CAVEATS entries): the first 16 bytes of a hash of the signature at each caveat, a name for
- * "this caveat on this very token" that opens nothing.
- */
-bool macaroon_verify(const struct macaroon *m, const uint8_t key[32], uint8_t (*ret_chain)[16]);
+/* Recomputes the chain under key and compares in constant time. No caveat may be read before it returned true. */
+bool macaroon_verify(struct macaroon *m, const uint8_t key[32]);

@@ -20,7 +20,7 @@ struct command {
 	const char *name, *usage, *help;
 	/* argv[0] is the command's name. 0 or -ERR_*; the text is printed by main, the code is the exit status. */
 	int (*run)(struct cli *cli, int argc, char **argv, struct err *err);
-	bool keeps_environment; /* run: the job's command inherits it */
+	bool becomes_job; /* run: this process will be the job's command */
 };
 
 int cmd_init(struct cli *cli, int argc, char **argv, struct err *err);

@@ -142,8 +142,8 @@ static int receive(int fd, struct secret *ret, struct err *err)
 		n = recv(fd, ret->data + ret->len, ret->cap - ret->len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == ECONNRESET && ret->len)
-			return 0; /* it refused before all was sent, and said why */
+		if (n < 0 && errno == ECONNRESET)
+			return 0; /* it closed before all was taken; what it said before stands in ret */
 		if (n < 0)
 			return err_set(err, ERR_NO_BROKER, "the broker does not answer: %s", strerror(errno));
 		if (n == 0)
@@ -155,16 +155,21 @@ static int receive(int fd, struct secret *ret, struct err *err)
 
 static int split(const struct secret *raw, struct client_reply *ret, struct err *err)
 {
-	const char *text = (const char *)raw->data, *end = memmem(text, raw->len, "\r\n\r\n", 4);
+	const char *text = (const char *)raw->data, *end = memmem(text, raw->len, "\r\n\r\n", 4), *length;
 	int r;
 
 	if (!end || raw->len < 12 || memcmp(text, "HTTP/1.1 ", 9) != 0)
 		return err_set(err, ERR_NO_BROKER, "what answers there is not a broker");
 	ret->status = (text[9] - '0') * 100 + (text[10] - '0') * 10 + (text[11] - '0');
+	length = memmem(text, (size_t)(end - text), "Content-Length: ", 16);
 	end += 4;
+	if (length && strtoul(length + 16, NULL, 10) != raw->len - (size_t)(end - text))
+		return err_set(err, ERR_NO_BROKER, "the broker's reply was cut off");
 	r = secret_copy(&ret->body, end, raw->len - (size_t)(end - text), err);
 	if (r == 0 && ret->body.len)
 		ret->json = json_loadb((const char *)ret->body.data, ret->body.len, 0, NULL);
+	if (r == 0 && ret->body.len && !ret->json)
+		return err_set(err, ERR_LIMIT, "the broker's reply is no JSON, or too much for the locked memory: list a folder below");
 	return r;
 }
 
@@ -199,6 +204,8 @@ int client_call(enum client_socket which, const char *method, const char *path, 
 	CLEANUP(cleanup_close) int fd = -1;
 	const char *token = getenv("COTTER_TOKEN");
 	bool with_token = which == CLIENT_JOB && token && *token;
+	struct err ignored;
+	int sent;
 	char address[108];
 	int r = build(method, path, body, with_token, &request, err);
 
@@ -207,13 +214,14 @@ int client_call(enum client_socket which, const char *method, const char *path, 
 		return r;
 	socket_path(!with_token, address);
 	fd = connect_to(address, err);
-	r = fd < 0 ? fd : send_all(fd, &request, err);
+	if (fd < 0)
+		return fd;
 	/* a refusal may be there to be read though not all was taken */
-	if (fd >= 0 && (receive(fd, &raw, r < 0 ? NULL : err) == 0 && raw.len))
-		r = 0;
-	else if (r == 0 && raw.len == 0)
-		r = -ERR_NO_BROKER;
-	if (r < 0 && fd >= 0) {
+	sent = send_all(fd, &request, err);
+	r = receive(fd, &raw, sent < 0 ? &ignored : err);
+	if (r < 0)
+		return sent < 0 ? sent : r;
+	if (raw.len == 0) {
 		/* the operators' socket closes at once on whoever is none */
 		r = with_token ? err_set(err, ERR_NO_BROKER, "the broker closed the connection")
 			       : err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",

@@ -140,7 +140,7 @@ int main(int argc, char **argv)
 	}
 	cli.command = command->name;
 	cli.saved = &saved;
-	r = harden_start(command->keeps_environment ? &harden_run : &harden, &err);
+	r = harden_start(command->becomes_job ? &harden_run : &harden, &err);
 	json_set_alloc_funcs(secret_alloc, secret_free);
 	if (r == 0)
 		r = command->run(&cli, argc - 1, argv + 1, &err);

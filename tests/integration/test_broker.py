@@ -79,9 +79,13 @@ class Kv:
         p = b.cli("put", "sealed/nomatch", "--sealed", plain)
         self.assertEqual(p.returncode, 1)
         self.assertIn(b"no match", p.stderr)
-        run("sh", "-c", f"printf 'pw\\npw\\n' | script -qec 'age -p -o {plain}.pw {b.config}' /dev/null", timeout=60)
-        if os.path.exists(plain + ".pw"):
-            self.assertIn(b"passphrase", b.cli("put", "sealed/pw", "--sealed", plain + ".pw").stderr)
+        with open(os.path.join(ROOT, "tests", "data", "age-vectors", "armor_scrypt"), "rb") as f:
+            passphrase = f.read().partition(b"\n\n")[2]
+        with open(plain, "wb") as f:
+            f.write(passphrase)
+        p = b.cli("put", "sealed/pw", "--sealed", plain)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"passphrase", p.stderr)
         self.assertEqual(b.cli("get", "sealed/nomatch").returncode, 4)
 
     def test_hostile_sealed_files(self):

@@ -22,7 +22,7 @@ static bool opens(const struct secret *text, const uint8_t *with)
 
 	if (macaroon_parse((char *)text->data, text->len, &m, &err) < 0)
 		return false;
-	ok = macaroon_verify(m, with, NULL);
+	ok = macaroon_verify(m, with);
 	secret_free(m);
 	return ok;
 }
