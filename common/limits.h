@@ -30,12 +30,28 @@
 #define LIMIT_TOKEN_TEXT 1400u	   /* prefix and base64url */
 #define LIMIT_CAVEATS 16u
 #define LIMIT_CAVEAT_LEN 128u
-#define LIMIT_TOKENS 4096u	   /* live rows */
+#define LIMIT_TOKENS 65536u	   /* live rows */
+#define LIMIT_JOBS 16384u
+#define LIMIT_JOB_TOKENS 64u	   /* of one job */
 #define LIMIT_TOKEN_CHILDREN 64u   /* made with one token */
 #define LIMIT_TOKEN_TTL_S 86400u
 #define LIMIT_TOKEN_TTL_DEFAULT_S 3600u
 #define LIMIT_TOKEN_POLICIES 8u
 #define LIMIT_TOKEN_POLICY_TEXT 520u /* the names joined by commas */
+#define LIMIT_TOKEN_META_TEXT 1024u  /* what was proven of its holder: name=value lines */
+#define LIMIT_TOKEN_META_VALUE 255u
+#define LIMIT_WRAP_TTL_S 86400u	   /* of a wrapping token */
+#define LIMIT_CGROUP_PATH 1024u
+
+/* CI ID tokens (RFC 7519) */
+#define LIMIT_JWT_LEN 16384u	   /* in its compact form */
+#define LIMIT_JWT_SIGNATURE 1024u  /* RSA-8192 */
+#define LIMIT_JWT_LIFE_S 86400u	   /* from now to exp */
+#define LIMIT_JWT_KID 64u	   /* bytes of a kid that are shown */
+#define LIMIT_LOGIN_BODY 24576u
+#define LIMIT_JWKS_LEN 65536u	   /* a pinned key set */
+#define LIMIT_JWKS_KEYS 64u
+#define LIMIT_REPLAYS 100000u	   /* ID tokens remembered until they expire */
 
 /* HTTP */
 #define LIMIT_HTTP_HEAD 8192u	   /* request line and headers */
@@ -65,6 +81,13 @@
 #define LIMIT_CONFIG_DEPTH 16u
 #define LIMIT_POLICIES 256u
 #define LIMIT_RULES 256u	   /* of one policy */
+#define LIMIT_ROLES 1024u
+#define LIMIT_ISSUERS 32u
+#define LIMIT_SCOPES 1024u
+#define LIMIT_BOUND_CLAIMS 32u	   /* of one role */
+#define LIMIT_BOUND_VALUES 64u	   /* of one claim */
+#define LIMIT_MAPPINGS 8u
+#define LIMIT_BOUND_LEN 1024u	   /* bytes of a bound value */
 
 /* audit */
 #define LIMIT_AUDIT_RECORD 1024u
