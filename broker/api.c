@@ -13,8 +13,10 @@
 
 enum permit {
 	PERMIT_OPEN,	 /* no token, even while sealed */
+	PERMIT_LOGIN,	 /* no token: the handler proves who asks */
 	PERMIT_TOKEN,	 /* a token that allows op on the path, or an operator */
 	PERMIT_OPERATOR, /* the operators' socket alone; even while sealed */
+	PERMIT_OPERATOR_OPEN, /* the same, once the store is open */
 };
 
 #define M(method) (1u << METHOD_##method)
@@ -40,6 +42,15 @@ static const struct route {
 	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed},
 	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self},
 	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create},
+	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self},
+	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login},
+	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login},
+	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap},
+	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create},
+	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list},
+	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish},
+	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke},
+	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why},
 	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status},
 	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock},
 };
@@ -121,52 +132,12 @@ int api_envelope(const char *data, size_t data_len, const char *auth, size_t aut
 	return r < 0 ? r : api_append(ret, "}\n");
 }
 
-void cleanup_json(json_t **j)
-{
-	json_decref(*j);
-}
-
-/* jansson recurses: the depth is checked before it sees the text. */
-static bool depth_ok(const char *p, size_t len)
-{
-	unsigned int depth = 0;
-	bool string = false;
-
-	for (size_t i = 0; i < len; i++) {
-		if (string) {
-			if (p[i] == '\\')
-				i++;
-			else if (p[i] == '"')
-				string = false;
-		} else if (p[i] == '"') {
-			string = true;
-		} else if (p[i] == '{' || p[i] == '[') {
-			if (++depth > LIMIT_JSON_DEPTH)
-				return false;
-		} else if ((p[i] == '}' || p[i] == ']') && depth) {
-			depth--;
-		}
-	}
-	return true;
-}
-
 int api_body(const struct request *q, json_t **ret, struct err *err)
 {
-	json_error_t e = {0};
-
-	if (!depth_ok(q->body, q->body_len))
-		return err_set(err, ERR_INPUT, "the JSON is nested more than %u deep", LIMIT_JSON_DEPTH);
-	*ret = q->body_len ? json_loadb(q->body, q->body_len, JSON_REJECT_DUPLICATES, &e) : json_object();
-	if (!*ret && (e.line < 1 || json_error_code(&e) == json_error_out_of_memory))
-		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	sodium_memzero(e.text, sizeof(e.text)); /* it quotes the body, which may hold a secret */
-	if (!*ret)
-		return err_set(err, ERR_INPUT, "the body is not JSON (line %d, column %d), or has a key twice", e.line, e.column);
-	if (json_is_object(*ret))
-		return 0;
-	json_decref(*ret);
-	*ret = NULL;
-	return err_set(err, ERR_INPUT, "the body is not a JSON object");
+	if (q->body_len)
+		return json_parse(q->body, q->body_len, ret, err);
+	*ret = json_object();
+	return *ret ? 0 : err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
 }
 
 /* ---- the life of a call ---------------------------------------------------------------------------------------- */
@@ -196,7 +167,8 @@ void api_cancel(struct call *call)
 static int audit_call(struct call *call, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
 {
 	struct audit_event e = {
-		.event = call->event, .uid = call->conn->peer.uid, .job = "", .secret = call->path, .version = call->version,
+		.event = call->event, .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
+		.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .version = call->version,
 		.token_id = call->token ? call->token->id + 5 : NULL, .result = result, .why = why};
 
 	return audit_write(&call->broker->audit, &e, ret_seq, err);
@@ -205,14 +177,14 @@ static int audit_call(struct call *call, const char *result, const char *why, ui
 void call_fail(struct call *call, int code, const char *message)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
-	bool denied = code == -ERR_DENIED || code == ERR_DENIED;
+	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = hidden || code == -ERR_LOGIN;
 	char text[600];
 
 	/* a denial that cannot be logged is still a denial */
 	audit_call(call, denied ? "denied" : "failed", message, NULL, NULL);
 	if (denied)
 		call->broker->n_denied++;
-	snprintf(text, sizeof(text), "%s", denied ? "permission denied" : message);
+	snprintf(text, sizeof(text), "%s", hidden ? "permission denied" : message);
 	if (code == -ERR_NOT_FOUND)
 		text[0] = '\0'; /* Vault's 404 has an empty list */
 	if (api_error_body(text, &body) < 0)
@@ -221,16 +193,29 @@ void call_fail(struct call *call, int code, const char *message)
 		call_reply(call, err_http_status(code), &body, 0);
 }
 
+/* The kernel's word again: while the hardware worked, the peer may have gone, or moved. */
+static int check_peer_again(struct call *call, struct err *err)
+{
+	struct peer *p = &call->conn->peer;
+
+	peer_refresh(p);
+	if (p->problem)
+		return err_set(err, ERR_DENIED, "%s", p->problem);
+	if (p->cgroup != call->facts.cgroup)
+		return err_set(err, ERR_DENIED, "the caller moved to another cgroup meanwhile");
+	return 0;
+}
+
 int call_grant(struct call *call, uint64_t *ret_seq)
 {
 	struct broker *b = call->broker;
 	struct err err = {0};
-	int r = 0;
+	int r = check_peer_again(call, &err);
 
 	call->facts.wall_ms = token_wall_ms();
 	call->facts.boot_ms = token_boot_ms();
-	if (call->token)
-		r = token_use(&b->tokens, &b->store, &b->config, call->token, &call->facts, &err);
+	if (r == 0 && call->token)
+		r = token_use(&b->tokens, call->token, &call->facts, &err);
 	if (r == 0)
 		r = audit_call(call, "granted", "", ret_seq, &err);
 	if (r == 0) {
@@ -294,18 +279,41 @@ static int set_path(struct call *call, const struct route *route, const char *re
 	return 0;
 }
 
+/* Peer first: what the kernel says of it, before any byte of its token is looked at. */
+static int check_caller(const struct call *call, const struct route *route, struct err *err)
+{
+	const struct peer *p = &call->conn->peer;
+
+	if (p->problem)
+		return err_set(err, ERR_DENIED, "%s", p->problem);
+	if (p->operator_socket)
+		return 0;
+	if (route->permit == PERMIT_OPERATOR || route->permit == PERMIT_OPERATOR_OPEN)
+		return err_set(err, ERR_DENIED, "only on the operators' socket");
+	if (p->cgroup == 0 && call->broker->config.require_cgroup)
+		return err_set(err, ERR_DENIED, "the caller stands in the root cgroup (jobs.require_cgroup)");
+	return 0;
+}
+
 static int authorise(struct call *call, const struct route *route, const struct request *q, struct err *err)
 {
 	struct broker *b = call->broker;
+	struct store_secret secret;
 	struct macaroon *m = NULL;
 	int r;
 
 	if (route->permit == PERMIT_OPEN)
 		return 0;
-	if (route->permit == PERMIT_OPERATOR)
-		return call->conn->peer.operator_socket ? 0 : err_set(err, ERR_DENIED, "only on the operators' socket");
+	r = check_caller(call, route, err);
+	if (r < 0 || route->permit == PERMIT_OPERATOR)
+		return r;
 	if (!b->unsealed)
 		return err_set(err, ERR_SEALED, "Vault is sealed: %.200s", b->sealed_reason);
+	if (route->permit == PERMIT_OPERATOR_OPEN || route->permit == PERMIT_LOGIN)
+		return 0;
+	/* whether it is there decides what a write is */
+	if (call->facts.op == POLICY_PUT)
+		call->facts.op = store_secret(&b->store, call->path, &secret, NULL) == -ERR_NOT_FOUND ? POLICY_CREATE : POLICY_UPDATE;
 	if (call->conn->peer.operator_socket && !q->token)
 		return 0;
 	if (!q->token)
@@ -316,7 +324,10 @@ static int authorise(struct call *call, const struct route *route, const struct 
 	if (r < 0)
 		return r;
 	call->token = m;
-	return token_check(&b->tokens, &b->store, &b->config, m, &call->facts, &call->row, err);
+	r = token_check(&b->tokens, m, &call->facts, &call->row, NULL, err);
+	if (call->row && call->row->job)
+		job_id_text(call->row->job, call->job_id);
+	return r;
 }
 
 static void refuse_route(struct conn *c, bool known)
@@ -338,7 +349,8 @@ static enum request_method route_method(const struct request *q)
 static void call_init(struct call *call, struct broker *b, struct conn *c, const struct route *route, const struct request *q)
 {
 	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
-	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .op = route->op,
+	peer_refresh(&c->peer);
+	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup, .op = route->op,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
 }
 
@@ -353,8 +365,8 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	route = find_route(q, route_method(q), &rest, &known);
 	if (!route)
 		return err_set(err, known ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "unsupported path or method");
-	if (route->permit == PERMIT_OPEN)
-		return err_set(err, ERR_LIMIT, "this request takes no body");
+	if (route->permit == PERMIT_OPEN || (route->permit == PERMIT_LOGIN && q->body_len > LIMIT_LOGIN_BODY))
+		return err_set(err, ERR_LIMIT, "this request takes no body of that size");
 	call_init(&call, b, c, route, q);
 	r = set_path(&call, route, rest, err);
 	if (r == 0)
@@ -393,6 +405,8 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 	r = set_path(call, route, rest, &err);
 	if (r == 0)
 		r = authorise(call, route, q, &err);
+	if (r == 0 && q->wrap_ttl_s && route->handler != token_create)
+		r = err_set(&err, ERR_UNSUPPORTED, "only auth/token/create can be wrapped");
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

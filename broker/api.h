@@ -2,9 +2,9 @@
 /* THE route table, and what a handler needs. A new request: one row in api.c, its handler in api_<area>.c, its test. */
 #include "broker/broker.h"
 #include "broker/http.h"
+#include "broker/json.h"
 #include "broker/server.h"
 
-#include <jansson.h>
 
 /* One request being answered. Handlers that wait for hardware keep it; it ends with call_reply or call_fail. */
 struct call {
@@ -14,6 +14,7 @@ struct call {
 	struct macaroon *token; /* NULL: an operator, or an open route */
 	struct token_row *row;	/* valid only until the loop goes on */
 	struct token_facts facts;
+	char job_id[2 * JOB_ID_LEN + 1]; /* of the token, for the log; "" */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	uint64_t version;
 	int status;		/* kv: of the reply (404 for a deleted version) */
@@ -47,12 +48,23 @@ int api_envelope(const char *data, size_t data_len, const char *auth, size_t aut
 int api_append(struct secret *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* RFC 3339 with milliseconds; "" for 0. */
 void api_time(uint64_t ms, char ret[40]);
+/* "policies" of a body: names joined by commas, all of them configured, and for a holder all of them its own. */
+int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err);
+/* "ttl" of a body; absent: fallback_s. ERR_INPUT. */
+int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
+/* Ends the call with Vault's auth object for a token that was just made. data: JSON text for "data", or NULL. */
+void api_reply_auth(struct call *call, const struct token_row *row, const struct secret *text, const struct secret *data, uint64_t seq);
+/* Makes a job or adds to one, by what a body says: leader, leader_id, cgroup (a path), name. May leave *ret NULL where neither
+ * leader nor cgroup is there and none is demanded. */
+int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t ttl_ms, struct job **ret, struct err *err);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
-void cleanup_json(json_t **j);
 
 typedef void api_handler(struct call *call, const struct request *q);
 api_handler kv_read, kv_write, kv_delete, kv_list, kv_metadata, kv_purge, kv_put_sealed;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
-api_handler token_lookup_self, token_create;
+api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;
+api_handler auth_jwt_login, auth_kernel_login;
+api_handler job_create, job_list, job_finish;
+api_handler cotter_revoke, cotter_why;
 api_handler cotter_status, cotter_unlock;

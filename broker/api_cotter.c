@@ -73,7 +73,7 @@ static void unlocked(void *ctx, int result, const struct wire_reply *reply, cons
 void cotter_unlock(struct call *call, const struct request *q)
 {
 	struct broker *b = call->broker;
-	CLEANUP(cleanup_json) json_t *body = NULL;
+	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret pin = {0};
 	struct hardware_provider *p = NULL;
 	struct err err = {0};

@@ -66,7 +66,7 @@ static int dump(const json_t *j, struct secret *ret, struct err *err)
 
 static bool is_object(const struct secret *plain)
 {
-	CLEANUP(cleanup_json) json_t *j = NULL;
+	CLEANUP(json_cleanup) json_t *j = NULL;
 	struct request q = {.body = (const char *)plain->data, .body_len = plain->len};
 
 	return plain->len && plain->data[strspn((const char *)plain->data, " \t\r\n")] == '{' && api_body(&q, &j, NULL) == 0;
@@ -75,7 +75,7 @@ static bool is_object(const struct secret *plain)
 /* Vault's clients want an object: raw bytes appear as {"value": text}, or {"value_base64": …} when they are no text. */
 static int wrap_raw(const struct secret *plain, struct secret *ret, struct err *err)
 {
-	CLEANUP(cleanup_json) json_t *object = json_object();
+	CLEANUP(json_cleanup) json_t *object = json_object();
 	CLEANUP(secret_clear) struct secret text = {0};
 	json_t *value = json_stringn((const char *)plain->data, plain->len);
 	const char *key = "value";
@@ -217,7 +217,7 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 
 void kv_write(struct call *call, const struct request *q)
 {
-	CLEANUP(cleanup_json) json_t *body = NULL;
+	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret plain = {0};
 	struct err err = {0};
 	const json_t *data;
@@ -285,7 +285,7 @@ static void sealed_opened(void *ctx, int result, const struct secret *plain, con
 
 void kv_put_sealed(struct call *call, const struct request *q)
 {
-	CLEANUP(cleanup_json) json_t *body = NULL;
+	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct err err = {0};
 	const json_t *sealed;
 	int64_t cas = -1;

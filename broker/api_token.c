@@ -1,6 +1,9 @@
 /* auth/token/…: making tokens and looking at one's own. */
 #include "broker/api.h"
 
+#include "broker/duration.h"
+#include "broker/policy.h"
+#include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -20,6 +23,20 @@ static int append_policies(struct secret *s, const char *policies)
 			break;
 	}
 	return r < 0 ? r : api_append(s, "]");
+}
+
+/* "name=value" lines as an object; null when there are none. */
+static int append_meta(struct secret *s, const char *meta)
+{
+	int r = api_append(s, *meta ? "{" : "null");
+
+	for (size_t n, name; r == 0 && *meta; meta += n + (meta[n] != '\0')) {
+		n = strcspn(meta, "\n");
+		name = strcspn(meta, "=");
+		r = api_append(s, "\"%.*s\":\"%.*s\"%s", (int)name, meta, (int)(n - name - 1), meta + name + 1,
+			       meta[n] && meta[n + 1] ? "," : "}");
+	}
+	return r;
 }
 
 void token_lookup_self(struct call *call, const struct request *q)
@@ -46,9 +63,16 @@ void token_lookup_self(struct call *call, const struct request *q)
 	if (r == 0)
 		r = secret_append(&data, q->token, q->token_len, NULL);
 	if (r == 0)
-		r = api_append(&data, "\",\"issue_time\":\"%s\",\"meta\":null,\"num_uses\":%lld,\"orphan\":true,"
-			       "\"path\":\"auth/token/create\",\"renewable\":false,\"ttl\":%llu,\"type\":\"service\",\"policies\":",
-			       issued, row->uses_left < 0 ? 0LL : (long long)row->uses_left, (unsigned long long)left_s);
+		r = api_append(&data, "\",\"issue_time\":\"%s\",\"num_uses\":%lld,\"orphan\":%s,"
+			       "\"path\":\"auth/token/create\",\"renewable\":false,\"ttl\":%llu,\"type\":\"service\","
+			       "\"cotter_job\":\"%s\",\"cotter_uid\":%lld,\"cotter_cgroup\":%llu,\"meta\":",
+			       issued, row->uses_left < 0 ? 0LL : (long long)row->uses_left,
+			       sodium_is_zero(row->parent, sizeof(row->parent)) ? "true" : "false", (unsigned long long)left_s, call->job_id,
+			       row->uid == TOKEN_ANY_UID ? -1LL : (long long)row->uid, (unsigned long long)row->cgroup);
+	if (r == 0)
+		r = append_meta(&data, row->meta);
+	if (r == 0)
+		r = api_append(&data, ",\"policies\":");
 	if (r == 0)
 		r = append_policies(&data, row->policies);
 	if (r == 0)
@@ -61,34 +85,19 @@ void token_lookup_self(struct call *call, const struct request *q)
 		call_reply(call, 200, &body, seq);
 }
 
-/* Seconds as a number, or "90", "30s", "5m", "1h", "1d". */
-static int parse_ttl(const json_t *j, uint64_t *ret_ms, struct err *err)
+int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err)
 {
-	static const struct {
-		const char *unit;
-		uint64_t s;
-	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-	unsigned long long n = 0;
-	const char *text = json_string_value(j);
-	char *end = NULL;
+	uint64_t s = 0;
 
-	if (!j) {
-		*ret_ms = LIMIT_TOKEN_TTL_DEFAULT_S * 1000ull;
-		return 0;
-	}
-	if (json_is_integer(j) && json_integer_value(j) > 0)
-		n = (unsigned long long)json_integer_value(j);
-	else if (text && text[0] >= '0' && text[0] <= '9')
-		n = strtoull(text, &end, 10);
-	for (size_t i = 0; n && end && i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcmp(end, units[i].unit) == 0 && n <= LIMIT_TOKEN_TTL_S) {
-			n *= units[i].s;
-			end = NULL;
-		}
-	}
-	if (n == 0 || end || n > LIMIT_TOKEN_TTL_S)
+	if (!j)
+		s = fallback_s;
+	else if (json_is_integer(j) && json_integer_value(j) > 0 && json_integer_value(j) <= LIMIT_TOKEN_TTL_S)
+		s = (uint64_t)json_integer_value(j);
+	else if (json_is_string(j))
+		s = duration_parse(json_string_value(j), json_string_length(j), LIMIT_TOKEN_TTL_S);
+	if (s == 0)
 		return err_set(err, ERR_INPUT, "ttl is a duration such as 30s, 10m or 2h, of at most %u hours", LIMIT_TOKEN_TTL_S / 3600);
-	*ret_ms = n * 1000;
+	*ret_ms = s * 1000;
 	return 0;
 }
 
@@ -105,7 +114,7 @@ static bool in_list(const char *list, const char *name)
 	}
 }
 
-static int parse_policies(struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err)
+int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err)
 {
 	const json_t *item;
 	size_t i, n = 0;
@@ -123,7 +132,11 @@ static int parse_policies(struct call *call, const json_t *list, char ret[LIMIT_
 			return err_set(err, ERR_LIMIT, "at most %u policies", LIMIT_TOKEN_POLICIES);
 		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", n ? "," : "", name);
 	}
-	return n ? 0 : err_set(err, ERR_INPUT, "name the token's policies: {\"policies\": [\"...\"]}");
+	if (!list && call->row && !*call->row->policies)
+		ret[0] = '\0'; /* all it has comes from its scope */
+	else if (n == 0)
+		return err_set(err, ERR_INPUT, "name the token's policies: {\"policies\": [\"...\"]}");
+	return 0;
 }
 
 /* What a token's holder asks for must not be wider than the token; one that was narrowed offline makes no others. */
@@ -135,6 +148,8 @@ static int check_parent(const struct call *call, const struct token_request *q, 
 		return 0;
 	if (call->token->n_caveats || row->uses_left >= 0)
 		return err_set(err, ERR_DENIED, "a narrowed token makes no others: narrow it further offline");
+	if (q->wrap_ttl_ms)
+		return err_set(err, ERR_DENIED, "wrapped tokens are made by operators alone");
 	if (q->ttl_ms > row->deadline_ms - call->facts.boot_ms)
 		return err_set(err, ERR_DENIED, "the new token would outlive the one that makes it");
 	if (row->uid != TOKEN_ANY_UID && q->uid != row->uid)
@@ -142,59 +157,97 @@ static int check_parent(const struct call *call, const struct token_request *q, 
 	return 0;
 }
 
-static int parse_request(struct call *call, const json_t *body, struct token_request *q, char *policies, struct err *err)
+/* Operators may say what is proven of the holder: {"project": "acme/web", "scope": …}. */
+static int parse_meta(const struct call *call, const json_t *meta, char ret[LIMIT_TOKEN_META_TEXT], struct err *err)
+{
+	const char *name;
+	const json_t *value;
+	size_t n = 0;
+
+	ret[0] = '\0';
+	if (call->row) {
+		if (meta && !json_is_null(meta))
+			return err_set(err, ERR_DENIED, "a token's holder proves nothing new by it");
+		snprintf(ret, LIMIT_TOKEN_META_TEXT, "%s", call->row->meta);
+		return 0;
+	}
+	json_object_foreach((json_t *)(uintptr_t)meta, name, value) {
+		const char *text = json_string_value(value);
+
+		if (!policy_variable_valid(name, strlen(name)) || strcmp(name, "role") == 0 || !text || strlen(text) > LIMIT_TOKEN_META_VALUE ||
+		    !path_valid(text))
+			return err_set(err, ERR_INPUT, "meta holds names of a-z, 0-9 and _ (not role), and values that are paths");
+		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_META_TEXT - n, "%s=%s\n", name, text);
+		if (n >= LIMIT_TOKEN_META_TEXT)
+			return err_set(err, ERR_LIMIT, "meta has at most %u bytes", LIMIT_TOKEN_META_TEXT - 1);
+	}
+	return 0;
+}
+
+static int parse_numbers(struct call *call, const json_t *body, struct token_request *q, struct err *err)
 {
 	const json_t *uses = json_object_get(body, "num_uses"), *uid = json_object_get(body, "cotter_uid");
-	int r = parse_policies(call, json_object_get(body, "policies"), policies, err);
+	const json_t *job = json_object_get(body, "cotter_job");
 
-	q->policies = policies;
-	if (r == 0)
-		r = parse_ttl(json_object_get(body, "ttl"), &q->ttl_ms, err);
-	if (r == 0 && uses) {
+	if (uses) {
 		if (!json_is_integer(uses) || json_integer_value(uses) < 0 || json_integer_value(uses) > 1000000000)
 			return err_set(err, ERR_INPUT, "num_uses is not a number");
 		q->uses = json_integer_value(uses) ? json_integer_value(uses) : -1;
 	}
-	if (r == 0 && uid) {
+	if (uid) {
 		if (!json_is_integer(uid) || json_integer_value(uid) < 0 || json_integer_value(uid) >= UINT32_MAX)
 			return err_set(err, ERR_INPUT, "cotter_uid is not a uid");
 		q->uid = (uint32_t)json_integer_value(uid);
 	}
+	if (job) {
+		q->job = call->row || !json_is_string(job) ? NULL : job_find(&call->broker->jobs, json_string_value(job));
+		if (!q->job)
+			return err_set(err, ERR_INPUT, "there is no job of that id, or it ended");
+		q->uid = q->job->uid;
+		q->cgroup = q->job->cgroup;
+	}
+	return 0;
+}
+
+struct texts {
+	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
+};
+
+static int parse_request(struct call *call, const struct request *http, const json_t *body, struct token_request *q, struct texts *t,
+			 struct err *err)
+{
+	const struct token_row *row = call->row;
+	int r = api_policies(call, json_object_get(body, "policies"), t->policies, err);
+
+	*q = (struct token_request){.policies = t->policies, .meta = t->meta, .uses = -1, .uid = row ? row->uid : TOKEN_ANY_UID,
+				    .cgroup = row ? row->cgroup : 0, .job = row ? row->job : NULL, .parent = call->row};
+	if (r == 0)
+		r = parse_meta(call, json_object_get(body, "meta"), t->meta, err);
+	if (r == 0)
+		r = api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_DEFAULT_S, &q->ttl_ms, err);
+	if (r == 0)
+		r = parse_numbers(call, body, q, err);
+	if (r == 0 && http->wrap_ttl_s) {
+		q->wrap_ttl_ms = q->ttl_ms;
+		q->wrap_uses = q->uses;
+		q->ttl_ms = http->wrap_ttl_s * 1000ull;
+		q->uses = -1;
+	}
 	return r < 0 ? r : check_parent(call, q, err);
 }
 
-void token_create(struct call *call, const struct request *q)
+void api_reply_auth(struct call *call, const struct token_row *row, const struct secret *text, const struct secret *data, uint64_t seq)
 {
-	struct broker *b = call->broker;
-	CLEANUP(cleanup_json) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret text = {0}, auth = {0}, reply = {0};
-	struct token_request want = {.uses = -1, .uid = call->row ? call->row->uid : TOKEN_ANY_UID,
-				     .parent = call->row};
-	char policies[LIMIT_TOKEN_POLICY_TEXT], accessor[33];
-	struct token_row *row = NULL;
-	struct err err = {0};
-	uint64_t seq = 0;
-	int r = api_body(q, &body, &err);
+	CLEANUP(secret_clear) struct secret auth = {0}, reply = {0};
+	uint64_t now_ms = token_boot_ms();
+	char accessor[33];
+	int r = secret_new(&auth, 1024, NULL);
 
-	if (r == 0)
-		r = parse_request(call, body, &want, policies, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
-	if (call_grant(call, &seq) < 0)
-		return;
-	r = token_make(&b->tokens, &b->store, &want, &text, &row, &err);
-	if (r == 0)
-		r = secret_new(&auth, 1024, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
 	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
-	r = api_append(&auth, "{\"client_token\":\"");
 	if (r == 0)
-		r = secret_append(&auth, text.data, text.len, NULL);
+		r = api_append(&auth, "{\"client_token\":\"");
+	if (r == 0)
+		r = secret_append(&auth, text->data, text->len, NULL);
 	if (r == 0)
 		r = api_append(&auth, "\",\"accessor\":\"%s\",\"policies\":", accessor);
 	if (r == 0)
@@ -204,14 +257,99 @@ void token_create(struct call *call, const struct request *q)
 	if (r == 0)
 		r = append_policies(&auth, row->policies);
 	if (r == 0)
-		r = api_append(&auth,
-			       ",\"metadata\":null,\"lease_duration\":%llu,\"renewable\":false,\"entity_id\":\"\","
-			       "\"token_type\":\"service\",\"orphan\":true,\"mfa_requirement\":null,\"num_uses\":%lld}",
-			       (unsigned long long)(want.ttl_ms / 1000), want.uses < 0 ? 0LL : (long long)want.uses);
+		r = api_append(&auth, ",\"metadata\":");
 	if (r == 0)
-		r = api_envelope(NULL, 0, (char *)auth.data, auth.len, &reply);
+		r = append_meta(&auth, row->meta);
+	if (r == 0)
+		r = api_append(&auth,
+			       ",\"lease_duration\":%llu,\"renewable\":false,\"entity_id\":\"\","
+			       "\"token_type\":\"service\",\"orphan\":%s,\"mfa_requirement\":null,\"num_uses\":%lld}",
+			       (unsigned long long)((row->deadline_ms - now_ms + 999) / 1000),
+			       sodium_is_zero(row->parent, sizeof(row->parent)) ? "true" : "false", row->uses_left < 0 ? 0LL : (long long)row->uses_left);
+	if (r == 0)
+		r = api_envelope(data ? (const char *)data->data : NULL, data ? data->len : 0, (char *)auth.data, auth.len, &reply);
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
 	else
 		call_reply(call, 200, &reply, seq);
+}
+
+/* Vault's wrap_info: the token that is good for one unwrapping. */
+static void reply_wrapped(struct call *call, const struct token_row *row, const struct secret *text, uint64_t ttl_ms, uint64_t seq)
+{
+	CLEANUP(secret_clear) struct secret reply = {0};
+	char accessor[33], created[40];
+	int r = secret_new(&reply, 1024, NULL);
+
+	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
+	api_time(row->created_ms, created);
+	if (r == 0)
+		r = api_append(&reply, "{\"request_id\":\"\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":null,"
+				       "\"wrap_info\":{\"token\":\"");
+	if (r == 0)
+		r = secret_append(&reply, text->data, text->len, NULL);
+	if (r == 0)
+		r = api_append(&reply, "\",\"accessor\":\"%s\",\"ttl\":%llu,\"creation_time\":\"%s\",\"creation_path\":\"auth/token/create\","
+				       "\"wrapped_accessor\":\"\"},\"warnings\":null,\"auth\":null}\n",
+			       accessor, (unsigned long long)(ttl_ms / 1000), created);
+	if (r < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+	else
+		call_reply(call, 200, &reply, seq);
+}
+
+void token_create(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	CLEANUP(secret_clear) struct secret text = {0};
+	struct token_request want;
+	struct token_row *row = NULL;
+	struct texts texts;
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r = api_body(q, &body, &err);
+
+	if (r == 0)
+		r = parse_request(call, q, body, &want, &texts, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	if (call_grant(call, &seq) < 0)
+		return;
+	r = token_make(&b->tokens, &want, &text, &row, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else if (want.wrap_ttl_ms)
+		reply_wrapped(call, row, &text, want.ttl_ms, seq);
+	else
+		api_reply_auth(call, row, &text, NULL, seq);
+}
+
+static bool is_row(void *ctx, const struct token_row *row)
+{
+	return row == ctx;
+}
+
+void token_revoke_self(struct call *call, const struct request *q)
+{
+	struct err err = {0};
+	uint64_t seq = 0;
+	size_t n;
+	int r;
+
+	(void)q;
+	if (!call->row) {
+		call_fail(call, -ERR_INPUT, "an operator on this socket has no token to revoke");
+		return;
+	}
+	if (call_grant(call, &seq) < 0)
+		return;
+	r = tokens_revoke(&call->broker->tokens, is_row, call->row, &n, &err);
+	call->row = NULL;
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		call_reply(call, 204, NULL, seq);
 }

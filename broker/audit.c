@@ -393,6 +393,15 @@ static void put_text(struct writer *w, const char *text, size_t max)
 	}
 }
 
+static void put_id(struct writer *w, const char *name, uint64_t id)
+{
+	writer_str(w, name);
+	if (id)
+		writer_printf(w, "%llu", (unsigned long long)id);
+	else
+		writer_str(w, "-");
+}
+
 static void format(const struct audit *a, const struct audit_event *e, struct writer *w)
 {
 	char token[9] = "-";
@@ -404,7 +413,10 @@ static void format(const struct audit *a, const struct audit_event *e, struct wr
 	put_text(w, e->event, 32);
 	writer_str(w, " job=");
 	put_text(w, e->job, 64);
-	writer_printf(w, " cgroup=- uid=%u pidfd=- secret=", e->uid);
+	put_id(w, " cgroup=", e->cgroup);
+	writer_printf(w, " uid=%u", e->uid);
+	put_id(w, " pidfd=", e->pidfd);
+	writer_str(w, " secret=");
 	put_text(w, e->secret, LIMIT_PATH_LEN);
 	writer_printf(w, " ver=%llu tok=%s result=", (unsigned long long)e->version, token);
 	put_text(w, e->result, 16);

@@ -14,7 +14,8 @@ struct err;
 struct audit_event {
 	const char *event;	/* get, put, …: a word of ours */
 	uint32_t uid;
-	const char *job;	/* "" until there are jobs */
+	const char *job;	/* its id, or "" */
+	uint64_t cgroup, pidfd; /* the peer's cgroup id and its pidfd's inode; 0: none */
 	const char *secret;	/* a valid path, or "" */
 	uint64_t version;
 	const uint8_t *token_id; /* 16 bytes or NULL; four are logged */

@@ -1,5 +1,6 @@
 #include "broker/broker.h"
 
+#include "broker/cgroup.h"
 #include "broker/sandbox.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
@@ -50,7 +51,9 @@ static int use_store_key(struct broker *b, const struct secret *key, struct err 
 	r = store_unlock(&b->store, sub, err);
 	if (r == 0) {
 		crypto_kdf_derive_from_key(sub, sizeof(sub), 2, "cot-tok1", key->data);
-		r = tokens_load(&b->tokens, &b->store, sub, err);
+		r = tokens_load(&b->tokens, &b->store, &b->config, sub, err);
+		if (r == 0)
+			r = jobs_load(&b->jobs, err);
 	}
 	sodium_memzero(sub, sizeof(sub));
 	return r;
@@ -69,6 +72,7 @@ static void store_opened(void *ctx, int result, const struct secret *plain, cons
 	}
 	if (result < 0) {
 		set_sealed(b, message);
+		jobs_drop(&b->jobs);
 		tokens_done(&b->tokens);
 		if (result == -ERR_TAMPERED) {
 			audit_own(b, "store.tampered", "failed", message);
@@ -89,6 +93,27 @@ void broker_open_store(struct broker *b)
 		return;
 	b->opening = true;
 	unseal_start(&b->unseals, BROKER_STORE_KEY_PATH, 1, b->store_key_file, b->store_key_file_len, false, store_opened, b);
+}
+
+void broker_reload(struct broker *b)
+{
+	struct config next;
+	struct err err = {0};
+	int r = config_load(b->config.file, &next, &err);
+
+	if (r == 0) {
+		r = config_reload(&b->config, &next, &err);
+		config_done(&next);
+	}
+	if (r < 0) {
+		log_error("the configuration stays as it was: %s", err.msg);
+		audit_own(b, "config.reload", "failed", "the file is not right: the log says why");
+		return;
+	}
+	cache_set_ttl(&b->cache, b->config.cache_ms);
+	log_info("the configuration was read again: %zu policies, %zu roles, %zu issuers", b->config.n_policies, b->config.n_roles,
+		 b->config.n_issuers);
+	audit_own(b, "config.reload", "granted", "");
 }
 
 void broker_tick(struct broker *b, uint64_t now_ms)
@@ -179,20 +204,52 @@ static void notify_ready(struct notify *n)
 	close(n->fd);
 }
 
+static void folder_of(const char *file, char *ret, size_t size)
+{
+	char *slash;
+
+	snprintf(ret, size, "%s", file);
+	slash = strrchr(ret, '/');
+	if (!slash)
+		snprintf(ret, size, ".");
+	else if (slash == ret)
+		ret[1] = '\0';
+	else
+		*slash = '\0';
+}
+
 static int sandbox(struct broker *b, struct err *err)
 {
 	char socket_dir[sizeof(b->config.socket)], operator_dir[sizeof(b->config.operator_socket)];
+	char config_dir[LIMIT_FILE_PATH_LEN];
+	CLEANUP(cleanup_free) char(*jwks_dirs)[LIMIT_FILE_PATH_LEN] = NULL;
 	const struct sandbox_path paths[] = {
 		{b->config.state_dir, true}, {socket_dir, true}, {operator_dir, true}, {"/proc/sys/kernel/random/boot_id", false},
 		{"/dev/urandom", false}, {"/etc/localtime", false},
+		/* a reload reads the configuration and key sets again; they may be replaced, so their folders count */
+		{config_dir, false}, {"/proc", false}, {cgroup_root() ? cgroup_root() : "", false},
 	};
+	struct sandbox_path all[sizeof(paths) / sizeof(paths[0]) + LIMIT_ISSUERS];
+	size_t n = sizeof(paths) / sizeof(paths[0]);
 	int level, r;
 
 	snprintf(socket_dir, sizeof(socket_dir), "%s", b->config.socket);
 	*strrchr(socket_dir, '/') = '\0';
 	snprintf(operator_dir, sizeof(operator_dir), "%s", b->config.operator_socket);
 	*strrchr(operator_dir, '/') = '\0';
-	r = sandbox_files(paths, sizeof(paths) / sizeof(paths[0]), &level, err);
+	folder_of(b->config.file, config_dir, sizeof(config_dir));
+	/* not all of /etc for one file in it */
+	if (strcmp(config_dir, "/etc") == 0 || strcmp(config_dir, "/") == 0)
+		snprintf(config_dir, sizeof(config_dir), "%s", b->config.file);
+	memcpy(all, paths, sizeof(paths));
+	jwks_dirs = calloc(b->config.n_issuers + 1, LIMIT_FILE_PATH_LEN);
+	if (!jwks_dirs)
+		return err_set(err, ERR_FAILED, "out of memory");
+	for (size_t i = 0; i < b->config.n_issuers; i++) {
+		folder_of(b->config.issuers[i].jwks_file, jwks_dirs[i], LIMIT_FILE_PATH_LEN);
+		all[n++] = (struct sandbox_path){jwks_dirs[i], false};
+	}
+	r = sandbox_files(all, n, &level, err);
 	if (r < 0)
 		return r;
 	if (level == 0)
@@ -221,6 +278,8 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 		r = store_open(store_path, &b->store, err);
 	if (r == 0)
 		r = cache_init(&b->cache, b->config.cache_ms, err);
+	if (r == 0)
+		r = jobs_init(&b->jobs, b, err);
 	if (r == 0)
 		r = server_init(server, b, err);
 	if (r < 0)
@@ -251,6 +310,8 @@ void broker_stop(struct broker *b, struct server *server)
 		hardware_stop(&b->hardware);
 	if (b->server)
 		audit_own(b, "stop", "granted", "");
+	jobs_done(&b->jobs);
+	jwks_done(&b->jwks);
 	tokens_done(&b->tokens);
 	cache_done(&b->cache);
 	if (b->store.db)

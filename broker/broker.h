@@ -4,6 +4,8 @@
 #include "broker/cache.h"
 #include "broker/config.h"
 #include "broker/hardware.h"
+#include "broker/job.h"
+#include "broker/jwks.h"
 #include "broker/store.h"
 #include "broker/token.h"
 #include "broker/unseal.h"
@@ -15,6 +17,8 @@ struct broker {
 	struct audit audit;
 	struct store store;
 	struct tokens tokens;
+	struct jobs jobs;
+	struct jwks jwks;
 	struct cache cache;
 	struct hardware hardware;
 	struct unseals unseals;
@@ -39,5 +43,7 @@ void broker_stop(struct broker *b, struct server *server);
 /* Asks the hardware for the store's own keys if that is not done; its answer comes later. */
 void broker_open_store(struct broker *b);
 /* What is due: another try at the store's keys. */
+/* SIGHUP: the configuration file again; a broken one is refused whole, and the old one stays in force. */
+void broker_reload(struct broker *b);
 void broker_tick(struct broker *b, uint64_t now_ms);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

@@ -122,6 +122,14 @@ void cache_expire(struct cache *c, uint64_t now_ms)
 	}
 }
 
+void cache_set_ttl(struct cache *c, uint64_t ttl_ms)
+{
+	if (ttl_ms == c->ttl_ms)
+		return;
+	c->ttl_ms = ttl_ms;
+	cache_expire(c, UINT64_MAX);
+}
+
 void cache_done(struct cache *c)
 {
 	if (c->key.len)

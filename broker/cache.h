@@ -22,6 +22,8 @@ struct cache {
 };
 
 int cache_init(struct cache *c, uint64_t ttl_ms, struct err *err);
+/* Also of what is in it: 0 empties it. */
+void cache_set_ttl(struct cache *c, uint64_t ttl_ms);
 void cache_done(struct cache *c);
 /* False: not there, too old, or the arena is full. */
 bool cache_get(struct cache *c, const char *path, uint64_t version, uint64_t now_ms, struct secret *ret);

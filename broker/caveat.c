@@ -1,5 +1,6 @@
 #include "broker/caveat.h"
 
+#include "broker/job.h"
 #include "broker/policy.h"
 #include "broker/store.h"
 #include "common/bind.h"
@@ -45,9 +46,8 @@ static uint32_t op_set(const char *value)
 
 	for (;; value += n + 1) {
 		n = strcspn(value, ",");
-		/* sign comes with signing keys; tokens may name it already */
-		op = n == 4 && memcmp(value, "sign", 4) == 0 ? 1u << 31 : policy_op(value, n);
-		if (!op)
+		op = policy_op(value, n);
+		if (!op || (op & POLICY_DENY))
 			return 0;
 		set |= op;
 		if (!value[n])
@@ -142,6 +142,37 @@ static bool id_valid(const char *value)
 	return number(value, UINT32_MAX - 1, &n);
 }
 
+static bool cgroup_valid(const char *value)
+{
+	uint64_t n;
+
+	return number(value, UINT64_MAX, &n) && n > 1;
+}
+
+static int cgroup_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	uint64_t n;
+
+	return number(value, UINT64_MAX, &n) && n == c->facts->cgroup ? 0 : denied(err, "another cgroup");
+}
+
+static bool job_valid(const char *value)
+{
+	size_t n = strspn(value, "0123456789abcdef");
+
+	return n == 2 * JOB_ID_LEN && !value[n];
+}
+
+static int job_holds(const char *value, const struct caveat_context *c, struct err *err)
+{
+	char id[2 * JOB_ID_LEN + 1];
+
+	if (!c->row->job)
+		return denied(err, "the token is of no job");
+	job_id_text(c->row->job, id);
+	return strcmp(value, id) == 0 ? 0 : denied(err, "another job");
+}
+
 static int uid_holds(const char *value, const struct caveat_context *c, struct err *err)
 {
 	uint64_t n;
@@ -169,9 +200,9 @@ static int uses_holds(const char *value, const struct caveat_context *c, struct 
 
 	if (c->facts->op == 0)
 		return 0; /* looking a token up is no use of it */
-	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->token_id, c->chain, &used, NULL) < 0 || used >= max)
+	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->row->id, c->chain, &used, NULL) < 0 || used >= max)
 		return denied(err, "its uses are used up");
-	if (c->count && store_use_put(c->store, c->token_id, c->chain, used + 1, NULL) < 0)
+	if (c->count && store_use_put(c->store, c->row->id, c->chain, used + 1, NULL) < 0)
 		return denied(err, "its use cannot be counted");
 	return 0;
 }
@@ -184,6 +215,8 @@ static const struct row rows[] = {
 	{"time < ", time_valid, time_holds, "only before %s"},
 	{"uid = ", id_valid, uid_holds, "only for uid %s"},
 	{"gid = ", id_valid, gid_holds, "only for gid %s"},
+	{"cgroup = ", cgroup_valid, cgroup_holds, "only in the cgroup with the id %s"},
+	{"job = ", job_valid, job_holds, "only for the job %s"},
 	{"uses <= ", uses_valid, uses_holds, "at most %s uses from here on"},
 };
 

@@ -5,7 +5,7 @@
 struct caveat_context {
 	const struct token_facts *facts;
 	struct store *store;
-	const uint8_t *token_id; /* 16 bytes */
+	const struct token_row *row;
 	const uint8_t *chain;	 /* names this caveat on this token */
 	bool count;		 /* uses: take one */
 };

@@ -1,5 +1,6 @@
 #include "broker/config.h"
 
+#include "broker/config_role.h"
 #include "broker/policy.h"
 #include "broker/providers.h"
 #include "broker/yaml_schema.h"
@@ -13,12 +14,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int parse_duration(struct yaml_place at, const char *text, uint64_t *ret_ms, struct err *err)
+int config_duration(struct yaml_place at, const char *text, uint64_t *ret_ms, struct err *err)
 {
 	static const struct {
 		const char *unit;
 		uint64_t ms;
-	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
 	char *end;
 	unsigned long long n = strtoull(text, &end, 10);
 
@@ -40,7 +41,7 @@ static int set_unseal(struct yaml_place at, const char *text, void *target, stru
 		return 0;
 	}
 	if (strncmp(text, "cache ", 6) == 0)
-		return parse_duration(at, text + 6, &c->cache_ms, err);
+		return config_duration(at, text + 6, &c->cache_ms, err);
 	return yaml_fail(at, err, "expected 'each-use' or 'cache 5m', found '%.40s'", text);
 }
 
@@ -93,13 +94,22 @@ static int add_recipient(struct yaml_place at, const char *text, void *target, s
 	return 0;
 }
 
-static int add_string(struct yaml_place at, const char *text, char ***list, size_t *n, struct err *err)
+int config_string(struct yaml_place at, const char *text, size_t max, char ***list, size_t *n, struct err *err)
 {
-	char **item = *n < 16 ? yaml_append(list, n, sizeof(*item)) : NULL;
+	char **item;
 
+	if (*n == max)
+		return yaml_fail(at, err, "at most %zu entries", max);
+	item = yaml_append(list, n, sizeof(*item));
 	if (!item || !(*item = strdup(text)))
-		return yaml_fail(at, err, "at most 16 entries");
+		return yaml_fail(at, err, "out of memory");
 	return 0;
+}
+
+int config_bool(struct yaml_place at, const char *text, bool *ret, struct err *err)
+{
+	*ret = strcmp(text, "true") == 0;
+	return *ret || strcmp(text, "false") == 0 ? 0 : yaml_fail(at, err, "expected true or false, found '%.40s'", text);
 }
 
 static int add_environment(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -111,7 +121,7 @@ static int add_environment(struct yaml_place at, const char *text, void *target,
 	/* they would print secrets or load other code */
 	if (strncmp(text, "TSS2_", 5) == 0 || strncmp(text, "LD_", 3) == 0 || strncmp(text, "P11_KIT_", 8) == 0)
 		return yaml_fail(at, err, "TSS2_*, LD_* and P11_KIT_* are not allowed here");
-	return add_string(at, text, &p->environment, &p->n_environment, err);
+	return config_string(at, text, 16, &p->environment, &p->n_environment, err);
 }
 
 static int add_writable(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -120,7 +130,7 @@ static int add_writable(struct yaml_place at, const char *text, void *target, st
 
 	if (text[0] != '/')
 		return yaml_fail(at, err, "expected an absolute path, found '%.100s'", text);
-	return add_string(at, text, &p->writable, &p->n_writable, err);
+	return config_string(at, text, 16, &p->writable, &p->n_writable, err);
 }
 
 static int add_readable(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -129,7 +139,7 @@ static int add_readable(struct yaml_place at, const char *text, void *target, st
 
 	if (text[0] != '/')
 		return yaml_fail(at, err, "expected an absolute path, found '%.100s'", text);
-	return add_string(at, text, &p->readable, &p->n_readable, err);
+	return config_string(at, text, 16, &p->readable, &p->n_readable, err);
 }
 
 static int set_uri(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -161,8 +171,9 @@ static int set_pattern(struct yaml_place at, const char *text, void *target, str
 	struct config_rule *r = target;
 
 	if (!policy_pattern_valid(text))
-		return yaml_fail(at, err, "expected a path pattern such as release/* or team/+/token, found '%.100s'", text);
+		return yaml_fail(at, err, "expected a path pattern such as release/*, team/+/token or {{project}}/*, found '%.100s'", text);
 	snprintf(r->pattern, sizeof(r->pattern), "%s", text);
+	r->line = at.line;
 	return 0;
 }
 
@@ -172,12 +183,12 @@ static int add_allow(struct yaml_place at, const char *text, void *target, struc
 	uint32_t op = policy_op(text, strlen(text));
 
 	if (!op)
-		return yaml_fail(at, err, "expected get, put, delete or list, found '%.40s'", text);
+		return yaml_fail(at, err, "expected read, create, update, delete, list, sign, decrypt or deny (get: read, put: create and update), found '%.40s'", text);
 	r->allow |= op;
 	return 0;
 }
 
-static int check_name(struct yaml_place at, const char *name, struct err *err)
+int config_name(struct yaml_place at, const char *name, struct err *err)
 {
 	if (!*name || strlen(name) > LIMIT_NAME_LEN || strchr(name, '/') || !path_valid(name))
 		return yaml_fail(at, err, "expected a name of letters, digits and ._@+-, found '%.80s'", name);
@@ -201,7 +212,7 @@ static void *new_provider(struct yaml_place at, const char *name, void *target, 
 	struct config *c = target;
 	struct config_provider *p;
 
-	if (check_name(at, name, err) < 0)
+	if (config_name(at, name, err) < 0)
 		return NULL;
 	if (c->n_providers == LIMIT_PROVIDERS) {
 		yaml_fail(at, err, "at most %u providers", LIMIT_PROVIDERS);
@@ -220,7 +231,7 @@ static void *new_policy(struct yaml_place at, const char *name, void *target, st
 	struct config *c = target;
 	struct config_policy *p;
 
-	if (check_name(at, name, err) < 0)
+	if (config_name(at, name, err) < 0)
 		return NULL;
 	if (c->n_policies == LIMIT_POLICIES) {
 		yaml_fail(at, err, "at most %u policies", LIMIT_POLICIES);
@@ -246,11 +257,26 @@ static void *new_rule(struct yaml_place at, const char *name, void *target, stru
 	return yaml_append(&p->rules, &p->n_rules, sizeof(*p->rules));
 }
 
+static int set_require_cgroup(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config *c = target;
+
+	return config_bool(at, text, &c->require_cgroup, err);
+}
+
+static int set_require_isolation(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config *c = target;
+
+	return config_bool(at, text, &c->require_isolation, err);
+}
+
 #define TEXT(type, member) .offset = offsetof(struct type, member), .size = sizeof(((struct type *)0)->member)
 
 static const struct yaml_field rule_fields[] = {
 	{"path", YAML_CALL, .required = true, .set = set_pattern},
-	{"allow", YAML_LIST, .required = true, .set = add_allow},
+	{"allow", YAML_LIST, .set = add_allow},
+	{"capabilities", YAML_LIST, .set = add_allow}, /* Vault's word for it */
 	{0},
 };
 static const struct yaml_field key_fields[] = {
@@ -265,6 +291,11 @@ static const struct yaml_field provider_fields[] = {
 	{"writable", YAML_LIST, .set = add_writable},
 	{"readable", YAML_LIST, .set = add_readable},
 	{"keys", YAML_SEQUENCE, .fields = key_fields, .item = new_key},
+	{0},
+};
+static const struct yaml_field jobs_fields[] = {
+	{"require_cgroup", YAML_CALL, .set = set_require_cgroup},
+	{"require_isolation", YAML_CALL, .set = set_require_isolation},
 	{0},
 };
 static const struct yaml_field audit_fields[] = {
@@ -282,10 +313,14 @@ static const struct yaml_field config_fields[] = {
 	{"operators", YAML_LIST, .set = add_operator},
 	{"unseal", YAML_CALL, .set = set_unseal},
 	{"audit", YAML_STRUCT, .fields = audit_fields},
+	{"jobs", YAML_STRUCT, .fields = jobs_fields},
 	{"seal", YAML_STRUCT, .required = true, .fields = seal_fields},
 	{"providers", YAML_MAP, .required = true, .fields = provider_fields, .item = new_provider},
 	/* a policy is a list of rules, so the map's values are sequences */
 	{"policies", YAML_MAP_OF_SEQUENCES, .fields = rule_fields, .item = new_policy, .sub_item = new_rule},
+	{"issuers", YAML_MAP, .fields = config_issuer_fields, .item = config_new_issuer},
+	{"roles", YAML_MAP, .fields = config_role_fields, .item = config_new_role},
+	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
 	{0},
 };
 
@@ -356,6 +391,16 @@ static int check_seal(const struct config *c, struct err *err)
 	return 0;
 }
 
+static int check_rules(const struct config *c, struct err *err)
+{
+	for (size_t i = 0; i < c->n_policies; i++)
+		for (size_t k = 0; k < c->policies[i].n_rules; k++)
+			if (!c->policies[i].rules[k].allow)
+				return err_set(err, ERR_INPUT, "%.200s:%zu: the rule says nothing to allow or to deny", c->file,
+					       c->policies[i].rules[k].line);
+	return 0;
+}
+
 int config_load(const char *path, struct config *ret, struct err *err)
 {
 	CLEANUP(cleanup_free) char *text = NULL;
@@ -364,6 +409,7 @@ int config_load(const char *path, struct config *ret, struct err *err)
 
 	*ret = (struct config){0};
 	ret->cache_ms = 300000;
+	ret->require_cgroup = true;
 	snprintf(ret->file, sizeof(ret->file), "%s", path);
 	r = read_text(path, &text, &len, err);
 	if (r == 0)
@@ -372,12 +418,16 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = defaults(ret, err);
 	if (r == 0)
 		r = check_seal(ret, err);
+	if (r == 0)
+		r = check_rules(ret, err);
+	if (r == 0)
+		r = config_check_roles(ret, err);
 	if (r < 0)
 		config_done(ret);
 	return r;
 }
 
-static void free_strings(char **list, size_t n)
+void config_free_strings(char **list, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		free(list[i]);
@@ -391,14 +441,15 @@ void config_done(struct config *c)
 	for (size_t i = 0; i < c->n_providers; i++) {
 		struct config_provider *p = &c->providers[i];
 
-		free_strings(p->environment, p->n_environment);
-		free_strings(p->writable, p->n_writable);
-		free_strings(p->readable, p->n_readable);
+		config_free_strings(p->environment, p->n_environment);
+		config_free_strings(p->writable, p->n_writable);
+		config_free_strings(p->readable, p->n_readable);
 		free(p->keys);
 	}
 	for (size_t i = 0; i < c->n_policies; i++)
 		free(c->policies[i].rules);
-	free_strings(c->recipient_texts, c->n_recipient_texts);
+	config_free_strings(c->recipient_texts, c->n_recipient_texts);
+	config_roles_done(c);
 	free(c->providers);
 	free(c->policies);
 	free(c->recipients);
@@ -420,4 +471,73 @@ const struct config_provider *config_provider(const struct config *c, const char
 		if (strcmp(c->providers[i].name, name) == 0)
 			return &c->providers[i];
 	return NULL;
+}
+
+static bool same_strings(char *const *a, size_t n_a, char *const *b, size_t n_b)
+{
+	if (n_a != n_b)
+		return false;
+	for (size_t i = 0; i < n_a; i++)
+		if (strcmp(a[i], b[i]) != 0)
+			return false;
+	return true;
+}
+
+static bool same_provider(const struct config_provider *a, const struct config_provider *b)
+{
+	if (strcmp(a->name, b->name) != 0 || strcmp(a->uri, b->uri) != 0 || strcmp(a->srk_name, b->srk_name) != 0 || a->n_keys != b->n_keys)
+		return false;
+	for (size_t i = 0; i < a->n_keys; i++)
+		if (strcmp(a->keys[i].recipient, b->keys[i].recipient) != 0 || strcmp(a->keys[i].ref, b->keys[i].ref) != 0)
+			return false;
+	return same_strings(a->environment, a->n_environment, b->environment, b->n_environment) &&
+	       same_strings(a->writable, a->n_writable, b->writable, b->n_writable) &&
+	       same_strings(a->readable, a->n_readable, b->readable, b->n_readable);
+}
+
+static const char *fixed_part(const struct config *a, const struct config *b)
+{
+	if (strcmp(a->socket, b->socket) != 0 || strcmp(a->operator_socket, b->operator_socket) != 0)
+		return "the sockets";
+	if (strcmp(a->state_dir, b->state_dir) != 0)
+		return "state_dir";
+	if (a->audit_sync != b->audit_sync)
+		return "audit";
+	if (!same_strings(a->recipient_texts, a->n_recipient_texts, b->recipient_texts, b->n_recipient_texts))
+		return "seal";
+	if (a->n_providers != b->n_providers)
+		return "providers";
+	for (size_t i = 0; i < a->n_providers; i++)
+		if (!same_provider(&a->providers[i], &b->providers[i]))
+			return "providers";
+	return NULL;
+}
+
+#define SWAP(member)                                       \
+	do {                                               \
+		__typeof__(c->member) kept = c->member;    \
+		c->member = next->member;                  \
+		next->member = kept;                       \
+	} while (0)
+
+int config_reload(struct config *c, struct config *next, struct err *err)
+{
+	const char *fixed = fixed_part(c, next);
+
+	if (fixed)
+		return err_set(err, ERR_INPUT, "%.200s: a change of %s needs a restart: nothing of it is in force yet", c->file, fixed);
+	SWAP(operators);
+	SWAP(n_operators);
+	SWAP(cache_ms);
+	SWAP(require_cgroup);
+	SWAP(require_isolation);
+	SWAP(policies);
+	SWAP(n_policies);
+	SWAP(issuers);
+	SWAP(n_issuers);
+	SWAP(roles);
+	SWAP(n_roles);
+	SWAP(scopes);
+	SWAP(n_scopes);
+	return 0;
 }

@@ -28,14 +28,68 @@ struct config_provider {
 };
 
 struct config_rule {
-	char pattern[LIMIT_PATH_LEN + 1]; /* '+' is one component, a '*' at the end any rest */
-	uint32_t allow;			  /* enum policy_op bits */
+	char pattern[LIMIT_PATH_LEN + 1]; /* '+' is one component, a '*' at the end any rest, {{name}} what was proven */
+	uint32_t allow;			  /* enum policy_op_bit */
+	size_t line;			  /* in the file */
 };
 
 struct config_policy {
 	char name[LIMIT_NAME_LEN + 1];
 	struct config_rule *rules;
 	size_t n_rules;
+};
+
+/* A key set of a CI system, pinned in a file. */
+struct config_issuer {
+	char name[LIMIT_NAME_LEN + 1];
+	char issuer[LIMIT_URI_LEN]; /* the iss claim, exactly */
+	char jwks_file[LIMIT_FILE_PATH_LEN];
+	uint64_t max_age_ms; /* an older file raises an alarm */
+};
+
+/* A claim of an ID token and the values that it may have. */
+struct config_claim {
+	char *name; /* or a JSON pointer, /a/b */
+	char **values;
+	size_t n_values;
+};
+
+/* A claim that becomes a name for {{name}}. */
+struct config_mapping {
+	char *claim, *name;
+};
+
+/* From a proven identity to policies. Either an ID token (jwt.issuer) or the kernel's word. */
+struct config_role {
+	char name[LIMIT_NAME_LEN + 1];
+	/* kernel: every list that is there must hold */
+	uint32_t *uids, *gids;
+	size_t n_uids, n_gids;
+	char **cgroups, **units; /* globs of paths; names */
+	size_t n_cgroups, n_units;
+	/* jwt */
+	char issuer[LIMIT_NAME_LEN + 1];
+	char subject[LIMIT_BOUND_LEN + 1];
+	char **audiences;
+	struct config_claim *claims;
+	struct config_mapping *mappings;
+	size_t n_audiences, n_claims, n_mappings;
+	bool glob;	      /* in bound_subject and bound_claims */
+	bool reuse_in_cgroup; /* the same ID token again, from the cgroup that used it first */
+	uint64_t leeway_ms;
+	/* what it gives */
+	char **policies;
+	size_t n_policies;
+	char scope[LIMIT_PATH_LEN + 1]; /* may have {{name}} */
+	uint64_t ttl_ms;
+	int64_t uses; /* -1: not limited */
+};
+
+/* organisation, organisation/group, …: its policies hold for all scopes below. */
+struct config_scope {
+	char name[LIMIT_PATH_LEN + 1];
+	char **policies;
+	size_t n_policies;
 };
 
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
@@ -53,14 +107,28 @@ struct config {
 	size_t n_recipients, n_recipient_texts;
 	uint64_t cache_ms; /* 0: unseal each use */
 	enum config_audit_sync audit_sync;
+	bool require_cgroup;	/* callers in the root cgroup get nothing */
+	bool require_isolation; /* only jobs that cotter run isolated */
 	struct config_policy *policies;
 	size_t n_policies;
+	struct config_issuer *issuers;
+	size_t n_issuers;
+	struct config_role *roles;
+	size_t n_roles;
+	struct config_scope *scopes;
+	size_t n_scopes;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, operators, jobs, unseal. next is
+ * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
+int config_reload(struct config *c, struct config *next, struct err *err);
 
 const struct config_policy *config_policy(const struct config *c, const char *name);
+const struct config_role *config_role(const struct config *c, const char *name);
+const struct config_issuer *config_issuer(const struct config *c, const char *name);
+const struct config_scope *config_scope(const struct config *c, const char *name);
 /* By name; NULL when the configuration has none of it. */
 const struct config_provider *config_provider(const struct config *c, const char *name);

@@ -88,6 +88,7 @@ void conn_close(struct conn *c)
 	if (u && u->n)
 		u->n--;
 	close(c->fd);
+	peer_done(&c->peer);
 	secret_clear(&c->out);
 	if (c->prev)
 		c->prev->next = c->next;

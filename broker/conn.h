@@ -3,6 +3,7 @@
  * One peer. It is read into one shared buffer in the arena; what is incomplete waits in a buffer of its own, also there.
  * Buffers are wiped as soon as they are done with. One request at a time: the next waits until this one's answer is out.
  */
+#include "broker/peer.h"
 #include "common/secret.h"
 
 #include <stdbool.h>
@@ -13,13 +14,6 @@
 
 struct call;
 struct server;
-
-struct peer {
-	uid_t uid;
-	gid_t gid;
-	pid_t pid;	/* for the log only: never looked up */
-	bool operator_socket;
-};
 
 struct conn {
 	int fd;

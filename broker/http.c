@@ -1,5 +1,6 @@
 #include "broker/http.h"
 
+#include "broker/duration.h"
 #include "common/err.h"
 
 #include <stdio.h>
@@ -192,9 +193,10 @@ static int set_type(struct head *h, const char *value, size_t len, struct err *e
 
 static int set_wrap(struct head *h, const char *value, size_t len, struct err *err)
 {
-	(void)h;
-	(void)value;
-	return len ? err_set(err, ERR_UNSUPPORTED, "response wrapping is not supported yet") : 0;
+	if (!len)
+		return 0;
+	h->q->wrap_ttl_s = (uint32_t)duration_parse(value, len, LIMIT_WRAP_TTL_S);
+	return h->q->wrap_ttl_s ? 0 : bad(err, "error parsing X-Vault-Wrap-TTL header: a duration such as 60s, of at most a day");
 }
 
 static const struct {

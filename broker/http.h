@@ -23,6 +23,7 @@ struct request {
 	size_t token_len;
 	const char *body;
 	size_t body_len;
+	uint32_t wrap_ttl_s; /* X-Vault-Wrap-TTL; 0: none */
 	bool keep_alive, wants_continue, merge_patch;
 };
 

@@ -23,7 +23,7 @@ static const char usage[] =
 	"  --debug        log more\n"
 	"  --version, --help\n"
 	"\n"
-	"It stays in the foreground and ends on SIGTERM. 'cotter init' makes a first configuration. See cotterd(8).\n";
+	"It stays in the foreground, ends on SIGTERM, and reads its policies and roles again on SIGHUP. 'cotter init' makes a first configuration. See cotterd(8).\n";
 
 struct arguments {
 	char config[LIMIT_FILE_PATH_LEN], notify[256];
@@ -74,8 +74,8 @@ int main(int argc, char **argv)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP); /* reads the configuration again */
 	sigprocmask(SIG_BLOCK, &signals, NULL);
-	signal(SIGHUP, SIG_IGN); /* a terminal that closes does not end the broker */
 	snprintf(credentials, sizeof(credentials), "%s", dir ? dir : "");
 	r = harden_start(&harden, &err);
 	if (r == 0 && credentials[0])

@@ -88,6 +88,21 @@ int sandbox_files(const struct sandbox_path *paths, size_t n, int *ret_level, st
 	return 0;
 }
 
+bool sandbox_can_scope(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 6;
+}
+
+int sandbox_scope(struct err *err)
+{
+	const struct ruleset_attr attr = {.scoped = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL};
+	CLEANUP(cleanup_close) int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+
+	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		return err_errno(err, errno, "the job's Landlock domain");
+	return 0;
+}
+
 #ifndef COTTER_SANITIZE
 
 static int add_calls(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t n, struct err *err)
@@ -117,7 +132,7 @@ static const char *const broker_calls[] = {
 	"gettimeofday", "time", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrandom", "exit", "exit_group",
 	"sysinfo", "uname", "getrusage", "sched_yield", "sched_getaffinity", "restart_syscall", "tgkill",
 	"fchmod", "fchown", "chmod", "utimensat", "eventfd2", "timerfd_settime", "membarrier", "rseq", "set_robust_list",
-	"prlimit64", "getcwd", "readlink", "readlinkat", "fadvise64", "shutdown", "umask", "statfs", "fstatfs",
+	"prlimit64", "inotify_add_watch", "inotify_rm_watch", "pidfd_open", "getcwd", "readlink", "readlinkat", "fadvise64", "shutdown", "umask", "statfs", "fstatfs",
 };
 
 static const char *const keyd_refused[] = {

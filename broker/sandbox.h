@@ -14,6 +14,11 @@ struct sandbox_path {
  * the caller to log; else the ABI. */
 int sandbox_files(const struct sandbox_path *paths, size_t n, int *ret_level, struct err *err);
 
+/* A domain that limits no file: its processes reach no process outside of it, by ptrace, /proc/PID/mem, pidfds or signals (Landlock
+ * ABI 6, Linux 6.12). It binds who is in it, so each of two jobs needs its own. */
+bool sandbox_can_scope(void);
+int sandbox_scope(struct err *err);
+
 /* The broker: nothing that starts programs, traces, or loads code; such a call kills it, any other unlisted fails. */
 int sandbox_broker_syscalls(struct err *err);
 /* The helper: vendors' code needs more, but never execve or ptrace. */

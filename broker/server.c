@@ -17,22 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#define OVERFLOW_UID 65534u
-
-static bool peer_of(int fd, struct peer *ret)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
-		return false;
-	/* no identity (a foreign namespace) or a peer the kernel cannot name */
-	if (cred.uid == OVERFLOW_UID || cred.uid == UINT32_MAX || cred.pid <= 0)
-		return false;
-	*ret = (struct peer){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid};
-	return true;
-}
+#include <unistd.h>
 
 static void listen_again(struct server *s, bool on)
 {
@@ -44,12 +29,21 @@ static void listen_again(struct server *s, bool on)
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->operator_fd, &operators);
 }
 
+#define DESCRIPTORS_OWN 64u /* the store, the log, the helpers */
+
 static bool has_room(struct server *s, const struct server_user *u, bool operator_socket)
 {
 	if (operator_socket)
-		return s->n_conns < s->max_conns;
+		return s->n_conns < LIMIT_CONNECTIONS && server_has_descriptors(s, 2);
 	/* some places are the operators' */
-	return u && u->n < LIMIT_CONNECTIONS_PER_UID && s->n_conns + LIMIT_OPERATOR_CONNECTIONS < s->max_conns;
+	return u && u->n < LIMIT_CONNECTIONS_PER_UID && s->n_conns + LIMIT_OPERATOR_CONNECTIONS < LIMIT_CONNECTIONS &&
+	       server_has_descriptors(s, 2 + 2 * LIMIT_OPERATOR_CONNECTIONS);
+}
+
+bool server_has_descriptors(const struct server *s, size_t n)
+{
+	/* a connection has its socket and its peer's pidfd, a job its leader's */
+	return DESCRIPTORS_OWN + 2 * s->n_conns + s->broker->jobs.n + n <= s->max_files;
 }
 
 static void accept_one(struct server *s, int listen_fd, bool operator_socket)
@@ -63,19 +57,25 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 	/* out of descriptors: the listener stays readable, so stop looking at it until the next sweep */
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
 		listen_again(s, false);
-	if (fd < 0 || !peer_of(fd, &peer))
+	if (fd < 0 || peer_init(fd, s->has_pidfd, &peer) < 0)
 		return;
-	if (operator_socket && !broker_is_operator(s->broker, peer.uid))
+	/* on the jobs' socket a peer that cannot be told apart hears why it gets nothing */
+	if (operator_socket && (peer.problem || !broker_is_operator(s->broker, peer.uid))) {
+		peer_done(&peer);
 		return;
+	}
 	u = server_user(s, peer.uid);
 	c = has_room(s, u, operator_socket) ? calloc(1, sizeof(*c)) : NULL;
-	if (!c)
+	if (!c) {
+		peer_done(&peer);
 		return;
+	}
 	peer.operator_socket = operator_socket;
 	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
 			   .fd = fd, .watched = EPOLLIN};
 	ev.data.ptr = c;
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+		peer_done(&peer);
 		free(c);
 		return;
 	}
@@ -176,11 +176,17 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1};
 	s->listening = true;
 	getrlimit(RLIMIT_NOFILE, &files);
-	/* the store, the log and the helpers need some, too */
-	s->max_conns = files.rlim_cur < LIMIT_CONNECTIONS + 64 ? (files.rlim_cur > 96 ? files.rlim_cur - 64 : 32) : LIMIT_CONNECTIONS;
+	s->max_files = files.rlim_cur < 256 ? 256 : files.rlim_cur;
+	r = peer_supported(err);
+	s->has_pidfd = r == 0;
+	if (r < 0 && b->config.require_cgroup)
+		return err_wrap(err, "%s (jobs.require_cgroup: false goes on with the caller's uid alone)", b->config.file);
+	if (r < 0)
+		log_warn("%s", err->msg);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->signal_fd < 0 || s->epoll_fd < 0)
@@ -193,7 +199,8 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	if (r < 0)
 		return r;
 	if (add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
-	    add(s, s->operator_fd, &s->operator_fd) < 0 || add(s, b->audit.event_fd, &b->audit) < 0)
+	    add(s, s->operator_fd, &s->operator_fd) < 0 || add(s, b->audit.event_fd, &b->audit) < 0 ||
+	    add(s, b->jobs.epoll_fd, &b->jobs) < 0)
 		return err_errno(err, errno, "epoll");
 	return 0;
 }
@@ -205,12 +212,24 @@ static bool is_provider(const struct broker *b, const void *tag)
 	return p >= first && p < (const char *)&b->hardware.providers[LIMIT_PROVIDERS];
 }
 
+static void take_signal(struct server *s)
+{
+	struct signalfd_siginfo info;
+
+	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP)
+			broker_reload(s->broker);
+		else
+			s->stop = true;
+	}
+}
+
 static void dispatch(struct server *s, struct epoll_event *ev)
 {
 	void *tag = ev->data.ptr;
 
 	if (tag == &s->signal_fd)
-		s->stop = true;
+		take_signal(s);
 	else if (tag == &s->listen_fd)
 		accept_one(s, s->listen_fd, false);
 	else if (tag == &s->operator_fd)
@@ -219,6 +238,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		s->stop = s->launcher_died = true;
 	else if (tag == &s->broker->audit)
 		flush_held(s);
+	else if (tag == &s->broker->jobs)
+		jobs_event(&s->broker->jobs);
 	else if (is_provider(s->broker, tag))
 		hardware_event(tag);
 	else
@@ -278,8 +299,10 @@ int server_run(struct server *s, struct err *err)
 		}
 		if (now >= next_expiry) {
 			cache_expire(&s->broker->cache, now);
-			if (s->broker->unsealed)
-				tokens_expire(&s->broker->tokens, &s->broker->store, now);
+			if (s->broker->unsealed) {
+				tokens_expire(&s->broker->tokens, now);
+				jobs_expire(&s->broker->jobs, now);
+			}
 			next_expiry = now + 1000;
 		}
 		if (s->launcher_died)

@@ -23,13 +23,17 @@ struct server {
 		size_t in_bytes;   /* of the arena, for requests that are not complete */
 	} users[1024];
 	size_t in_bytes;
-	size_t max_conns;
+	size_t max_files; /* descriptors */
+	bool has_pidfd;	  /* this kernel tells of its peers */
 	bool stop, resume, listening, launcher_died;
 };
 
 int server_init(struct server *s, struct broker *b, struct err *err);
 int server_run(struct server *s, struct err *err);
 void server_done(struct server *s);
+
+/* Whether n more descriptors can be had. */
+bool server_has_descriptors(const struct server *s, size_t n);
 
 /* What is counted for a user; NULL: too many users at once. */
 struct server_user *server_user(struct server *s, uid_t uid);

@@ -1,4 +1,4 @@
-#include "broker/store.h"
+#include "broker/store_sql.h"
 
 #include "common/buf.h"
 #include "common/err.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
@@ -16,28 +16,22 @@ static const char schema[] =
 	" created INTEGER NOT NULL, updated INTEGER NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE version (path TEXT NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL,"
 	" deleted INTEGER NOT NULL, destroyed INTEGER NOT NULL, uid INTEGER NOT NULL, meta TEXT NOT NULL, sealed BLOB,"
-	" mac BLOB NOT NULL, PRIMARY KEY (path, version)) WITHOUT ROWID;"
-	"CREATE TABLE token (id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, uid INTEGER NOT NULL, boot TEXT NOT NULL,"
-	" policies TEXT NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL, uses_left INTEGER NOT NULL,"
-	" mac BLOB NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE token_use (id BLOB NOT NULL, chain BLOB NOT NULL, used INTEGER NOT NULL, mac BLOB NOT NULL,"
-	" PRIMARY KEY (id, chain)) WITHOUT ROWID;"
-	"PRAGMA user_version = 1;";
+	" mac BLOB NOT NULL, PRIMARY KEY (path, version)) WITHOUT ROWID;";
 
 /* ---- SQLite, thinly ------------------------------------------------------------------------------------------ */
 
-static int sql_err(struct store *s, struct err *err)
+int store_sql_err(struct store *s, struct err *err)
 {
 	return err_set(err, ERR_FAILED, "the store: %s", sqlite3_errmsg(s->db));
 }
 
-static int exec(struct store *s, const char *sql, struct err *err)
+int store_exec(struct store *s, const char *sql, struct err *err)
 {
-	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_err(s, err);
+	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : store_sql_err(s, err);
 }
 
 /* The statement stays prepared for its next use. */
-static void finalize(sqlite3_stmt **st)
+void store_finalize(sqlite3_stmt **st)
 {
 	if (*st) {
 		sqlite3_reset(*st);
@@ -64,10 +58,8 @@ static int compile(struct store *s, const char *sql, sqlite3_stmt **ret)
 	return SQLITE_OK;
 }
 
-#define STMT __attribute__((cleanup(finalize))) sqlite3_stmt
-
 /* fmt: t text, b blob of the length that follows, i int64. */
-static int prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, const char *fmt, ...)
+int store_prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, const char *fmt, ...)
 {
 	va_list ap;
 	int rc = compile(s, sql, ret);
@@ -85,23 +77,23 @@ static int prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct 
 		}
 	}
 	va_end(ap);
-	return rc == SQLITE_OK ? 0 : sql_err(s, err);
+	return rc == SQLITE_OK ? 0 : store_sql_err(s, err);
 }
 
 /* 1: a row, 0: none. */
-static int step(struct store *s, sqlite3_stmt *st, struct err *err)
+int store_step(struct store *s, sqlite3_stmt *st, struct err *err)
 {
 	int rc = sqlite3_step(st);
 
-	return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : sql_err(s, err);
+	return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : store_sql_err(s, err);
 }
 
-static uint64_t column_u64(sqlite3_stmt *st, int i)
+uint64_t store_column_u64(sqlite3_stmt *st, int i)
 {
 	return (uint64_t)sqlite3_column_int64(st, i);
 }
 
-static bool column_blob(sqlite3_stmt *st, int i, void *ret, size_t len)
+bool store_column_blob(sqlite3_stmt *st, int i, void *ret, size_t len)
 {
 	const void *p = sqlite3_column_blob(st, i);
 
@@ -111,7 +103,7 @@ static bool column_blob(sqlite3_stmt *st, int i, void *ret, size_t len)
 	return true;
 }
 
-static void column_text(sqlite3_stmt *st, int i, char *ret, size_t size)
+void store_column_text(sqlite3_stmt *st, int i, char *ret, size_t size)
 {
 	const unsigned char *p = sqlite3_column_text(st, i);
 
@@ -120,7 +112,7 @@ static void column_text(sqlite3_stmt *st, int i, char *ret, size_t size)
 
 int store_begin(struct store *s, struct err *err)
 {
-	return exec(s, "BEGIN IMMEDIATE", err);
+	return store_exec(s, "BEGIN IMMEDIATE", err);
 }
 
 int store_end(struct store *s, bool commit, struct err *err)
@@ -129,7 +121,7 @@ int store_end(struct store *s, bool commit, struct err *err)
 
 	if (!commit)
 		return sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK ? 0 : -ERR_FAILED;
-	r = exec(s, "COMMIT", err);
+	r = store_exec(s, "COMMIT", err);
 	if (r < 0)
 		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 	return r;
@@ -137,18 +129,18 @@ int store_end(struct store *s, bool commit, struct err *err)
 
 /* ---- MACs ---------------------------------------------------------------------------------------------------- */
 
-static void mac_start(const struct store *s, crypto_generichash_state *st, const char *table)
+void store_mac_start(const struct store *s, crypto_generichash_state *st, const char *table)
 {
 	crypto_generichash_init(st, s->mac_key.data, s->mac_key.len, STORE_MAC_LEN);
 	crypto_generichash_update(st, (const uint8_t *)table, strlen(table) + 1);
 }
 
-static void mac_text(crypto_generichash_state *st, const char *text)
+void store_mac_text(crypto_generichash_state *st, const char *text)
 {
 	crypto_generichash_update(st, (const uint8_t *)text, strlen(text) + 1);
 }
 
-static void mac_u64(crypto_generichash_state *st, uint64_t v)
+void store_mac_u64(crypto_generichash_state *st, uint64_t v)
 {
 	uint8_t b[8];
 	struct writer w = writer_init(b, sizeof(b));
@@ -157,7 +149,7 @@ static void mac_u64(crypto_generichash_state *st, uint64_t v)
 	crypto_generichash_update(st, b, sizeof(b));
 }
 
-static void mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN])
+void store_mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN])
 {
 	crypto_generichash_final(st, ret, STORE_MAC_LEN);
 	sodium_memzero(st, sizeof(*st));
@@ -169,16 +161,16 @@ static void version_mac(const struct store *s, const char *path, const struct st
 	uint8_t digest[32];
 
 	crypto_hash_sha256(digest, v->sealed ? v->sealed : (const uint8_t *)"", v->sealed ? v->sealed_len : 0);
-	mac_start(s, &st, "version");
-	mac_text(&st, path);
-	mac_u64(&st, v->version);
-	mac_u64(&st, v->created_ms);
-	mac_u64(&st, v->deleted_ms);
-	mac_u64(&st, v->destroyed);
-	mac_u64(&st, v->uid);
-	mac_text(&st, v->meta);
+	store_mac_start(s, &st, "version");
+	store_mac_text(&st, path);
+	store_mac_u64(&st, v->version);
+	store_mac_u64(&st, v->created_ms);
+	store_mac_u64(&st, v->deleted_ms);
+	store_mac_u64(&st, v->destroyed);
+	store_mac_u64(&st, v->uid);
+	store_mac_text(&st, v->meta);
 	crypto_generichash_update(&st, digest, sizeof(digest));
-	mac_finish(&st, ret);
+	store_mac_finish(&st, ret);
 }
 
 /* Covers the MACs of all its versions, as they stand in the table now. */
@@ -188,49 +180,21 @@ static int secret_mac(struct store *s, const char *path, const struct store_secr
 	crypto_generichash_state st;
 	uint8_t mac[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT mac FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
+	int r = store_prepare(s, "SELECT mac FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
 
 	if (r < 0)
 		return r;
-	mac_start(s, &st, "secret");
-	mac_text(&st, path);
-	mac_u64(&st, x->current);
-	mac_u64(&st, x->oldest);
-	mac_u64(&st, x->created_ms);
-	mac_u64(&st, x->updated_ms);
-	while ((r = step(s, q, err)) == 1)
-		if (column_blob(q, 0, mac, sizeof(mac)))
+	store_mac_start(s, &st, "secret");
+	store_mac_text(&st, path);
+	store_mac_u64(&st, x->current);
+	store_mac_u64(&st, x->oldest);
+	store_mac_u64(&st, x->created_ms);
+	store_mac_u64(&st, x->updated_ms);
+	while ((r = store_step(s, q, err)) == 1)
+		if (store_column_blob(q, 0, mac, sizeof(mac)))
 			crypto_generichash_update(&st, mac, sizeof(mac));
-	mac_finish(&st, ret);
+	store_mac_finish(&st, ret);
 	return r;
-}
-
-static void token_mac(const struct store *s, const struct token_row *t, uint8_t ret[STORE_MAC_LEN])
-{
-	crypto_generichash_state st;
-
-	mac_start(s, &st, "token");
-	crypto_generichash_update(&st, t->id, sizeof(t->id));
-	mac_u64(&st, t->epoch);
-	mac_u64(&st, t->uid);
-	mac_text(&st, t->boot_id);
-	mac_text(&st, t->policies);
-	mac_u64(&st, t->created_ms);
-	mac_u64(&st, t->deadline_ms);
-	mac_u64(&st, (uint64_t)t->uses_left);
-	mac_finish(&st, ret);
-}
-
-static void use_mac(const struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used,
-		    uint8_t ret[STORE_MAC_LEN])
-{
-	crypto_generichash_state st;
-
-	mac_start(s, &st, "use");
-	crypto_generichash_update(&st, id, 16);
-	crypto_generichash_update(&st, chain, 16);
-	mac_u64(&st, used);
-	mac_finish(&st, ret);
 }
 
 /* A secret's part of the sum: its name and its MAC. */
@@ -238,19 +202,19 @@ static void summand(const struct store *s, const char *path, const uint8_t mac[S
 {
 	crypto_generichash_state st;
 
-	mac_start(s, &st, "sum");
-	mac_text(&st, path);
+	store_mac_start(s, &st, "sum");
+	store_mac_text(&st, path);
 	crypto_generichash_update(&st, mac, STORE_MAC_LEN);
-	mac_finish(&st, ret);
+	store_mac_finish(&st, ret);
 }
 
 static void root_mac(const struct store *s, const uint8_t root[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
 {
 	crypto_generichash_state st;
 
-	mac_start(s, &st, "root");
+	store_mac_start(s, &st, "root");
 	crypto_generichash_update(&st, root, STORE_MAC_LEN);
-	mac_finish(&st, ret);
+	store_mac_finish(&st, ret);
 }
 
 /* ---- the sum over all secrets --------------------------------------------------------------------------------- */
@@ -259,13 +223,13 @@ static int sum_all(struct store *s, uint8_t ret[STORE_MAC_LEN], struct err *err)
 {
 	uint8_t mac[STORE_MAC_LEN], part[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT path, mac FROM secret", &q, err, "");
+	int r = store_prepare(s, "SELECT path, mac FROM secret", &q, err, "");
 
 	memset(ret, 0, STORE_MAC_LEN);
 	if (r < 0)
 		return r;
-	while ((r = step(s, q, err)) == 1)
-		if (column_blob(q, 1, mac, sizeof(mac)) && sqlite3_column_text(q, 0)) {
+	while ((r = store_step(s, q, err)) == 1)
+		if (store_column_blob(q, 1, mac, sizeof(mac)) && sqlite3_column_text(q, 0)) {
 			summand(s, (const char *)sqlite3_column_text(q, 0), mac, part);
 			sodium_add(ret, part, sizeof(part));
 		}
@@ -280,29 +244,29 @@ static int write_root(struct store *s, const uint8_t root[STORE_MAC_LEN], struct
 
 	memcpy(value, root, STORE_MAC_LEN);
 	root_mac(s, root, value + STORE_MAC_LEN);
-	r = prepare(s, "INSERT OR REPLACE INTO meta VALUES ('root', ?)", &q, err, "b", value, sizeof(value));
-	return r < 0 ? r : step(s, q, err);
+	r = store_prepare(s, "INSERT OR REPLACE INTO meta VALUES ('root', ?)", &q, err, "b", value, sizeof(value));
+	return r < 0 ? r : store_step(s, q, err);
 }
 
 static int64_t read_data_version(struct store *s)
 {
 	STMT *q = NULL;
 
-	return prepare(s, "PRAGMA data_version", &q, NULL, "") == 0 && step(s, q, NULL) == 1 ? sqlite3_column_int64(q, 0) : -1;
+	return store_prepare(s, "PRAGMA data_version", &q, NULL, "") == 0 && store_step(s, q, NULL) == 1 ? sqlite3_column_int64(q, 0) : -1;
 }
 
 static int verify_root(struct store *s, struct err *err)
 {
 	uint8_t value[2 * STORE_MAC_LEN], mac[STORE_MAC_LEN], sum[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT value FROM meta WHERE key = 'root'", &q, err, "");
+	int r = store_prepare(s, "SELECT value FROM meta WHERE key = 'root'", &q, err, "");
 
 	if (r < 0)
 		return r;
-	r = step(s, q, err);
+	r = store_step(s, q, err);
 	if (r < 0)
 		return r;
-	if (r == 0 || !column_blob(q, 0, value, sizeof(value)))
+	if (r == 0 || !store_column_blob(q, 0, value, sizeof(value)))
 		memset(value, 0, sizeof(value)); /* an empty store has none yet */
 	root_mac(s, value, mac);
 	r = sum_all(s, sum, err);
@@ -330,6 +294,27 @@ static int check_foreign(struct store *s, struct err *err)
 
 /* ---- open, close ---------------------------------------------------------------------------------------------- */
 
+/* Token rows do not outlive a boot, nor a format: those of format 1 are dropped. */
+static int make_tables(struct store *s, int version, struct err *err)
+{
+	int r;
+
+	if (version == SCHEMA_VERSION)
+		return 0;
+	if (version < 0 || version > SCHEMA_VERSION)
+		return err_set(err, ERR_FAILED, "the store has format %d, this cotter knows %d", version, SCHEMA_VERSION);
+	r = store_begin(s, err);
+	if (r < 0)
+		return r;
+	r = store_exec(s, version == 0 ? schema : "DROP TABLE token; DROP TABLE token_use", err);
+	if (r == 0)
+		r = store_exec(s, store_token_schema, err);
+	if (r == 0)
+		return store_end(s, true, err);
+	store_end(s, false, NULL);
+	return r;
+}
+
 int store_open(const char *path, struct store *s, struct err *err)
 {
 	STMT *q = NULL;
@@ -342,24 +327,17 @@ int store_open(const char *path, struct store *s, struct err *err)
 		return r;
 	}
 	sqlite3_busy_timeout(s->db, 2000);
-	r = exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
+	r = store_exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
 		    "PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON", err);
 	if (r == 0)
-		r = prepare(s, "PRAGMA user_version", &q, err, "");
+		r = store_prepare(s, "PRAGMA user_version", &q, err, "");
 	if (r == 0)
-		r = step(s, q, err);
+		r = store_step(s, q, err);
 	version = r == 1 ? sqlite3_column_int(q, 0) : -1;
-	finalize(&q);
+	store_finalize(&q);
 	q = NULL;
-	if (r == 1 && version == 0) {
-		r = store_begin(s, err);
-		if (r == 0)
-			r = exec(s, schema, err);
-		if (r == 0)
-			r = store_end(s, true, err);
-	} else if (r == 1 && version != SCHEMA_VERSION) {
-		r = err_set(err, ERR_FAILED, "the store has format %d, this cotter knows %d", version, SCHEMA_VERSION);
-	}
+	if (r == 1)
+		r = make_tables(s, version, err);
 	if (r < 0)
 		store_close(s);
 	return r < 0 ? r : 0;
@@ -383,7 +361,7 @@ int store_unlock(struct store *s, const uint8_t mac_key[32], struct err *err)
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
 
-static int tampered(const char *path, struct err *err)
+int store_tampered(const char *path, struct err *err)
 {
 	return err_set(err, ERR_TAMPERED, "%.200s: the store's row is not what cotter wrote", path);
 }
@@ -393,33 +371,33 @@ static int read_secret(struct store *s, const char *path, struct store_secret *r
 {
 	uint8_t want[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT current, oldest, created, updated, mac FROM secret WHERE path = ?", &q, err, "t", path);
+	int r = store_prepare(s, "SELECT current, oldest, created, updated, mac FROM secret WHERE path = ?", &q, err, "t", path);
 
 	if (r == 0)
-		r = step(s, q, err);
+		r = store_step(s, q, err);
 	if (r == 0)
 		return err_set(err, ERR_NOT_FOUND, "no secret %.300s", path);
 	if (r < 0)
 		return r;
-	*ret = (struct store_secret){column_u64(q, 0), column_u64(q, 1), column_u64(q, 2), column_u64(q, 3)};
-	if (!column_blob(q, 4, ret_mac, STORE_MAC_LEN))
-		return tampered(path, err);
+	*ret = (struct store_secret){store_column_u64(q, 0), store_column_u64(q, 1), store_column_u64(q, 2), store_column_u64(q, 3)};
+	if (!store_column_blob(q, 4, ret_mac, STORE_MAC_LEN))
+		return store_tampered(path, err);
 	r = secret_mac(s, path, ret, want, err);
 	if (r < 0)
 		return r;
-	return sodium_memcmp(ret_mac, want, sizeof(want)) == 0 ? 0 : tampered(path, err);
+	return sodium_memcmp(ret_mac, want, sizeof(want)) == 0 ? 0 : store_tampered(path, err);
 }
 
 static void read_version_columns(sqlite3_stmt *q, struct store_version *v)
 {
 	*v = (struct store_version){
-		.version = column_u64(q, 0),
-		.created_ms = column_u64(q, 1),
-		.deleted_ms = column_u64(q, 2),
+		.version = store_column_u64(q, 0),
+		.created_ms = store_column_u64(q, 1),
+		.deleted_ms = store_column_u64(q, 2),
 		.destroyed = sqlite3_column_int(q, 3) != 0,
 		.uid = (uint32_t)sqlite3_column_int64(q, 4),
 	};
-	column_text(q, 5, v->meta, sizeof(v->meta));
+	store_column_text(q, 5, v->meta, sizeof(v->meta));
 }
 
 int store_secret(struct store *s, const char *path, struct store_secret *ret, struct err *err)
@@ -435,19 +413,19 @@ static int read_version(struct store *s, const char *path, uint64_t version, str
 {
 	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = prepare(s, "SELECT version, created, deleted, destroyed, uid, meta, sealed, mac FROM version "
+	int r = store_prepare(s, "SELECT version, created, deleted, destroyed, uid, meta, sealed, mac FROM version "
 			   "WHERE path = ? AND version = ?", &q, err, "ti", path, (int64_t)version);
 
 	if (r == 0)
-		r = step(s, q, err);
+		r = store_step(s, q, err);
 	if (r == 0)
 		return err_set(err, ERR_NOT_FOUND, "%.300s has no version %llu", path, (unsigned long long)version);
 	if (r < 0)
 		return r;
 	read_version_columns(q, v);
 	v->sealed_len = (size_t)sqlite3_column_bytes(q, 6);
-	if (v->sealed_len > LIMIT_SEALED_LEN || !column_blob(q, 7, mac, sizeof(mac)))
-		return tampered(path, err);
+	if (v->sealed_len > LIMIT_SEALED_LEN || !store_column_blob(q, 7, mac, sizeof(mac)))
+		return store_tampered(path, err);
 	if (sqlite3_column_type(q, 6) != SQLITE_NULL) {
 		v->sealed = malloc(v->sealed_len + 1);
 		if (!v->sealed)
@@ -459,7 +437,7 @@ static int read_version(struct store *s, const char *path, uint64_t version, str
 		return 0;
 	free(v->sealed);
 	v->sealed = NULL;
-	return tampered(path, err);
+	return store_tampered(path, err);
 }
 
 int store_get(struct store *s, const char *path, uint64_t version, struct store_version *ret, struct err *err)
@@ -483,10 +461,10 @@ int store_versions(struct store *s, const char *path, int (*each)(void *ctx, con
 	int r = check_foreign(s, err);
 
 	if (r == 0)
-		r = prepare(s, "SELECT version FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
-	while (r == 0 && (r = step(s, q, err)) == 1) {
+		r = store_prepare(s, "SELECT version FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
+	while (r == 0 && (r = store_step(s, q, err)) == 1) {
 		v = (struct store_version){0};
-		r = read_version(s, path, column_u64(q, 0), &v, err);
+		r = read_version(s, path, store_column_u64(q, 0), &v, err);
 		free(v.sealed);
 		v.sealed = NULL;
 		if (r == 0)
@@ -508,8 +486,8 @@ int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const
 	snprintf(low, sizeof(low), "%s%s", folder, n ? "/" : "");
 	snprintf(high, sizeof(high), "%s%s", folder, n ? "0" : "\x7f");
 	if (r == 0)
-		r = prepare(s, "SELECT path FROM secret WHERE path >= ? AND path < ? ORDER BY path", &q, err, "tt", low, high);
-	while (r == 0 && (r = step(s, q, err)) == 1) {
+		r = store_prepare(s, "SELECT path FROM secret WHERE path >= ? AND path < ? ORDER BY path", &q, err, "tt", low, high);
+	while (r == 0 && (r = store_step(s, q, err)) == 1) {
 		path = (const char *)sqlite3_column_text(q, 0) + strlen(low);
 		len = strcspn(path, "/");
 		len += path[len] == '/';
@@ -553,10 +531,10 @@ static int write_version(struct store *s, const char *path, const struct store_v
 	int r;
 
 	version_mac(s, path, v, mac);
-	r = prepare(s, "INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiiiitbb", path,
+	r = store_prepare(s, "INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiiiitbb", path,
 		    (int64_t)v->version, (int64_t)v->created_ms, (int64_t)v->deleted_ms, (int64_t)v->destroyed, (int64_t)v->uid,
 		    v->meta, v->sealed, v->sealed_len, mac, sizeof(mac));
-	return r < 0 ? r : step(s, q, err);
+	return r < 0 ? r : store_step(s, q, err);
 }
 
 /* Writes the secret's row anew and moves the sum. old_mac NULL: it was not there. */
@@ -569,10 +547,10 @@ static int write_secret(struct store *s, const char *path, const struct store_se
 
 	if (r < 0)
 		return r;
-	r = prepare(s, "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?, ?)", &q, err, "tiiiib", path, (int64_t)x->current,
+	r = store_prepare(s, "INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?, ?)", &q, err, "tiiiib", path, (int64_t)x->current,
 		    (int64_t)x->oldest, (int64_t)x->created_ms, (int64_t)x->updated_ms, mac, sizeof(mac));
 	if (r == 0)
-		r = step(s, q, err);
+		r = store_step(s, q, err);
 	memcpy(ret_root, s->root, STORE_MAC_LEN);
 	if (old_mac) {
 		summand(s, path, old_mac, part);
@@ -604,8 +582,8 @@ static int drop_old_versions(struct store *s, const char *path, struct store_sec
 	if (x->current - x->oldest < LIMIT_VERSIONS)
 		return 0;
 	x->oldest = x->current - LIMIT_VERSIONS + 1;
-	r = prepare(s, "DELETE FROM version WHERE path = ? AND version < ?", &q, err, "ti", path, (int64_t)x->oldest);
-	return r < 0 ? r : step(s, q, err);
+	r = store_prepare(s, "DELETE FROM version WHERE path = ? AND version < ?", &q, err, "ti", path, (int64_t)x->oldest);
+	return r < 0 ? r : store_step(s, q, err);
 }
 
 int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
@@ -679,13 +657,13 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	memcpy(root, s->root, sizeof(root));
 	r = read_secret(s, path, &x, old_mac, err);
 	if (r == 0)
-		r = prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
+		r = store_prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
 	if (r == 0)
-		r = step(s, versions, err);
+		r = store_step(s, versions, err);
 	if (r == 0)
-		r = prepare(s, "DELETE FROM secret WHERE path = ?", &secret, err, "t", path);
+		r = store_prepare(s, "DELETE FROM secret WHERE path = ?", &secret, err, "t", path);
 	if (r == 0)
-		r = step(s, secret, err);
+		r = store_step(s, secret, err);
 	if (r == 0) {
 		summand(s, path, old_mac, part);
 		sodium_sub(root, part, sizeof(root));
@@ -694,91 +672,3 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	return finish(s, r, root, err);
 }
 
-/* ---- tokens --------------------------------------------------------------------------------------------------- */
-
-int store_token_put(struct store *s, const struct token_row *row, struct err *err)
-{
-	uint8_t mac[STORE_MAC_LEN];
-	STMT *q = NULL;
-	int r;
-
-	token_mac(s, row, mac);
-	r = prepare(s, "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "biittiiib", row->id,
-		    sizeof(row->id), (int64_t)row->epoch, (int64_t)row->uid, row->boot_id, row->policies,
-		    (int64_t)row->created_ms, (int64_t)row->deadline_ms, row->uses_left, mac, sizeof(mac));
-	return r < 0 ? r : step(s, q, err);
-}
-
-int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
-{
-	STMT *token = NULL;
-	STMT *uses = NULL;
-	int r = prepare(s, "DELETE FROM token WHERE id = ?", &token, err, "b", id, (size_t)16);
-
-	if (r == 0)
-		r = step(s, token, err);
-	if (r == 0)
-		r = prepare(s, "DELETE FROM token_use WHERE id = ?", &uses, err, "b", id, (size_t)16);
-	return r < 0 ? r : step(s, uses, err);
-}
-
-int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct token_row *row), void *ctx,
-		 struct err *err)
-{
-	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
-	struct token_row row;
-	STMT *drop = NULL;
-	STMT *q = NULL;
-	int r = prepare(s, "DELETE FROM token WHERE boot <> ?", &drop, err, "t", boot_id);
-
-	if (r == 0)
-		r = step(s, drop, err);
-	if (r == 0)
-		r = exec(s, "DELETE FROM token_use WHERE id NOT IN (SELECT id FROM token)", err);
-	if (r == 0)
-		r = prepare(s, "SELECT id, epoch, uid, boot, policies, created, deadline, uses_left, mac FROM token", &q, err, "");
-	while (r == 0 && (r = step(s, q, err)) == 1) {
-		row = (struct token_row){.epoch = (uint32_t)sqlite3_column_int64(q, 1),
-					 .uid = (uint32_t)sqlite3_column_int64(q, 2),
-					 .created_ms = column_u64(q, 5),
-					 .deadline_ms = column_u64(q, 6),
-					 .uses_left = sqlite3_column_int64(q, 7)};
-		column_text(q, 3, row.boot_id, sizeof(row.boot_id));
-		column_text(q, 4, row.policies, sizeof(row.policies));
-		r = 0;
-		if (!column_blob(q, 0, row.id, sizeof(row.id)) || !column_blob(q, 8, mac, sizeof(mac)))
-			continue;
-		token_mac(s, &row, want);
-		if (sodium_memcmp(mac, want, sizeof(mac)) == 0) /* another hand's rows are no rows */
-			r = each(ctx, &row);
-	}
-	return r;
-}
-
-int store_use_get(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t *ret, struct err *err)
-{
-	STMT *q = NULL;
-	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
-	int r = prepare(s, "SELECT used, mac FROM token_use WHERE id = ? AND chain = ?", &q, err, "bb", id, (size_t)16, chain,
-			(size_t)16);
-
-	if (r == 0)
-		r = step(s, q, err);
-	*ret = r == 1 ? column_u64(q, 0) : 0;
-	if (r != 1)
-		return r;
-	use_mac(s, id, chain, *ret, want);
-	return column_blob(q, 1, mac, sizeof(mac)) && sodium_memcmp(mac, want, sizeof(mac)) == 0 ? 0 : tampered("token use", err);
-}
-
-int store_use_put(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used, struct err *err)
-{
-	uint8_t mac[STORE_MAC_LEN];
-	STMT *q = NULL;
-	int r;
-
-	use_mac(s, id, chain, used, mac);
-	r = prepare(s, "INSERT OR REPLACE INTO token_use VALUES (?, ?, ?, ?)", &q, err, "bbib", id, (size_t)16, chain, (size_t)16,
-		    (int64_t)used, mac, sizeof(mac));
-	return r < 0 ? r : step(s, q, err);
-}

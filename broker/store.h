@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct err;
+struct job;
 
 #define STORE_MAC_LEN 32u
 #define STORE_META_LEN 32u
@@ -22,7 +23,7 @@ struct store {
 	struct {
 		const char *sql; /* by address: each is one string constant */
 		sqlite3_stmt *st;
-	} prepared[48];
+	} prepared[64];
 	struct secret mac_key;	/* empty: sealed */
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */
@@ -65,8 +66,8 @@ int store_purge(struct store *s, const char *path, struct err *err);
 /* Calls each with "name" or "folder/" below folder ("" is the root), sorted, each once. ERR_NOT_FOUND when empty. */
 int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const char *name), void *ctx, struct err *err);
 
-/* Token rows. */
-int store_token_put(struct store *s, const struct token_row *row, struct err *err);
+/* Token rows. They carry the boot that they live in. */
+int store_token_put(struct store *s, const char *boot_id, const struct token_row *row, struct err *err);
 int store_token_delete(struct store *s, const uint8_t id[16], struct err *err);
 /* Drops rows of other boots, then calls each. */
 int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct token_row *row), void *ctx,
@@ -74,6 +75,25 @@ int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, co
 /* Uses of one caveat of one token. */
 int store_use_get(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t *ret, struct err *err);
 int store_use_put(struct store *s, const uint8_t id[16], const uint8_t chain[16], uint64_t used, struct err *err);
+/* Jobs, the same way. */
+int store_job_put(struct store *s, const char *boot_id, const struct job *job, struct err *err);
+int store_job_delete(struct store *s, const uint8_t id[JOB_ID_LEN], struct err *err);
+int store_jobs(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct job *job), void *ctx, struct err *err);
+/* The epoch of tokens: 1 in a new store. */
+int store_epoch(struct store *s, uint32_t *ret, struct err *err);
+/* Drops all token rows and sets the epoch, as one write. */
+int store_tokens_clear(struct store *s, uint32_t epoch, struct err *err);
+
+/* An ID token that was used, by what is signed in it. */
+struct store_seen {
+	uint8_t hash[32];
+	uint64_t expires_ms; /* wall clock */
+	uint32_t uid;
+	uint64_t cgroup;
+};
+/* Remembers it. ERR_CONFLICT: it was used before, by another uid or from another cgroup, or at all. */
+int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, bool same_cgroup_again, struct err *err);
+
 /* Several writes as one. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);

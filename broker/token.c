@@ -2,6 +2,7 @@
 
 #include "broker/caveat.h"
 #include "broker/config.h"
+#include "broker/job.h"
 #include "broker/policy.h"
 #include "broker/store.h"
 #include "common/buf.h"
@@ -33,13 +34,15 @@ uint64_t token_wall_ms(void)
 	return now_ms(CLOCK_REALTIME);
 }
 
+/* ---- the table ------------------------------------------------------------------------------------------------- */
+
 static struct token_row **bucket(struct tokens *t, const uint8_t id[16])
 {
 	/* ids are random: their first bytes spread evenly */
 	return &t->buckets[((unsigned int)id[0] << 8 | id[1]) % TOKEN_BUCKETS];
 }
 
-static struct token_row *find(struct tokens *t, const uint8_t id[16])
+struct token_row *token_find(struct tokens *t, const uint8_t id[16])
 {
 	struct token_row *row = *bucket(t, id);
 
@@ -48,18 +51,33 @@ static struct token_row *find(struct tokens *t, const uint8_t id[16])
 	return row;
 }
 
-static int insert(void *ctx, const struct token_row *row)
+/* A copy with its texts behind it; NULL: no room. */
+static struct token_row *insert(struct tokens *t, const struct token_row *row)
 {
-	struct tokens *t = ctx;
-	struct token_row *copy = t->n < LIMIT_TOKENS ? malloc(sizeof(*copy)) : NULL;
+	size_t policies = strlen(row->policies) + 1, meta = strlen(row->meta) + 1;
+	struct token_row *copy = t->n < LIMIT_TOKENS ? malloc(sizeof(*copy) + policies + meta) : NULL;
 	struct token_row **head = bucket(t, row->id);
+	char *text;
 
 	if (!copy)
-		return 0; /* surplus rows of a store are no reason to stay sealed: no row, no access */
+		return NULL;
 	*copy = *row;
+	text = (char *)(copy + 1);
+	memcpy(text, row->policies, policies);
+	memcpy(text + policies, row->meta, meta);
+	copy->policies = text;
+	copy->meta = text + policies;
 	copy->next = *head;
 	*head = copy;
 	t->n++;
+	if (copy->job)
+		job_add_token(copy->job, copy);
+	return copy;
+}
+
+static int load_row(void *ctx, const struct token_row *row)
+{
+	insert(ctx, row); /* surplus rows of a store are no reason to stay sealed: no row, no access */
 	return 0;
 }
 
@@ -78,7 +96,7 @@ void tokens_done(struct tokens *t)
 	t->n = 0;
 }
 
-int tokens_load(struct tokens *t, struct store *store, const uint8_t key[32], struct err *err)
+int tokens_load(struct tokens *t, struct store *store, const struct config *config, const uint8_t key[32], struct err *err)
 {
 	CLEANUP(cleanup_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, t->boot_id, 36);
@@ -87,24 +105,32 @@ int tokens_load(struct tokens *t, struct store *store, const uint8_t key[32], st
 	if (n != 36)
 		return err_set(err, ERR_FAILED, "cannot read the boot id: is /proc mounted?");
 	t->boot_id[36] = '\0';
-	t->epoch = 1;
-	r = secret_copy(&t->key, key, 32, err);
-	return r < 0 ? r : store_tokens(store, t->boot_id, insert, t, err);
+	t->store = store;
+	t->config = config;
+	r = store_epoch(store, &t->epoch, err);
+	if (r == 0)
+		r = secret_copy(&t->key, key, 32, err);
+	return r < 0 ? r : store_tokens(store, t->boot_id, load_row, t, err);
 }
+
+/* ---- rows that go ---------------------------------------------------------------------------------------------- */
 
 #define EXPIRE_AT_ONCE 256u /* in one transaction: the loop must go on */
 
-static void remove_row(struct tokens *t, struct store *store, struct token_row **at)
+static int remove_row(struct tokens *t, struct token_row **at, struct err *err)
 {
 	struct token_row *row = *at;
+	int r = store_token_delete(t->store, row->id, err);
 
-	store_token_delete(store, row->id, NULL);
+	if (row->job)
+		job_remove_token(row->job, row);
 	*at = row->next;
 	free(row);
 	t->n--;
+	return r;
 }
 
-void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms)
+void tokens_expire(struct tokens *t, uint64_t boot_ms)
 {
 	size_t budget = EXPIRE_AT_ONCE;
 	bool writing = false;
@@ -112,17 +138,111 @@ void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms)
 	for (size_t i = 0; i < TOKEN_BUCKETS && budget; i++) {
 		for (struct token_row **at = &t->buckets[i]; *at && budget;) {
 			if ((*at)->deadline_ms <= boot_ms) {
-				writing = writing || store_begin(store, NULL) == 0;
+				writing = writing || store_begin(t->store, NULL) == 0;
 				budget--;
-				remove_row(t, store, at);
+				remove_row(t, at, NULL);
 			} else {
 				at = &(*at)->next;
 			}
 		}
 	}
 	if (writing)
-		store_end(store, true, NULL);
+		store_end(t->store, true, NULL);
 }
+
+/* It or any that it was made from is to go. A lineage is at most as long as there are tokens. */
+static bool descends_from_doomed(struct tokens *t, const struct token_row *row)
+{
+	for (size_t n = 0; row && n < LIMIT_TOKENS; n++) {
+		if (row->doomed)
+			return true;
+		if (sodium_is_zero(row->parent, sizeof(row->parent)))
+			return false;
+		row = token_find(t, row->parent);
+	}
+	return false;
+}
+
+static int remove_doomed(struct tokens *t, size_t *ret_n, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
+		for (struct token_row **at = &t->buckets[i]; *at;) {
+			if (!(*at)->doomed) {
+				at = &(*at)->next;
+				continue;
+			}
+			if (remove_row(t, at, err) < 0)
+				r = -ERR_FAILED;
+			(*ret_n)++;
+		}
+	}
+	return r;
+}
+
+int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err)
+{
+	size_t n = 0;
+	int begun, r;
+
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++)
+		for (struct token_row *row = t->buckets[i]; row; row = row->next)
+			row->doomed = which(ctx, row);
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++)
+		for (struct token_row *row = t->buckets[i]; row; row = row->next)
+			row->doomed = descends_from_doomed(t, row);
+	begun = store_begin(t->store, err);
+	r = remove_doomed(t, &n, err);
+	if (begun == 0) {
+		int ended = store_end(t->store, r == 0, err);
+
+		r = r < 0 ? r : ended;
+	} else {
+		r = begun;
+	}
+	*ret_n = n;
+	return r;
+}
+
+int tokens_end_job(struct tokens *t, struct job *job, struct err *err)
+{
+	int r = 0;
+
+	while (job->tokens) {
+		struct token_row **at = bucket(t, job->tokens->id);
+
+		while (*at != job->tokens)
+			at = &(*at)->next;
+		if (remove_row(t, at, err) < 0)
+			r = -ERR_FAILED;
+	}
+	return r;
+}
+
+int tokens_revoke_all(struct tokens *t, struct err *err)
+{
+	int r = t->epoch == UINT32_MAX ? err_set(err, ERR_LIMIT, "the last epoch is reached") : 0;
+
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
+		while (t->buckets[i]) {
+			struct token_row *row = t->buckets[i];
+
+			if (row->job)
+				job_remove_token(row->job, row);
+			t->buckets[i] = row->next;
+			free(row);
+			t->n--;
+		}
+	}
+	if (r == 0)
+		r = store_tokens_clear(t->store, t->epoch + 1, err);
+	if (r == 0)
+		t->epoch++;
+	return r;
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------------- */
 
 static void epoch_key(const struct tokens *t, uint32_t epoch, uint8_t ret[32])
 {
@@ -138,34 +258,55 @@ static void macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN
 	writer_bytes(&w, row->id, sizeof(row->id));
 }
 
-int token_make(struct tokens *t, struct store *store, const struct token_request *q, struct secret *ret_text,
-	       struct token_row **ret_row, struct err *err)
+static int check_request(const struct tokens *t, const struct token_request *q, struct err *err)
 {
-	struct token_row row = {.epoch = t->epoch, .uid = q->uid, .uses_left = q->uses, .created_ms = token_wall_ms()};
-	uint8_t id[MACAROON_ID_LEN], key[32];
-	int r;
-
 	/* a quarter is kept for operators: one job cannot take every place */
 	if (t->n >= (q->parent ? LIMIT_TOKENS / 4 * 3 : LIMIT_TOKENS))
 		return err_set(err, ERR_BUSY, "there are %zu live tokens already", t->n);
 	if (q->parent && q->parent->n_children >= LIMIT_TOKEN_CHILDREN)
 		return err_set(err, ERR_BUSY, "a token makes at most %u others", LIMIT_TOKEN_CHILDREN);
-	if (strlen(q->policies) >= sizeof(row.policies))
-		return err_set(err, ERR_LIMIT, "too many policies for one token");
-	randombytes_buf(row.id, sizeof(row.id));
-	snprintf(row.policies, sizeof(row.policies), "%s", q->policies);
-	snprintf(row.boot_id, sizeof(row.boot_id), "%s", t->boot_id);
-	row.deadline_ms = token_boot_ms() + q->ttl_ms;
+	if (q->job && q->job->n_tokens >= LIMIT_JOB_TOKENS)
+		return err_set(err, ERR_BUSY, "a job has at most %u tokens", LIMIT_JOB_TOKENS);
+	if (strlen(q->policies) >= LIMIT_TOKEN_POLICY_TEXT || strlen(q->meta) >= LIMIT_TOKEN_META_TEXT)
+		return err_set(err, ERR_LIMIT, "too many policies or claims for one token");
+	return 0;
+}
+
+static void fill_row(const struct tokens *t, const struct token_request *q, struct token_row *row)
+{
+	*row = (struct token_row){.epoch = t->epoch, .uid = q->uid, .cgroup = q->cgroup, .uses_left = q->uses, .job = q->job,
+				  .wrap_ttl_ms = q->wrap_ttl_ms, .wrap_uses = q->wrap_uses, .policies = q->policies, .meta = q->meta,
+				  .created_ms = token_wall_ms(), .deadline_ms = token_boot_ms() + q->ttl_ms};
+	randombytes_buf(row->id, sizeof(row->id));
+	if (q->parent)
+		memcpy(row->parent, q->parent->id, sizeof(row->parent));
+	if (!q->job)
+		return;
+	memcpy(row->job_id, q->job->id, sizeof(row->job_id));
+	if (row->deadline_ms > q->job->deadline_ms)
+		row->deadline_ms = q->job->deadline_ms;
+}
+
+int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err)
+{
+	struct token_row row, *made;
+	uint8_t id[MACAROON_ID_LEN], key[32];
+	int r = check_request(t, q, err);
+
+	if (r < 0)
+		return r;
+	fill_row(t, q, &row);
 	macaroon_id(&row, id);
 	epoch_key(t, row.epoch, key);
 	r = macaroon_mint(key, id, ret_text, err);
 	sodium_memzero(key, sizeof(key));
 	if (r == 0)
-		r = store_token_put(store, &row, err);
+		r = store_token_put(t->store, t->boot_id, &row, err);
 	if (r == 0) {
-		insert(t, &row);
-		*ret_row = find(t, row.id);
-		if (!*ret_row)
+		made = insert(t, &row);
+		if (made)
+			*ret_row = made;
+		else
 			r = err_set(err, ERR_FAILED, "out of memory");
 	}
 	if (r == 0 && q->parent)
@@ -175,58 +316,67 @@ int token_make(struct tokens *t, struct store *store, const struct token_request
 	return r;
 }
 
+/* ---- checking -------------------------------------------------------------------------------------------------- */
+
 static int denied(struct err *err, const char *why)
 {
 	return err_set(err, ERR_DENIED, "%s", why);
 }
 
-static int check_policies(const struct token_row *row, const struct config *config, const struct token_facts *facts,
-			  struct err *err)
+static int check_peer(const struct token_row *row, const struct token_facts *facts, struct token_verdict *v, struct err *err)
 {
-	char name[LIMIT_NAME_LEN + 1];
-	const struct config_policy *policy;
-	const char *p = row->policies;
-	size_t n;
-
-	for (;; p += n + 1) {
-		n = strcspn(p, ",");
-		if (n <= LIMIT_NAME_LEN) {
-			memcpy(name, p, n);
-			name[n] = '\0';
-			policy = config_policy(config, name);
-			if (policy && policy_allows(policy, facts->path, facts->op))
-				return 0;
-		}
-		if (!p[n])
-			return denied(err, "no policy of the token allows it");
-	}
-}
-
-/* Everything behind the HMAC chain; count takes one use. */
-static int weigh(struct token_row *row, struct store *store, const struct config *config, const struct macaroon *m,
-		 const struct token_facts *facts, bool count, struct err *err)
-{
-	struct caveat_context c = {.facts = facts, .store = store, .token_id = row->id, .count = count};
-	int r;
-
+	v->step = "peer";
 	if (row->uid != TOKEN_ANY_UID && row->uid != facts->uid)
 		return denied(err, "the token belongs to another uid");
+	if (row->cgroup && row->cgroup != facts->cgroup)
+		return denied(err, "the token belongs to another cgroup");
+	v->step = "row";
 	if (facts->boot_ms >= row->deadline_ms)
 		return denied(err, "the token has expired");
 	if (facts->op && row->uses_left == 0)
 		return denied(err, "the token's uses are used up");
-	for (size_t i = 0; i < m->n_caveats; i++) {
+	if ((row->wrap_ttl_ms || facts->unwrap) && facts->unwrap != (row->wrap_ttl_ms != 0))
+		return denied(err, row->wrap_ttl_ms ? "a wrapping token is good for sys/wrapping/unwrap alone" : "not a wrapping token");
+	v->step = "job";
+	if (!sodium_is_zero(row->job_id, sizeof(row->job_id)) && (!row->job || job_ended(row->job, facts->boot_ms)))
+		return denied(err, "the token's job has ended");
+	return 0;
+}
+
+static int check_policies(const struct tokens *t, const struct token_row *row, const struct token_facts *facts, struct token_verdict *v,
+			  struct err *err)
+{
+	struct policy_answer a = policy_decide(t->config, row->policies, row->meta, facts->path, facts->op);
+
+	v->step = "policy";
+	v->policy = a.policy ? a.policy->name : NULL;
+	v->rule = a.rule;
+	if (a.verdict == POLICY_ALLOWS)
+		return 0;
+	return denied(err, a.verdict == POLICY_DENIES ? "a policy of the token denies it" : "no policy of the token allows it");
+}
+
+/* Everything behind the HMAC chain; count takes one use. */
+static int weigh(struct tokens *t, struct token_row *row, const struct macaroon *m, const struct token_facts *facts, bool count,
+		 struct token_verdict *v, struct err *err)
+{
+	struct caveat_context c = {.facts = facts, .store = t->store, .row = row, .count = count};
+	int r = check_peer(row, facts, v, err);
+
+	for (size_t i = 0; r == 0 && i < m->n_caveats; i++) {
+		v->step = "caveat";
+		v->caveat = i + 1;
 		c.chain = m->chain[i];
 		r = caveat_check(&m->caveats[i], &c, err);
-		if (r < 0)
-			return r;
 	}
-	return facts->op ? check_policies(row, config, facts, err) : 0;
+	if (r == 0)
+		v->caveat = 0;
+	return r == 0 && facts->op ? check_policies(t, row, facts, v, err) : r;
 }
 
 static int find_row(struct tokens *t, const struct macaroon *m, struct token_row **ret_row, struct err *err)
 {
-	struct token_row *row = find(t, m->id + 5);
+	struct token_row *row = token_find(t, m->id + 5);
 	uint8_t id[MACAROON_ID_LEN];
 
 	if (!row)
@@ -238,19 +388,26 @@ static int find_row(struct tokens *t, const struct macaroon *m, struct token_row
 	return 0;
 }
 
-int token_check(struct tokens *t, struct store *store, const struct config *config, struct macaroon *m,
-		const struct token_facts *facts, struct token_row **ret_row, struct err *err)
+int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
+		struct token_verdict *ret_verdict, struct err *err)
 {
+	struct token_verdict unused, *v = ret_verdict ? ret_verdict : &unused;
 	uint8_t key[32];
-	int r = find_row(t, m, ret_row, err);
+	int r;
 
+	*v = (struct token_verdict){.step = "row"};
+	r = find_row(t, m, ret_row, err);
 	if (r < 0)
 		return r;
+	v->step = "signature";
 	epoch_key(t, (*ret_row)->epoch, key);
 	if (!macaroon_verify(m, key))
 		r = denied(err, "the token's signature is wrong");
 	sodium_memzero(key, sizeof(key));
-	return r < 0 ? r : weigh(*ret_row, store, config, m, facts, false, err);
+	if (r < 0)
+		return r;
+	v->row = *ret_row;
+	return weigh(t, *ret_row, m, facts, false, v, err);
 }
 
 static bool has_uses_caveat(const struct macaroon *m)
@@ -261,9 +418,9 @@ static bool has_uses_caveat(const struct macaroon *m)
 	return false;
 }
 
-int token_use(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
-	      const struct token_facts *facts, struct err *err)
+int token_use(struct tokens *t, const struct macaroon *m, const struct token_facts *facts, struct err *err)
 {
+	struct token_verdict v;
 	struct token_row *row;
 	int64_t uses_left;
 	int r;
@@ -276,19 +433,19 @@ int token_use(struct tokens *t, struct store *store, const struct config *config
 		return r;
 	uses_left = row->uses_left;
 	if (facts->op == 0 || (row->uses_left < 0 && !has_uses_caveat(m)))
-		return weigh(row, store, config, m, facts, false, err);
-	r = store_begin(store, err);
+		return weigh(t, row, m, facts, false, &v, err);
+	r = store_begin(t->store, err);
 	if (r < 0)
 		return r;
-	r = weigh(row, store, config, m, facts, true, err);
+	r = weigh(t, row, m, facts, true, &v, err);
 	if (r == 0 && row->uses_left > 0) {
 		row->uses_left--;
-		r = store_token_put(store, row, err);
+		r = store_token_put(t->store, t->boot_id, row, err);
 	}
 	if (r == 0)
-		r = store_end(store, true, err);
+		r = store_end(t->store, true, err);
 	else
-		store_end(store, false, NULL);
+		store_end(t->store, false, NULL);
 	if (r < 0)
 		row->uses_left = uses_left;
 	return r;

@@ -7,30 +7,43 @@
 #include <stdint.h>
 
 struct config;
+struct config_rule;
 struct err;
+struct job;
 struct store;
 
 #define TOKEN_ANY_UID UINT32_MAX
+#define JOB_ID_LEN 8u
 
 /* What the holder can neither see nor change. */
 struct token_row {
-	uint8_t id[16];
-	uint32_t epoch, uid;	 /* TOKEN_ANY_UID: no uid bound */
-	char boot_id[37];
-	char policies[LIMIT_TOKEN_POLICY_TEXT]; /* names joined by commas */
-	uint64_t created_ms;	 /* wall clock */
-	uint64_t deadline_ms;	 /* boot-time clock: a clock set back does not revive it */
-	int64_t uses_left;	 /* -1: not limited */
-	uint32_t n_children;	 /* made with it since the broker started */
-	struct token_row *next;	 /* in its bucket */
+	uint8_t id[16], parent[16];    /* parent: zeros for the first of its lineage */
+	uint8_t job_id[JOB_ID_LEN];    /* zeros: of no job */
+	uint32_t epoch, uid;	       /* TOKEN_ANY_UID: no uid bound */
+	uint64_t cgroup;	       /* id; 0: no cgroup bound */
+	uint64_t created_ms;	       /* wall clock */
+	uint64_t deadline_ms;	       /* boot-time clock: a clock set back does not revive it */
+	int64_t uses_left;	       /* -1: not limited */
+	uint64_t wrap_ttl_ms;	       /* not 0: a wrapping token; the token that it stands for lives for that long */
+	int64_t wrap_uses;	       /* and has that many uses */
+	const char *policies;	       /* names joined by commas */
+	const char *meta;	       /* what was proven of its holder: "name=value\n" lines; role and scope are two of them */
+	/* of the broker's own life */
+	struct job *job;
+	struct token_row *job_next;    /* of the same job */
+	struct token_row *next;	       /* in its bucket */
+	uint32_t n_children;
+	bool doomed;
 };
 
-#define TOKEN_BUCKETS 4096u
+#define TOKEN_BUCKETS 16384u
 
 struct tokens {
 	struct token_row *buckets[TOKEN_BUCKETS];
 	size_t n;
 	struct secret key; /* derives every epoch's root key; empty: sealed */
+	struct store *store;
+	const struct config *config;
 	char boot_id[37];
 	uint32_t epoch;
 };
@@ -38,37 +51,59 @@ struct tokens {
 /* What a request is, by the kernel's word and its own path. */
 struct token_facts {
 	uint32_t uid, gid;
+	uint64_t cgroup;   /* 0: none, or the root */
 	uint32_t op;	   /* one enum policy_op_bit; 0: only to be known (lookup-self) */
 	const char *path;  /* NULL with op 0 */
+	bool unwrap;	   /* sys/wrapping/unwrap: for wrapping tokens, and for them alone */
 	uint64_t wall_ms, boot_ms;
 };
 
 void tokens_done(struct tokens *t);
-/* Reads the rows of this boot from the store. */
-int tokens_load(struct tokens *t, struct store *store, const uint8_t key[32], struct err *err);
+/* Reads the rows of this boot from the store. Rows of jobs are good once job_adopt found their job. */
+int tokens_load(struct tokens *t, struct store *store, const struct config *config, const uint8_t key[32], struct err *err);
 
 struct token_request {
-	const char *policies;
+	const char *policies, *meta; /* copied */
 	uint32_t uid;
+	uint64_t cgroup;
+	struct job *job; /* NULL: of none */
 	uint64_t ttl_ms;
 	int64_t uses;
-	struct token_row *parent; /* NULL: an operator asks */
+	uint64_t wrap_ttl_ms;
+	int64_t wrap_uses;
+	struct token_row *parent; /* NULL: an operator or an identity asks */
 };
 /* Makes a row and its token text (in the arena). */
-int token_make(struct tokens *t, struct store *store, const struct token_request *q, struct secret *ret_text,
-	       struct token_row **ret_row, struct err *err);
+int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err);
 /* Rows past their deadline go, in the store too. */
-void tokens_expire(struct tokens *t, struct store *store, uint64_t boot_ms);
+void tokens_expire(struct tokens *t, uint64_t boot_ms);
+
+struct token_row *token_find(struct tokens *t, const uint8_t id[16]);
+/* Every row that which says (ctx is its own) goes, here and in the store, with all that were made from it, as one write. Here
+ * it goes in any case; a failure means that the store still has it, so that it would be back after a restart. */
+int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err);
+/* The rows of a job, within the caller's transaction. */
+int tokens_end_job(struct tokens *t, struct job *job, struct err *err);
+/* All rows go and no token made so far has a key any more. */
+int tokens_revoke_all(struct tokens *t, struct err *err);
+
+/* Why a token was refused, for operators. */
+struct token_verdict {
+	const char *step;	      /* row, signature, peer, job, caveat, policy */
+	const struct token_row *row;  /* NULL: there is none */
+	size_t caveat;		      /* number of it, from 1 */
+	const char *policy;	      /* that decided, either way; NULL: none */
+	const struct config_rule *rule;
+};
 
 /*
  * The whole check of a presented token, in the order of doc/threat-model.md: row, HMAC chain, row against peer, caveats,
- * policy. ERR_DENIED; the text is for the audit log only. Nothing is counted yet.
+ * policy. ERR_DENIED; the text is for the audit log only. Nothing is counted yet. ret_verdict may be NULL.
  */
-int token_check(struct tokens *t, struct store *store, const struct config *config, struct macaroon *m,
-		const struct token_facts *facts, struct token_row **ret_row, struct err *err);
+int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
+		struct token_verdict *ret_verdict, struct err *err);
 /* Row, peer, caveats and policy again for a token that token_check verified, and count one use: on disk before the answer leaves. ERR_DENIED when none is left. */
-int token_use(struct tokens *t, struct store *store, const struct config *config, const struct macaroon *m,
-	      const struct token_facts *facts, struct err *err);
+int token_use(struct tokens *t, const struct macaroon *m, const struct token_facts *facts, struct err *err);
 
 uint64_t token_boot_ms(void);
 uint64_t token_wall_ms(void);

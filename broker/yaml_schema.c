@@ -82,7 +82,13 @@ static int read_mapping(struct walk *w, const yaml_node_t *node, const struct ya
 static int read_list(struct walk *w, const yaml_node_t *node, const struct yaml_field *f, void *target, struct err *err)
 {
 	const char *text = "";
-	int r = expect(w, node, YAML_SEQUENCE_NODE, f->key, err);
+	int r;
+
+	if (f->kind == YAML_MAP_OF_LISTS && node->type == YAML_SCALAR_NODE) {
+		r = scalar(w, node, f->key, &text, err);
+		return r < 0 ? r : f->set(place(w, node), text, target, err);
+	}
+	r = expect(w, node, YAML_SEQUENCE_NODE, f->key, err);
 
 	if (r < 0)
 		return r;
@@ -156,6 +162,8 @@ static int read_map(struct walk *w, const yaml_node_t *node, const struct yaml_f
 			r = -ERR_INPUT;
 		else if (f->kind == YAML_MAP)
 			r = read_mapping(w, value, f->fields, item, name, err);
+		else if (f->kind == YAML_MAP_OF_LISTS)
+			r = read_list(w, value, f, item, err);
 		else
 			r = read_sequence(w, value, f, f->sub_item, item, name, err);
 	}
@@ -196,6 +204,7 @@ static int read_field(struct walk *w, const yaml_node_t *node, const struct yaml
 		return read_sequence(w, node, f, f->item, target, f->key, err);
 	case YAML_MAP:
 	case YAML_MAP_OF_SEQUENCES:
+	case YAML_MAP_OF_LISTS:
 		return read_map(w, node, f, target, err);
 	}
 	return 0;

@@ -19,6 +19,7 @@ enum yaml_kind {
 	YAML_MAP,		/* name → mapping with fields; item makes the target */
 	YAML_SEQUENCE,		/* sequence of mappings with fields; item makes the target, its name is "" */
 	YAML_MAP_OF_SEQUENCES,	/* name → sequence of mappings: item for the name, sub_item for each */
+	YAML_MAP_OF_LISTS,	/* name → one string or a sequence of them: item for the name, set for each */
 };
 
 struct yaml_field {

@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and tests/run.sh: installs the Debian packages that are missing, by name.
 
 BUILD_PACKAGES="gcc meson ninja-build pkg-config libsodium-dev libssl-dev libp11-kit-dev libtss2-dev libsqlite3-dev \
-libyaml-dev libjansson-dev libseccomp-dev"
+libyaml-dev libjansson-dev libjose-dev libseccomp-dev"
 DEMO_PACKAGES="softhsm2 swtpm age"
 TEST_PACKAGES="libcmocka-dev curl sqlite3 opensc openssl tpm2-tools p11-kit p11-kit-modules python3 python3-pymacaroons \
 procps util-linux scdoc bash-completion git"

@@ -11,7 +11,8 @@
 static int check_lookup(const struct macaroon_caveat *caveat, struct err *err)
 {
 	const struct token_facts facts = {.uid = 1000, .gid = 1000};
-	const struct caveat_context c = {.facts = &facts};
+	const struct token_row row = {.policies = "", .meta = ""};
+	const struct caveat_context c = {.facts = &facts, .row = &row};
 
 	return caveat_check(caveat, &c, err);
 }
@@ -20,7 +21,8 @@ static void check_get(const struct macaroon_caveat *caveat, bool known)
 {
 	const struct token_facts facts = {
 		.uid = 1000, .gid = 1000, .op = POLICY_GET, .path = "release/key", .wall_ms = 1700000000000};
-	const struct caveat_context c = {.facts = &facts};
+	const struct token_row row = {.policies = "", .meta = ""};
+	const struct caveat_context c = {.facts = &facts, .row = &row};
 	struct err err = {0};
 	int r;
 

@@ -32,8 +32,21 @@ static void check_policy(const struct config *c, const struct config_policy *p)
 	CHECK(path_valid(p->name) && config_policy(c, p->name) && p->n_rules <= LIMIT_RULES);
 	for (size_t i = 0; i < p->n_rules; i++)
 		CHECK(policy_pattern_valid(p->rules[i].pattern));
-	policy_allows(p, "release/signing/key", POLICY_GET);
-	policy_allows(p, "release", POLICY_LIST);
+	policy_weigh(p, "release/signing/key", POLICY_GET, "project=release\n", NULL);
+	policy_weigh(p, "release", POLICY_LIST, "", NULL);
+}
+
+static void check_role(const struct config *c, const struct config_role *r)
+{
+	CHECK(config_role(c, r->name) && r->ttl_ms > 0 && r->ttl_ms <= LIMIT_TOKEN_TTL_S * 1000ull);
+	CHECK((r->issuer[0] != 0) != (r->n_uids + r->n_gids + r->n_cgroups + r->n_units > 0));
+	CHECK(!r->issuer[0] || (config_issuer(c, r->issuer) && r->n_audiences && (r->subject[0] || r->n_claims)));
+	for (size_t i = 0; i < r->n_policies; i++)
+		CHECK(config_policy(c, r->policies[i]));
+	for (size_t i = 0; i < r->n_claims; i++)
+		CHECK(r->claims[i].name && r->claims[i].n_values);
+	for (size_t i = 0; i < r->n_mappings; i++)
+		CHECK(policy_variable_valid(r->mappings[i].name, strlen(r->mappings[i].name)));
 }
 
 static void check_config(const struct config *c)
@@ -47,6 +60,8 @@ static void check_config(const struct config *c)
 		check_provider(c, &c->providers[i]);
 	for (size_t i = 0; i < c->n_policies; i++)
 		check_policy(c, &c->policies[i]);
+	for (size_t i = 0; i < c->n_roles; i++)
+		check_role(c, &c->roles[i]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -991,7 +991,7 @@ class Config(Case):
         cases = [
             (good.replace("unseal:", "unsael:"), "unknown key 'unsael'"), (good.replace("cache 5m", "cache forever"), "expected"),
             (good.replace("cache 5m", "[1, 2]"), "expected a single value, found a list"), (good + "unseal: each-use\n", "stands here twice"),
-            (good.replace("sync: write", "sync: maybe"), "expected 'write' or 'disk'"), (good.replace("allow: [get, put", "allow: [get, fly"), "expected get, put"),
+            (good.replace("sync: write", "sync: maybe"), "expected 'write' or 'disk'"), (good.replace("allow: [get, put", "allow: [get, fly"), "expected read, create"),
             (good.replace("seal:\n  recipients", "seal:\n  recipient"), "unknown key 'recipient'"), (good.replace("age1tag1", "age1tug1"), "expected"),
             ("", "empty"), ("- a\n", "expected a mapping"), ("a: [", "not YAML"), (good.replace("pkcs11:", "pkcs12:", 1), "expected pkcs11:"),
             (good.replace("path: \"*\"", "path: \"../*\""), "expected a path pattern"), ("[" * 5000, ""), ("a: &x [*x]\n", ""),

@@ -38,9 +38,9 @@ static void test_patterns(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false), rows[i].matches);
-	assert_true(policy_pattern_matches("a/*", "a", true));
-	assert_false(policy_pattern_matches("a/b/*", "a", true));
+		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false, "", false), rows[i].matches);
+	assert_true(policy_pattern_matches("a/*", "a", true, "", false));
+	assert_false(policy_pattern_matches("a/b/*", "a", true, "", false));
 	assert_false(policy_pattern_valid("a*"));
 	assert_false(policy_pattern_valid("*/a"));
 	assert_false(policy_pattern_valid(""));

@@ -1,0 +1,182 @@
+/* auth/jwt, auth/kernel, sys/wrapping/unwrap: from who somebody is, or from a token for one use, to a token of one's own. */
+#include "broker/api.h"
+
+#include "broker/cgroup.h"
+#include "broker/identity_kernel.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#include <string.h>
+
+/* What was proven becomes a token that is bound to the caller's uid and to its job or cgroup. */
+static void give(struct call *call, const json_t *body, struct token_request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(secret_clear) struct secret text = {0};
+	struct token_row *row = NULL;
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	q->uid = call->facts.uid;
+	q->cgroup = q->job ? q->job->cgroup : call->facts.cgroup;
+	if (q->job)
+		job_id_text(q->job, call->job_id);
+	if (call_grant(call, &seq) < 0) {
+		if (q->job)
+			job_end(&b->jobs, q->job, "its login was refused", NULL);
+		return;
+	}
+	r = token_make(&b->tokens, q, &text, &row, &err);
+	if (r == 0) {
+		api_reply_auth(call, row, &text, NULL, seq);
+		return;
+	}
+	if (q->job)
+		job_end(&b->jobs, q->job, "its token could not be made", NULL);
+	call_fail(call, r, err.msg);
+}
+
+static int join_policies(const struct config_role *role, char ret[LIMIT_TOKEN_POLICY_TEXT])
+{
+	size_t n = 0;
+
+	ret[0] = '\0';
+	for (size_t i = 0; i < role->n_policies; i++)
+		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", i ? "," : "", role->policies[i]);
+	return 0;
+}
+
+static void give_role(struct call *call, const json_t *body, const struct identity *id)
+{
+	char policies[LIMIT_TOKEN_POLICY_TEXT];
+	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms, .uses = id->role->uses};
+
+	join_policies(id->role, policies);
+	give(call, body, &q);
+}
+
+/* ---- ID tokens -------------------------------------------------------------------------------------------------- */
+
+static int check_replay(struct call *call, const struct identity *id, struct err *err)
+{
+	struct store_seen seen = {.expires_ms = id->expires_ms, .uid = call->facts.uid, .cgroup = call->facts.cgroup};
+	int r;
+
+	memcpy(seen.hash, id->seen, sizeof(seen.hash));
+	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, id->role->reuse_in_cgroup, err);
+	if (r != -ERR_CONFLICT)
+		return r;
+	log_warn("an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name, call->facts.uid);
+	return err_set(err, ERR_LOGIN, "error validating token: it was used before: an ID token is good once");
+}
+
+void auth_jwt_login(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	const char *role = NULL, *jwt = NULL;
+	struct identity id;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r == 0) {
+		role = json_string_value(json_object_get(body, "role"));
+		jwt = json_string_value(json_object_get(body, "jwt"));
+		if (!role || !jwt)
+			r = err_set(&err, ERR_LOGIN, role ? "missing token" : "missing role");
+	}
+	if (r == 0)
+		r = identity_jwt(&b->config, &b->jwks, role, jwt, call->facts.wall_ms, &id, &err);
+	if (r == 0)
+		r = check_replay(call, &id, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		give_role(call, body, &id);
+}
+
+/* ---- the kernel's word ------------------------------------------------------------------------------------------ */
+
+void auth_kernel_login(struct call *call, const struct request *q)
+{
+	struct broker *b = call->broker;
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	char path[LIMIT_CGROUP_PATH] = "";
+	const char *role = NULL;
+	struct identity id;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r == 0)
+		role = json_string_value(json_object_get(body, "role"));
+	if (r == 0 && !role)
+		r = err_set(&err, ERR_LOGIN, "missing role");
+	/* without one a role by uid alone still fits */
+	if (r == 0)
+		cgroup_path(call->facts.cgroup, json_string_value(json_object_get(body, "cgroup")), call->conn->peer.pid, path, NULL);
+	if (r == 0)
+		r = identity_kernel(&b->config, role, call->facts.uid, call->facts.gid, path[0] ? path : NULL, &id, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		give_role(call, body, &id);
+}
+
+/* ---- unwrapping ------------------------------------------------------------------------------------------------- */
+
+static bool is_row(void *ctx, const struct token_row *row)
+{
+	return row == ctx;
+}
+
+/* The wrapping token goes first: whatever happens then, it is good for nothing any more. */
+static int take_wrapped(struct call *call, struct token_row *row, char policies[LIMIT_TOKEN_POLICY_TEXT], char meta[LIMIT_TOKEN_META_TEXT],
+			struct token_request *ret, struct err *err)
+{
+	size_t n;
+
+	snprintf(policies, LIMIT_TOKEN_POLICY_TEXT, "%s", row->policies);
+	snprintf(meta, LIMIT_TOKEN_META_TEXT, "%s", row->meta);
+	*ret = (struct token_request){.policies = policies, .meta = meta, .ttl_ms = row->wrap_ttl_ms, .uses = row->wrap_uses};
+	return tokens_revoke(&call->broker->tokens, is_row, row, &n, err);
+}
+
+void wrapping_unwrap(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	CLEANUP(cleanup_secret_free) struct macaroon *m = NULL;
+	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
+	struct token_request want;
+	struct token_row *row = NULL;
+	struct err err = {0};
+	const json_t *given;
+	int r = api_body(q, &body, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	given = json_object_get(body, "token");
+	call->facts.unwrap = true;
+	r = json_is_string(given) ? macaroon_parse(json_string_value(given), json_string_length(given), &m, &err)
+	    : q->token		  ? macaroon_parse(q->token, q->token_len, &m, &err)
+				  : err_set(&err, ERR_LOGIN, "missing token");
+	if (r == 0)
+		r = token_check(&call->broker->tokens, m, &call->facts, &row, NULL, &err);
+	if (r == 0)
+		r = take_wrapped(call, row, policies, meta, &want, &err);
+	if (r == 0) {
+		give(call, body, &want);
+		return;
+	}
+	if (r == -ERR_DENIED)
+		log_warn("uid %u showed a wrapping token that is not valid (%s): if it was never unwrapped, it was stolen", call->facts.uid, err.msg);
+	call_fail(call, r == -ERR_DENIED || r == -ERR_INPUT ? -ERR_LOGIN : r,
+		  r == -ERR_DENIED || r == -ERR_INPUT ? "wrapping token is not valid or does not exist" : err.msg);
+}

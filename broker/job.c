@@ -1,0 +1,406 @@
+#include "broker/job.h"
+
+#include "broker/broker.h"
+#include "broker/cgroup.h"
+#include "broker/peer.h"
+#include "broker/server.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+void job_id_text(const struct job *job, char ret[2 * JOB_ID_LEN + 1])
+{
+	sodium_bin2hex(ret, 2 * JOB_ID_LEN + 1, job->id, JOB_ID_LEN);
+}
+
+static struct job **bucket(struct jobs *j, const uint8_t id[JOB_ID_LEN])
+{
+	return &j->buckets[((unsigned int)id[0] << 8 | id[1]) % JOB_BUCKETS];
+}
+
+static struct job *find(struct jobs *j, const uint8_t id[JOB_ID_LEN])
+{
+	struct job *job = *bucket(j, id);
+
+	while (job && memcmp(job->id, id, JOB_ID_LEN) != 0)
+		job = job->hash_next;
+	return job;
+}
+
+struct job *job_find(struct jobs *j, const char *hex)
+{
+	uint8_t id[JOB_ID_LEN];
+	size_t n;
+
+	return sodium_hex2bin(id, sizeof(id), hex, strlen(hex), NULL, &n, NULL) == 0 && n == sizeof(id) ? find(j, id) : NULL;
+}
+
+bool job_ended(const struct job *job, uint64_t boot_ms)
+{
+	return boot_ms >= job->deadline_ms || (job->pidfd >= 0 && process_ended(job->pidfd));
+}
+
+void job_add_token(struct job *job, struct token_row *row)
+{
+	row->job_next = job->tokens;
+	job->tokens = row;
+	job->n_tokens++;
+}
+
+void job_remove_token(struct job *job, struct token_row *row)
+{
+	struct token_row **at = &job->tokens;
+
+	while (*at && *at != row)
+		at = &(*at)->job_next;
+	if (!*at)
+		return;
+	*at = row->job_next;
+	job->n_tokens--;
+	row->job = NULL;
+}
+
+static void audit(struct jobs *j, const struct job *job, const char *event, const char *why)
+{
+	char id[2 * JOB_ID_LEN + 1];
+	struct audit_event e = {.event = event, .uid = job->uid, .job = id, .cgroup = job->cgroup, .pidfd = job->leader_id, .secret = "",
+				.result = "granted", .why = why};
+
+	job_id_text(job, id);
+	audit_write(&j->broker->audit, &e, NULL, NULL);
+}
+
+/* ---- one job's life --------------------------------------------------------------------------------------------- */
+
+static void job_free(struct jobs *j, struct job *job)
+{
+	struct job **at = bucket(j, job->id);
+	bool shared = false;
+
+	while (*at && *at != job)
+		at = &(*at)->hash_next;
+	if (*at)
+		*at = job->hash_next;
+	if (job->prev)
+		job->prev->next = job->next;
+	else if (j->list == job)
+		j->list = job->next;
+	if (job->next)
+		job->next->prev = job->prev;
+	/* jobs of one cgroup share its watch */
+	for (struct job *other = j->list; other && job->watch >= 0; other = other->next)
+		shared |= other->watch == job->watch;
+	if (job->watch >= 0 && !shared)
+		inotify_rm_watch(j->inotify_fd, job->watch);
+	if (job->pidfd >= 0)
+		close(job->pidfd);
+	free(job);
+}
+
+int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
+{
+	struct store *store = &j->broker->store;
+	int r, begun = store_begin(store, err), ended = begun;
+
+	audit(j, job, "job.end", why);
+	r = tokens_end_job(&j->broker->tokens, job, err);
+	if (r == 0)
+		r = store_job_delete(store, job->id, err);
+	if (begun == 0)
+		ended = store_end(store, r == 0, err);
+	r = r < 0 ? r : ended;
+	j->n--;
+	j->n_ended++;
+	job_free(j, job);
+	return r;
+}
+
+static struct job *job_new(const struct job *from, const char *cgroup_path)
+{
+	size_t n = strlen(cgroup_path) + 1;
+	struct job *job = malloc(sizeof(*job) + n);
+
+	if (!job)
+		return NULL;
+	*job = *from;
+	memcpy(job + 1, cgroup_path, n);
+	job->cgroup_path = (char *)(job + 1);
+	job->pidfd = job->watch = -1;
+	job->tokens = NULL;
+	job->n_tokens = 0;
+	job->prev = NULL;
+	return job;
+}
+
+static void job_link(struct jobs *j, struct job *job)
+{
+	struct job **head = bucket(j, job->id);
+
+	job->hash_next = *head;
+	*head = job;
+	job->next = j->list;
+	if (j->list)
+		j->list->prev = job;
+	j->list = job;
+	j->n++;
+}
+
+static int pidfd_open_pid(pid_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* From here on its end is noticed. */
+static int watch(struct jobs *j, struct job *job, struct err *err)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = job};
+	char path[LIMIT_CGROUP_PATH + 64];
+
+	if (job->pidfd >= 0 && epoll_ctl(j->epoll_fd, EPOLL_CTL_ADD, job->pidfd, &ev) < 0)
+		return err_errno(err, errno, "cannot watch the job's leader");
+	if (!job->cgroup_path[0])
+		return 0;
+	snprintf(path, sizeof(path), "%s%s/cgroup.events", cgroup_root(), job->cgroup_path);
+	job->watch = inotify_add_watch(j->inotify_fd, path, IN_MODIFY);
+	/* emptied before anybody looked */
+	if (job->watch >= 0 && cgroup_empty(job->cgroup_path))
+		return err_set(err, ERR_DENIED, "the job's cgroup is empty already");
+	if (job->watch < 0 && job->pidfd < 0)
+		return err_errno(err, errno, "cannot watch the job's cgroup");
+	if (job->watch < 0)
+		log_warn("the cgroup %s cannot be watched (%s): its job ends with its leader alone", job->cgroup_path, strerror(errno));
+	return 0;
+}
+
+/* ---- starting --------------------------------------------------------------------------------------------------- */
+
+static int take_leader(const struct job_request *q, struct job *job, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = pidfd_open_pid(q->leader);
+	struct process p;
+	int r;
+
+	if (fd < 0)
+		return err_set(err, ERR_INPUT, "there is no process %d for a leader", (int)q->leader);
+	r = process_read(fd, &p, err);
+	if (r < 0)
+		return err_set(err, ERR_INPUT, "the leader %d: it is gone, in a foreign namespace, or runs a setuid program", (int)q->leader);
+	if (q->leader_id && process_id(fd) != q->leader_id)
+		return err_set(err, ERR_INPUT, "process %d is not the one that was meant: that one ended, and its pid was used again", (int)q->leader);
+	if (q->leader_uid != TOKEN_ANY_UID && p.uid != q->leader_uid)
+		return err_set(err, ERR_DENIED, "the leader runs as another uid");
+	job->leader = q->leader;
+	job->leader_id = process_id(fd);
+	job->cgroup = p.cgroup;
+	job->uid = q->uid == TOKEN_ANY_UID ? p.uid : q->uid;
+	job->pidfd = steal_fd(&fd);
+	return 0;
+}
+
+static int check_request(struct jobs *j, const struct job_request *q, struct err *err)
+{
+	if (j->n >= LIMIT_JOBS || !server_has_descriptors(j->broker->server, 1))
+		return err_set(err, ERR_BUSY, "%zu jobs run already: there is no room or no descriptor for more", j->n);
+	if (!q->leader && !q->cgroup)
+		return err_set(err, ERR_INPUT, "a job needs a leader or a cgroup of its own: start it in one, or name its leader");
+	return 0;
+}
+
+int job_start(struct jobs *j, const struct job_request *q, struct job **ret, struct err *err)
+{
+	struct job draft = {.uid = q->uid, .cgroup = q->cgroup, .pidfd = -1, .watch = -1, .created_ms = token_wall_ms(),
+			    .deadline_ms = token_boot_ms() + q->ttl_ms};
+	CLEANUP(cleanup_close) int pidfd = -1;
+	char path[LIMIT_CGROUP_PATH] = "";
+	struct job *job;
+	int r = check_request(j, q, err);
+
+	if (r == 0 && q->leader)
+		r = take_leader(q, &draft, err);
+	pidfd = draft.pidfd;
+	if (r == 0 && draft.cgroup)
+		r = cgroup_path(draft.cgroup, q->cgroup_hint, q->leader ? q->leader : q->caller, path, err);
+	if (r < 0 && q->leader && pidfd >= 0 && !q->cgroup_hint)
+		r = 0; /* the leader's end is enough; a hint that was given and is wrong is an error */
+	if (r < 0)
+		return r;
+	if (!draft.cgroup && j->broker->config.require_cgroup)
+		return err_set(err, ERR_INPUT, "the leader stands in the root cgroup, as everybody does: start the job in a cgroup of its own "
+					       "('cotter run' does), or set jobs.require_cgroup: false");
+	randombytes_buf(draft.id, sizeof(draft.id));
+	snprintf(draft.name, sizeof(draft.name), "%s", q->name);
+	job = job_new(&draft, path);
+	if (!job)
+		return err_set(err, ERR_FAILED, "out of memory");
+	job->pidfd = steal_fd(&pidfd);
+	r = store_job_put(&j->broker->store, j->broker->tokens.boot_id, job, err);
+	if (r == 0)
+		r = watch(j, job, err);
+	if (r < 0) {
+		store_job_delete(&j->broker->store, job->id, NULL);
+		job_free(j, job);
+		return r;
+	}
+	job_link(j, job);
+	audit(j, job, "job.start", job->name);
+	*ret = job;
+	return 0;
+}
+
+/* ---- restart ---------------------------------------------------------------------------------------------------- */
+
+static void adopt_tokens(struct jobs *j, struct tokens *t)
+{
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
+		for (struct token_row *row = t->buckets[i]; row; row = row->next) {
+			row->job = sodium_is_zero(row->job_id, JOB_ID_LEN) ? NULL : find(j, row->job_id);
+			if (row->job)
+				job_add_token(row->job, row);
+		}
+	}
+}
+
+/* The same process as before, by its inode, and alive. */
+static bool leader_lives(struct job *job)
+{
+	struct process p;
+
+	if (!job->leader_id)
+		return true;
+	job->pidfd = pidfd_open_pid(job->leader);
+	return job->pidfd >= 0 && process_id(job->pidfd) == job->leader_id && process_read(job->pidfd, &p, NULL) == 0;
+}
+
+static int load_job(void *ctx, const struct job *from)
+{
+	struct jobs *j = ctx;
+	struct job *job = j->n < LIMIT_JOBS ? job_new(from, from->cgroup_path) : NULL;
+	char path[LIMIT_CGROUP_PATH];
+
+	if (!job)
+		return 0;
+	job_link(j, job);
+	if (!leader_lives(job) || token_boot_ms() >= job->deadline_ms ||
+	    (job->cgroup_path[0] && (cgroup_path(job->cgroup, job->cgroup_path, 0, path, NULL) < 0 || cgroup_empty(job->cgroup_path))) ||
+	    watch(j, job, NULL) < 0)
+		job->deadline_ms = 0; /* ended while nobody looked */
+	return 0;
+}
+
+static bool orphaned(void *ctx, const struct token_row *row)
+{
+	(void)ctx;
+	return !row->job && !sodium_is_zero(row->job_id, sizeof(row->job_id));
+}
+
+int jobs_load(struct jobs *j, struct err *err)
+{
+	struct job *next;
+	size_t n;
+	int r = store_jobs(&j->broker->store, j->broker->tokens.boot_id, load_job, j, err);
+
+	if (r < 0)
+		return r;
+	adopt_tokens(j, &j->broker->tokens);
+	for (struct job *job = j->list; job; job = next) {
+		next = job->next;
+		if (job->deadline_ms == 0)
+			job_end(j, job, "it ended while the broker did not run", NULL);
+	}
+	return tokens_revoke(&j->broker->tokens, orphaned, NULL, &n, err);
+}
+
+/* ---- ends ------------------------------------------------------------------------------------------------------- */
+
+int jobs_init(struct jobs *j, struct broker *b, struct err *err)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = j};
+
+	*j = (struct jobs){.broker = b, .epoll_fd = epoll_create1(EPOLL_CLOEXEC), .inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK)};
+	if (j->epoll_fd < 0 || j->inotify_fd < 0 || epoll_ctl(j->epoll_fd, EPOLL_CTL_ADD, j->inotify_fd, &ev) < 0)
+		return err_errno(err, errno, "cannot watch jobs");
+	return 0;
+}
+
+void jobs_drop(struct jobs *j)
+{
+	while (j->list)
+		job_free(j, j->list);
+	j->n = 0;
+}
+
+void jobs_done(struct jobs *j)
+{
+	jobs_drop(j);
+	if (j->inotify_fd > 0)
+		close(j->inotify_fd);
+	if (j->epoll_fd > 0)
+		close(j->epoll_fd);
+}
+
+static void end_empty(struct jobs *j, int wd)
+{
+	struct job *next;
+
+	for (struct job *job = j->list; job; job = next) {
+		next = job->next;
+		if (job->watch == wd && cgroup_empty(job->cgroup_path))
+			job_end(j, job, "its cgroup is empty", NULL);
+	}
+}
+
+static void read_inotify(struct jobs *j)
+{
+	char buffer[4096] __attribute__((aligned(8)));
+	const struct inotify_event *e;
+	ssize_t n;
+
+	while ((n = read(j->inotify_fd, buffer, sizeof(buffer))) > 0) {
+		for (char *p = buffer; p < buffer + n; p += sizeof(*e) + e->len) {
+			e = (const struct inotify_event *)(void *)p;
+			if (!(e->mask & IN_Q_OVERFLOW)) {
+				end_empty(j, e->wd);
+				continue;
+			}
+			/* events were lost: look at all */
+			for (struct job *job = j->list, *next; job; job = next) {
+				next = job->next;
+				if (job->watch >= 0 && cgroup_empty(job->cgroup_path))
+					job_end(j, job, "its cgroup is empty", NULL);
+			}
+		}
+	}
+}
+
+void jobs_event(struct jobs *j)
+{
+	struct epoll_event ev;
+
+	/* one at a time: ending one job may free another that has an event, too */
+	for (int i = 0; i < 64 && epoll_wait(j->epoll_fd, &ev, 1, 0) == 1; i++) {
+		if (ev.data.ptr == j)
+			read_inotify(j);
+		else
+			job_end(j, ev.data.ptr, "its leader ended", NULL);
+	}
+}
+
+void jobs_expire(struct jobs *j, uint64_t boot_ms)
+{
+	struct job *next;
+
+	for (struct job *job = j->list; job; job = next) {
+		next = job->next;
+		if (boot_ms >= job->deadline_ms)
+			job_end(j, job, "its deadline", NULL);
+	}
+}

@@ -1,0 +1,77 @@
+#pragma once
+/*
+ * Jobs: a leader held by pidfd, a uid and a cgroup. A job ends, and every token of it, when the leader exits, when its
+ * cgroup empties, when somebody ends it, or at its deadline.
+ */
+#include "broker/token.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct broker;
+struct err;
+struct process;
+
+struct job {
+	uint8_t id[JOB_ID_LEN];
+	char name[LIMIT_NAME_LEN + 1]; /* for people; "" */
+	uint32_t uid;
+	uint64_t cgroup;	       /* id; 0: none of its own */
+	uint64_t leader_id;	       /* inode of its pidfd; 0: no leader */
+	pid_t leader;
+	uint64_t created_ms, deadline_ms; /* wall clock; boot-time clock */
+	const char *cgroup_path;       /* "": not known */
+	int pidfd, watch;	       /* -1: none */
+	struct token_row *tokens;
+	size_t n_tokens;
+	struct job *next, *prev;
+	struct job *hash_next;
+};
+
+#define JOB_BUCKETS 4096u
+
+struct jobs {
+	struct broker *broker;
+	int epoll_fd, inotify_fd; /* epoll_fd is readable when a job may have ended */
+	struct job *list, *buckets[JOB_BUCKETS];
+	size_t n;
+	uint64_t n_ended;
+};
+
+int jobs_init(struct jobs *j, struct broker *b, struct err *err);
+void jobs_done(struct jobs *j);
+/* Forgets all jobs, in memory alone. */
+void jobs_drop(struct jobs *j);
+/* After tokens_load: reads the jobs of this boot, drops those that ended meanwhile, and gives tokens to the others. */
+int jobs_load(struct jobs *j, struct err *err);
+/* The epoll descriptor is readable. */
+void jobs_event(struct jobs *j);
+/* Deadlines. */
+void jobs_expire(struct jobs *j, uint64_t boot_ms);
+
+struct job_request {
+	const char *name;
+	uint32_t uid;	      /* its processes' */
+	pid_t leader;	      /* 0: none, the cgroup alone */
+	uint64_t leader_id;   /* 0: not told; else the pidfd's inode must be this: pids are used again */
+	uint32_t leader_uid;  /* the leader must run as this; TOKEN_ANY_UID: whoever */
+	uint64_t cgroup;      /* without a leader: the job's */
+	const char *cgroup_hint; /* path, not believed; may be NULL */
+	pid_t caller;	      /* whose /proc entry is looked at for a hint */
+	uint64_t ttl_ms;
+};
+/* ERR_DENIED, ERR_INPUT, ERR_LIMIT with a text for whoever asked. */
+int job_start(struct jobs *j, const struct job_request *q, struct job **ret, struct err *err);
+/* Its tokens' rows go, here and in the store; the job is freed. why is for the audit log. A failure means that the store still has
+ * rows of it, which a restart drops with the leader gone, but brings back when it lives. */
+int job_end(struct jobs *j, struct job *job, const char *why, struct err *err);
+/* By the id's 16 hex digits. NULL: none. */
+struct job *job_find(struct jobs *j, const char *hex);
+void job_id_text(const struct job *job, char ret[2 * JOB_ID_LEN + 1]);
+
+/* Whether it is over although nobody told yet. */
+bool job_ended(const struct job *job, uint64_t boot_ms);
+void job_add_token(struct job *job, struct token_row *row);
+void job_remove_token(struct job *job, struct token_row *row);
