@@ -66,13 +66,11 @@ static int connect_to(const char *path, struct err *err)
 	return steal_fd(&fd);
 }
 
-static int token_header(struct secret *request, struct err *err)
+static int token_header(const char *token, size_t n, struct secret *request, struct err *err)
 {
-	const char *token = getenv("COTTER_TOKEN");
-	size_t n = strlen(token);
 	int r;
 
-	if (n > LIMIT_TOKEN_TEXT || strpbrk(token, "\r\n"))
+	if (n > LIMIT_TOKEN_TEXT || memchr(token, '\r', n) || memchr(token, '\n', n))
 		return err_set(err, ERR_INPUT, "COTTER_TOKEN is not a token");
 	r = secret_append(request, "X-Vault-Token: ", 15, err);
 	if (r == 0)
@@ -80,13 +78,23 @@ static int token_header(struct secret *request, struct err *err)
 	return r < 0 ? r : secret_append(request, "\r\n", 2, err);
 }
 
-static int build(const char *method, const char *path, const json_t *body, bool with_token, struct secret *ret, struct err *err)
+struct asked {
+	const char *method, *path, *wrap_ttl;
+	const json_t *body;
+	const char *token;
+	size_t token_len;
+	bool operators;
+};
+
+static int build(const struct asked *q, struct secret *ret, struct err *err)
 {
+	const json_t *body = q->body;
 	size_t body_len = body ? json_dumpb(body, NULL, 0, JSON_COMPACT) : 0;
 	char head[LIMIT_PATH_LEN + 256];
 	int n = snprintf(head, sizeof(head),
-			 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Vault-Request: true\r\nContent-Length: %zu\r\n",
-			 method, path, body_len);
+			 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Vault-Request: true\r\nContent-Length: %zu\r\n%s%.20s%s",
+			 q->method, q->path, body_len, q->wrap_ttl ? "X-Vault-Wrap-TTL: " : "", q->wrap_ttl ? q->wrap_ttl : "",
+			 q->wrap_ttl ? "\r\n" : "");
 	int r;
 
 	if (n < 0 || (size_t)n >= sizeof(head))
@@ -94,8 +102,8 @@ static int build(const char *method, const char *path, const json_t *body, bool 
 	r = secret_new(ret, (size_t)n + LIMIT_TOKEN_TEXT + body_len + 64, err);
 	if (r == 0)
 		r = secret_append(ret, head, (size_t)n, err);
-	if (r == 0 && with_token)
-		r = token_header(ret, err);
+	if (r == 0 && q->token)
+		r = token_header(q->token, q->token_len, ret, err);
 	if (r == 0)
 		r = secret_append(ret, "\r\n", 2, err);
 	if (r == 0 && body) {
@@ -197,22 +205,19 @@ static int check_status(const struct client_reply *r, struct err *err)
 	return err_set(err, ERR_FAILED, "%s", message ? message : "the broker failed");
 }
 
-int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
-		struct err *err)
+static int ask(const struct asked *q, struct client_reply *ret, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
 	CLEANUP(cleanup_close) int fd = -1;
-	const char *token = getenv("COTTER_TOKEN");
-	bool with_token = which == CLIENT_JOB && token && *token;
 	struct err ignored;
 	int sent;
 	char address[108];
-	int r = build(method, path, body, with_token, &request, err);
+	int r = build(q, &request, err);
 
 	*ret = (struct client_reply){0};
 	if (r < 0)
 		return r;
-	socket_path(!with_token, address);
+	socket_path(q->operators, address);
 	fd = connect_to(address, err);
 	if (fd < 0)
 		return fd;
@@ -223,13 +228,42 @@ int client_call(enum client_socket which, const char *method, const char *path, 
 		return sent < 0 ? sent : r;
 	if (raw.len == 0) {
 		/* the operators' socket closes at once on whoever is none */
-		r = with_token ? err_set(err, ERR_NO_BROKER, "the broker closed the connection")
-			       : err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",
-					 geteuid());
+		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",
+					   geteuid())
+				 : err_set(err, ERR_NO_BROKER, "the broker closed the connection");
 	}
 	if (r == 0)
 		r = split(&raw, ret, err);
 	return r < 0 ? r : check_status(ret, err);
+}
+
+int client_call_wrapped(enum client_socket which, const char *method, const char *path, const json_t *body, const char *wrap_ttl,
+			struct client_reply *ret, struct err *err)
+{
+	struct asked q = {.method = method, .path = path, .body = body, .wrap_ttl = wrap_ttl};
+	const char *token = getenv("COTTER_TOKEN");
+
+	if (wrap_ttl && strspn(wrap_ttl, "0123456789smhd") != strlen(wrap_ttl))
+		return err_set(err, ERR_USAGE, "'%.20s' is not a duration", wrap_ttl);
+	if (which == CLIENT_JOB && token && *token) {
+		q.token = token;
+		q.token_len = strlen(token);
+	}
+	q.operators = which != CLIENT_LOGIN && !q.token;
+	return ask(&q, ret, err);
+}
+
+int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
+		struct err *err)
+{
+	return client_call_wrapped(which, method, path, body, NULL, ret, err);
+}
+
+int client_call_token(const struct secret *token, const char *method, const char *path, struct client_reply *ret, struct err *err)
+{
+	const struct asked q = {.method = method, .path = path, .token = (const char *)token->data, .token_len = token->len};
+
+	return ask(&q, ret, err);
 }
 
 void client_reply_done(struct client_reply *r)

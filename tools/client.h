@@ -16,12 +16,18 @@ struct client_reply {
 enum client_socket {
 	CLIENT_JOB,	 /* with $COTTER_TOKEN when it is set, else the operators' socket */
 	CLIENT_OPERATOR, /* the operators' socket */
+	CLIENT_LOGIN,	 /* the jobs' socket, without a token */
 };
 
 /* Only socket files of root or of this user's broker are spoken to. ERR_NO_BROKER when nobody answers; ERR_DENIED,
  * ERR_NOT_FOUND and so on by the reply's status, with its text. body may be NULL. *ret is cleared by client_reply_done. */
 int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
 		struct err *err);
+/* The same, with X-Vault-Wrap-TTL (NULL: without). */
+int client_call_wrapped(enum client_socket which, const char *method, const char *path, const json_t *body, const char *wrap_ttl,
+			struct client_reply *ret, struct err *err);
+/* On the jobs' socket with this token, whatever COTTER_TOKEN is. */
+int client_call_token(const struct secret *token, const char *method, const char *path, struct client_reply *ret, struct err *err);
 void client_reply_done(struct client_reply *r);
 
 /* data.… of a reply's envelope; NULL when absent. */

@@ -1,5 +1,7 @@
 /* cotter init: a first set-up. Makes a sealing key in each provider, the configuration, and the store's own sealed key. */
 #include "broker/broker.h"
+#include "broker/cgroup.h"
+#include "broker/peer.h"
 #include "broker/providers.h"
 #include "broker/yaml_schema.h"
 #include "common/bind.h"
@@ -27,6 +29,7 @@ struct init {
 	size_t n_recovery;
 	const char *operators[16];
 	size_t n_operators;
+	bool root_cgroup; /* this machine's processes stand in the root cgroup, as this one does */
 };
 
 /* NAME=REST, where NAME was given before by --provider. */
@@ -202,6 +205,13 @@ static void put_provider(FILE *f, const struct config_provider *p, const struct 
 	fputc('\n', f);
 }
 
+static bool in_root_cgroup(void)
+{
+	char path[LIMIT_CGROUP_PATH];
+
+	return peer_supported(NULL) < 0 || !cgroup_root() || cgroup_hint(0, path, NULL) < 0 || strcmp(path, "/") == 0;
+}
+
 /* To the name that config_new gives: it becomes the configuration when all else is done. */
 static int write_config(const struct init *in, const char *temporary, struct err *err)
 {
@@ -228,7 +238,9 @@ static int write_config(const struct init *in, const char *temporary, struct err
 	fprintf(f, "\nproviders:\n");
 	for (size_t i = 0; i < in->n_providers; i++)
 		put_provider(f, &in->providers[i], &in->keys[i]);
-	fprintf(f, "\n# what a token may do: get, put, delete, list. '+' is one component, a '*' at the end all below\npolicies:\n"
+	/* without cgroups for services, as in a container, everybody would be refused */
+	fprintf(f, "\n# callers in the root cgroup have no identity but their uid\njobs:\n  require_cgroup: %s\n", in->root_cgroup ? "false" : "true");
+	fprintf(f, "\n# what a token may do: read, create, update, delete, list, deny. '+' is one component, a '*' at the end all below\npolicies:\n"
 		   "  admin:\n    - path: \"*\"\n      allow: [get, put, delete, list]\n");
 	if (fflush(f) != 0 || fchmod(fileno(f), 0644) < 0 || fsync(fileno(f)) < 0)
 		return err_errno(err, errno, "%.300s", temporary);
@@ -342,6 +354,8 @@ int cmd_init(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0)
 		r = check_first(in, err);
 	if (r == 0)
+		in->root_cgroup = in_root_cgroup();
+	if (r == 0)
 		r = make_dir(in->dir, 0755, err);
 	if (r == 0)
 		r = make_dir(in->state_dir, 0700, err);
@@ -364,6 +378,9 @@ int cmd_init(struct cli *cli, int argc, char **argv, struct err *err)
 		return r;
 	}
 	printf("wrote %s\n", in->config_path);
+	if (in->root_cgroup)
+		printf("\nThis machine's processes stand in the root cgroup, or its kernel does not tell: jobs.require_cgroup is false. Start jobs\n"
+		       "with 'cotter run' where it may make cgroups; other callers are told apart by their uid alone.\n\n");
 	if (in->n_recovery == 0)
 		printf("\nWARNING: no recovery recipient. If the hardware is lost, so is every secret. Make a key offline with\n"
 		       "'age-keygen', and add its age1... recipient to seal.recipients before the first secret is stored.\n\n");

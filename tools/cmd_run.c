@@ -1,13 +1,17 @@
-/* cotter run: a command with secrets in its environment, and in no other place. */
+/* cotter run: a command that is a job, out of reach of its siblings, with secrets in its environment and in no other place. */
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/harden.h"
+#include "broker/config.h"
 #include "common/limits.h"
 #include "tools/cli.h"
 #include "tools/kv.h"
+#include "tools/login.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
 #include <string.h>
 
 #define ENV_MAX 64
@@ -54,12 +58,12 @@ static int fetch(struct env *e, struct err *err)
 	return 0;
 }
 
-static bool is_set(const char *entry, const struct env *envs, size_t n)
+static bool is_set(const char *entry, const struct env *envs, size_t n, bool keep_token)
 {
 	static const char token[] = "COTTER_TOKEN=";
 
 	/* the token stays with cotter; the command gets what was asked for */
-	if (strncmp(entry, token, sizeof(token) - 1) == 0)
+	if (!keep_token && strncmp(entry, token, sizeof(token) - 1) == 0)
 		return true;
 	for (size_t i = 0; i < n; i++)
 		if (strncmp(entry, envs[i].name, envs[i].name_len + 1) == 0)
@@ -67,10 +71,20 @@ static bool is_set(const char *entry, const struct env *envs, size_t n)
 	return false;
 }
 
-static int exec_with(const struct cli *cli, char **argv, struct env *envs, size_t n, struct err *err)
+struct run {
+	struct env envs[ENV_MAX];
+	size_t n_envs;
+	struct login login;
+	json_t *policies;
+	const char *user;
+	bool give_token;
+};
+
+static int exec_with(const struct cli *cli, char **argv, const struct run *o, struct err *err)
 {
 	CLEANUP(cleanup_free) char **environment = NULL;
-	size_t count = 0, out = 0;
+	const struct env *envs = o->envs;
+	size_t count = 0, out = 0, n = o->n_envs;
 
 	while (environ[count])
 		count++;
@@ -78,7 +92,7 @@ static int exec_with(const struct cli *cli, char **argv, struct env *envs, size_
 	if (!environment)
 		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < count; i++)
-		if (!is_set(environ[i], envs, n))
+		if (!is_set(environ[i], envs, n, o->give_token))
 			environment[out++] = environ[i];
 	for (size_t i = 0; i < n; i++)
 		environment[out++] = (char *)envs[i].value.data;
@@ -87,29 +101,146 @@ static int exec_with(const struct cli *cli, char **argv, struct env *envs, size_
 	return err_errno(err, errno, "%.200s", argv[0]);
 }
 
-int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
+static int parse(struct cli *cli, int argc, char **argv, struct run *o, struct err *err)
 {
-	static const struct option options[] = {{"env", required_argument, NULL, 'e'}, {0}};
-	CLEANUP(cleanup_free) struct env *envs = calloc(ENV_MAX, sizeof(*envs));
-	size_t n = 0;
+	static const struct option options[] = {
+		{"env", required_argument, NULL, 'e'},	{"policy", required_argument, NULL, 'p'},   {"role", required_argument, NULL, 'r'},
+		{"jwt-file", required_argument, NULL, 'f'}, {"ttl", required_argument, NULL, 't'},  {"name", required_argument, NULL, 'n'},
+		{"user", required_argument, NULL, 'u'}, {"give-token", no_argument, NULL, 'g'},	    {0}};
 	int opt, r = 0;
 
-	if (!envs)
-		return err_set(err, ERR_FAILED, "out of memory");
+	o->login.uses = o->login.uid = -1;
 	while (r == 0 && (opt = getopt_long(argc, argv, "+e:", options, NULL)) != -1) {
-		if (opt != 'e')
-			return cli_usage(cli, err, "unknown option");
-		if (n == ENV_MAX)
-			return cli_usage(cli, err, "at most %d --env", ENV_MAX);
-		r = parse_env(cli, optarg, &envs[n++], err);
+		switch (opt) {
+		case 'e':
+			if (o->n_envs == ENV_MAX)
+				return cli_usage(cli, err, "at most %d --env", ENV_MAX);
+			r = parse_env(cli, optarg, &o->envs[o->n_envs++], err);
+			break;
+		case 'p': json_array_append_new(o->policies, json_string(optarg)); break;
+		case 'r': o->login.role = optarg; break;
+		case 'f': o->login.jwt_file = optarg; break;
+		case 't': o->login.ttl = optarg; break;
+		case 'n': o->login.name = optarg; break;
+		case 'u': o->user = optarg; break;
+		case 'g': o->give_token = true; break;
+		default: return cli_usage(cli, err, "unknown option");
+		}
 	}
-	if (r == 0 && optind >= argc)
-		r = cli_usage(cli, err, "name a command behind --");
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = fetch(&envs[i], err);
+	if (r < 0)
+		return r;
+	if (optind >= argc)
+		return cli_usage(cli, err, "name a command behind --");
+	if (json_array_size(o->policies) && o->login.role)
+		return cli_usage(cli, err, "either --policy, an operator's word, or --role");
+	if (o->login.jwt_file && !o->login.role)
+		return cli_usage(cli, err, "--jwt-file goes with --role");
+	o->login.policies = json_array_size(o->policies) ? o->policies : NULL;
+	return 0;
+}
+
+static int find_user(const char *name, struct passwd **ret, struct err *err)
+{
+	errno = 0;
+	*ret = getpwnam(name);
+	if (!*ret)
+		return err_set(err, ERR_USAGE, "there is no user '%.64s'%s%s", name, errno ? ": " : "", errno ? strerror(errno) : "");
+	if (geteuid() != 0)
+		return err_set(err, ERR_USAGE, "--user needs root");
+	return 0;
+}
+
+static int become(const struct passwd *pw, struct err *err)
+{
+	if (initgroups(pw->pw_name, pw->pw_gid) < 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) < 0 ||
+	    setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) < 0)
+		return err_errno(err, errno, "cannot become %.64s", pw->pw_name);
+	if (setenv("HOME", pw->pw_dir, 1) < 0 || setenv("USER", pw->pw_name, 1) < 0 || setenv("LOGNAME", pw->pw_name, 1) < 0)
+		return err_set(err, ERR_FAILED, "out of memory");
+	return 0;
+}
+
+/* Says what the machine cannot do; refuses where the configuration demands it. */
+static int check_isolation(const struct job_launch *l, struct err *err)
+{
+	struct config config;
+	bool required = false;
+
+	if (l->isolated)
+		return 0;
+	if (config_load(cli_config_path(NULL), &config, NULL) == 0) {
+		required = config.require_isolation;
+		config_done(&config);
+	}
+	if (required)
+		return err_set(err, ERR_UNSUPPORTED, "this kernel cannot isolate jobs of one uid (Landlock ABI 6, Linux 6.12), and jobs.require_isolation is true");
+	fprintf(stderr, "cotter: this kernel cannot isolate jobs of one uid from each other (Landlock ABI 6, Linux 6.12)\n");
+	return 0;
+}
+
+/* From here on this process is the job: cgroup, leader, token. The token is in this process's environment alone, which the command
+ * gets only when it is to have it. */
+static int become_job(struct run *o, struct job_launch *l, const struct passwd *pw, struct err *err)
+{
+	CLEANUP(secret_clear) struct secret token = {0};
+	int r = job_launch_cgroup(l, err);
+
+	if (r == 0 && !l->own_cgroup)
+		fprintf(stderr, "cotter: no cgroup of its own could be made: the job ends with its leader alone\n");
+	o->login.leader = getpid();
+	o->login.launch = l;
+	o->login.uid = o->login.policies && pw ? (long long)pw->pw_uid : -1;
+	/* an operator speaks before it becomes the job's user, the job itself after that */
+	if (r == 0 && pw && !o->login.policies)
+		r = become(pw, err);
 	if (r == 0)
-		r = exec_with(cli, argv + optind, envs, n, err);
-	for (size_t i = 0; i < n; i++)
-		secret_clear(&envs[i].value);
+		r = login_token(&o->login, &token, NULL, err);
+	if (r == 0 && pw && o->login.policies)
+		r = become(pw, err);
+	if (r == 0)
+		r = secret_append(&token, "", 1, err);
+	if (r == 0 && setenv("COTTER_TOKEN", (char *)token.data, 1) < 0)
+		r = err_set(err, ERR_FAILED, "out of memory");
 	return r;
+}
+
+static void cleanup_run(struct run **o)
+{
+	for (size_t i = 0; *o && i < (*o)->n_envs; i++)
+		secret_clear(&(*o)->envs[i].value);
+	if (*o)
+		json_decref((*o)->policies);
+	free(*o);
+}
+
+int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
+{
+	CLEANUP(cleanup_run) struct run *o = calloc(1, sizeof(*o));
+	struct job_launch launch = {0};
+	struct passwd *pw = NULL;
+	bool registers;
+	int r;
+
+	if (!o)
+		return err_set(err, ERR_FAILED, "out of memory");
+	o->policies = json_array();
+	job_launch_look(&launch);
+	r = parse(cli, argc, argv, o, err);
+	if (r == 0 && o->user)
+		r = find_user(o->user, &pw, err);
+	if (r == 0)
+		r = check_isolation(&launch, err);
+	registers = o->login.policies || o->login.role;
+	if (r == 0 && registers)
+		r = become_job(o, &launch, pw, err);
+	for (size_t i = 0; r == 0 && i < o->n_envs; i++)
+		r = fetch(&o->envs[i], err);
+	/* a token that came from outside may be bound to the cgroup this process stands in */
+	if (r == 0 && !registers && !o->give_token)
+		r = job_launch_cgroup(&launch, err);
+	if (r == 0 && !registers && pw)
+		r = become(pw, err);
+	if (r == 0)
+		r = job_launch_isolate(&launch, err);
+	return r < 0 ? r : exec_with(cli, argv + optind, o, err);
 }

@@ -58,20 +58,54 @@ static const struct command commands[] = {
 	{"get", "PATH[#FIELD] [--version N] [--json]", "Prints a secret: the bytes alone into a pipe, a line on a terminal.\n", cmd_get, false},
 	{"list", "[FOLDER] [--json]", "Lists secrets and folders below FOLDER.\n", cmd_list, false},
 	{"rm", "PATH [--all]", "Deletes the current version; --all removes the secret with every version.\n", cmd_rm, false},
-	{"token", "make --policy P... [--ttl 1h] [--uses N] [--uid U] [-c CAVEAT]... | narrow -c CAVEAT... | show",
-	 "Makes a capability token (operators), narrows one offline, or explains one. narrow and show read the token from\n"
-	 "standard input or COTTER_TOKEN.\n\n"
+	{"token", "make --policy P... | narrow ... | show | why PATH | revoke ACCESSOR|--job ID|--role R|--all  [options]",
+	 "make: a capability token (operators). narrow: cuts one down, offline. show: explains one in words. why: what lets it read PATH,\n"
+	 "or what refuses (operators). revoke: at once (operators). narrow, show and why read the token from standard input or COTTER_TOKEN.\n\n"
+	 "  make    --policy P (repeats), --ttl 1h, --uses N, --uid U, --job ID, --meta name=value, --wrap 5m (a token that is unwrapped\n"
+	 "          once, with 'cotter login --unwrap'), -c CAVEAT\n"
+	 "  narrow  --path release/npm-token or release/ (all below), --op get[,list], --uses N, --for 10m, -c CAVEAT\n"
+	 "  why     --op get, --uid U, --gid G, --cgroup ID or --pid PID: who would ask (default: whom the token is for)\n"
+	 "  revoke  ACCESSOR and all made from it; --lineage: from its first ancestor on; --job ID; --role NAME; --all: everything\n"
+	 "  --json\n\n"
 	 "caveats, each only narrows:\n"
-	 "  op = get                  op in get,put,delete,list\n"
+	 "  op = get                  op in get,create,update,delete,list,sign,decrypt\n"
 	 "  path = release/npm-token  path under release/\n"
 	 "  time < 2026-11-24T12:00:00Z\n"
 	 "  uses <= 1\n"
-	 "  uid = 1000                gid = 1000\n\n"
-	 "  --json\n",
+	 "  uid = 1000                gid = 1000\n"
+	 "  job = 16 hex digits       cgroup = its id\n",
 	 cmd_token, false},
-	{"run", "--env NAME=PATH[#FIELD]... -- COMMAND [ARG]...",
-	 "Runs a command with secrets in its environment. Its exit status is the command's. COTTER_TOKEN is not passed on. The command runs\n"
-	 "with no_new_privs: it cannot gain rights by sudo or another setuid program.\n", cmd_run, true},
+	{"job", "start --leader PID --policy P... [--ttl 1h] [--name N] [--uid U] | end [JOB] | list",
+	 "Tokens that live as long as a job (operators). start prints the token: it works for the leader's uid in the leader's cgroup, and\n"
+	 "ends with the leader, with the cgroup's last process, with 'end', or at its --ttl. end without a name ends the job of COTTER_TOKEN.\n\n"
+	 "  --uses N, --json\n",
+	 cmd_job, false},
+	{"login", "--role NAME [--jwt-file F] [--leader PID] | --unwrap",
+	 "Prints a token for who this is: by the kernel's word (uid, gid, cgroup, unit), or by a CI ID token from a file (-: standard input),\n"
+	 "or for a wrapping token from standard input. It is bound to this uid and, where there is one, to this cgroup or the leader's.\n\n"
+	 "  --leader PID              the token ends with this process\n"
+	 "  --name N, --json\n",
+	 cmd_login, false},
+	{"run", "[--policy P... | --role R [--jwt-file F]] [--env NAME=PATH[#FIELD]]... [--user U] [--ttl T] -- COMMAND [ARG]...",
+	 "Runs a command as a job: in a cgroup of its own where it may, in a Landlock domain of its own, so that no other job of the same uid\n"
+	 "reaches its memory, its environment or its descriptors; with no_new_privs (no sudo). Its exit status is the command's.\n\n"
+	 "  --env NAME=PATH[#FIELD]   a secret in its environment; repeats\n"
+	 "  --policy P                an operator's word: registers the job, with these policies\n"
+	 "  --role R [--jwt-file F]   what this process is: registers the job by it (see 'cotter login')\n"
+	 "                            with neither, COTTER_TOKEN fetches the secrets\n"
+	 "  --give-token              the command gets the token, too, as COTTER_TOKEN; otherwise it is not passed on\n"
+	 "  --user U                  becomes this user first (root only)\n"
+	 "  --ttl 1h, --name N\n",
+	 cmd_run, true},
+	{"policy", "test --role R [--claims FILE] [--op OP] [PATH]... | lint  [--config FILE]",
+	 "test: what an identity would get, from files alone; no broker. Exit status 3 when a PATH is denied, or the role is.\n"
+	 "lint: rules that let in more than was meant; exit status 1 when there are any.\n\n"
+	 "  --claims FILE             the claims of an ID token, as JSON (nothing is verified, times are not looked at)\n"
+	 "  --uid, --gid, --cgroup    who asks, for a role that goes by the kernel's word\n"
+	 "  --policy P --meta n=v     instead of a role\n"
+	 "  --op                      read (default), create, update, delete, list, sign, decrypt\n"
+	 "  --json\n",
+	 cmd_policy, false},
 	{"status", "[--json]", "What the broker is doing (operators). Exit status 5 while it is sealed.\n", cmd_status, false},
 	{"unlock", "PROVIDER [--again]",
 	 "Gives a provider its PIN, asked on the terminal or read from standard input. It is offered to the token once.\n"

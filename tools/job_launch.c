@@ -1,0 +1,123 @@
+#include "tools/job_launch.h"
+
+#include "broker/cgroup.h"
+#include "broker/sandbox.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+void job_launch_look(struct job_launch *l)
+{
+	l->isolated = sandbox_can_scope();
+	l->cgroup[0] = '\0';
+	if (cgroup_root())
+		cgroup_hint(0, l->cgroup, NULL);
+}
+
+static int write_to(const char *dir, const char *file, const char *text)
+{
+	char path[LIMIT_CGROUP_PATH + 96];
+	CLEANUP(cleanup_close) int fd = -1;
+	size_t n = strlen(text);
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd >= 0 && write(fd, text, n) == (ssize_t)n ? 0 : -1;
+}
+
+/* Ends the cgroup: no process of it outlives its leader. */
+static void reap(int pidfd, const char *dir) __attribute__((noreturn));
+static void reap(int pidfd, const char *dir)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	while (poll(&p, 1, -1) < 0 && errno == EINTR)
+		;
+	for (int i = 0; i < 500; i++) {
+		write_to(dir, "cgroup.kill", "1");
+		if (rmdir(dir) == 0 || errno == ENOENT)
+			break;
+		usleep(10000);
+	}
+	_exit(0);
+}
+
+/* A grandchild in a session of its own: the command never sees it, no terminal reaches it, and it holds no pipe open. */
+static int start_reaper(const char *dir, struct err *err)
+{
+	CLEANUP(cleanup_close) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	int null, status;
+	sigset_t all;
+	pid_t pid;
+
+	if (pidfd < 0)
+		return err_errno(err, errno, "pidfd_open");
+	pid = fork();
+	if (pid < 0)
+		return err_errno(err, errno, "fork");
+	if (pid == 0) {
+		if (setsid() < 0 || fork() != 0)
+			_exit(0);
+		sigfillset(&all);
+		sigprocmask(SIG_BLOCK, &all, NULL);
+		prctl(PR_SET_NAME, "cotter-reaper");
+		null = open("/dev/null", O_RDWR);
+		for (int fd = 0; fd <= 2; fd++)
+			dup2(null, fd);
+		if (pidfd != 3)
+			dup2(pidfd, 3);
+		close_range(4, ~0u, 0);
+		if (chdir("/") < 0)
+			_exit(0);
+		reap(3, dir);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
+int job_launch_cgroup(struct job_launch *l, struct err *err)
+{
+	char dir[LIMIT_CGROUP_PATH + 64], number[24];
+	uint8_t random[6];
+	char hex[13];
+	const char *root = cgroup_root();
+	int r;
+
+	job_launch_look(l);
+	if (!root || !l->cgroup[0])
+		return 0;
+	randombytes_buf(random, sizeof(random));
+	sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
+	snprintf(dir, sizeof(dir), "%s%s/cotter-%s", root, strcmp(l->cgroup, "/") == 0 ? "" : l->cgroup, hex);
+	if (mkdir(dir, 0755) < 0)
+		return 0;
+	/* a cgroup below it would have another id, and its processes another identity */
+	snprintf(number, sizeof(number), "%d", (int)getpid());
+	if (write_to(dir, "cgroup.max.descendants", "0") < 0 || write_to(dir, "cgroup.procs", number) < 0) {
+		rmdir(dir);
+		return 0;
+	}
+	l->own_cgroup = true;
+	r = start_reaper(dir, err);
+	if (r == 0)
+		r = cgroup_hint(0, l->cgroup, err);
+	return r;
+}
+
+int job_launch_isolate(const struct job_launch *l, struct err *err)
+{
+	return l->isolated ? sandbox_scope(err) : 0;
+}

@@ -1,0 +1,25 @@
+#pragma once
+/* Turning this process into a job that its siblings of the same uid cannot reach: its own cgroup where it may, and always a Landlock
+ * domain of its own. */
+#include "common/limits.h"
+
+#include <stdbool.h>
+
+struct err;
+
+struct job_launch {
+	bool own_cgroup;
+	char cgroup[LIMIT_CGROUP_PATH]; /* of this process, "/" first; "": no v2 tree */
+	bool isolated;			/* can be: job_launch_isolate will do it */
+};
+
+/*
+ * Makes a cgroup below the one this process stands in, without room for others below it, and enters it. A process that stays
+ * outside kills what is left in it, and removes it, when this process (or the command that it becomes) has ended, however that was.
+ * Where it may not (no right, no v2 tree) own_cgroup stays false; ERR_FAILED only for what goes wrong half way.
+ */
+int job_launch_cgroup(struct job_launch *l, struct err *err);
+/* The domain: no ptrace, no /proc/PID/mem, no signals out of it. Where the kernel lacks it: 0, as isolated told. */
+int job_launch_isolate(const struct job_launch *l, struct err *err);
+/* Fills isolated and cgroup without changing anything. */
+void job_launch_look(struct job_launch *l);
