@@ -217,7 +217,7 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 	if (r == 0 && call->token)
 		r = token_use(&b->tokens, call->token, &call->facts, &err);
 	if (r == 0)
-		r = audit_call(call, "granted", "", ret_seq, &err);
+		r = audit_call(call, "granted", call->detail, ret_seq, &err);
 	if (r == 0) {
 		b->n_granted++;
 		return 0;
@@ -286,8 +286,9 @@ static int check_caller(const struct call *call, const struct route *route, stru
 
 	if (p->problem)
 		return err_set(err, ERR_DENIED, "%s", p->problem);
+	/* a reload may have taken it from one whose connection is still open */
 	if (p->operator_socket)
-		return 0;
+		return broker_is_operator(call->broker, p->uid) ? 0 : err_set(err, ERR_DENIED, "no operator any more");
 	if (route->permit == PERMIT_OPERATOR || route->permit == PERMIT_OPERATOR_OPEN)
 		return err_set(err, ERR_DENIED, "only on the operators' socket");
 	if (p->cgroup == 0 && call->broker->config.require_cgroup)

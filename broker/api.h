@@ -16,6 +16,7 @@ struct call {
 	struct token_facts facts;
 	char job_id[2 * JOB_ID_LEN + 1]; /* of the token, for the log; "" */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
+	char detail[LIMIT_NAME_LEN + 64]; /* of a grant, for the log: words of ours and checked names */
 	uint64_t version;
 	int status;		/* kv: of the reply (404 for a deleted version) */
 	/* kv: what is being read or written */
@@ -54,7 +55,13 @@ int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOK
 int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
 /* Ends the call with Vault's auth object for a token that was just made. data: JSON text for "data", or NULL. */
 void api_reply_auth(struct call *call, const struct token_row *row, const struct secret *text, const struct secret *data, uint64_t seq);
-/* Makes a job or adds to one, by what a body says: leader, leader_id, cgroup (a path), name. May leave *ret NULL where neither
+/* Ends the transaction that job and token were written in; passes r on, or its own failure. */
+int api_commit(struct broker *b, int r, struct err *err);
+/* A job and its token that nobody is told of go again. Both may be NULL. */
+void api_undo(struct broker *b, struct job *job, struct token_row *row);
+/* What can be refused of a job before anything is used up for it. */
+int api_job_check(struct call *call, const json_t *body, struct err *err);
+/* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t ttl_ms, struct job **ret, struct err *err);
 /* A JSON string, quoted. */

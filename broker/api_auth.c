@@ -17,8 +17,10 @@ static void give(struct call *call, const json_t *body, struct token_request *q)
 	struct token_row *row = NULL;
 	struct err err = {0};
 	uint64_t seq = 0;
-	int r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err);
+	int r = store_begin(&b->store, &err); /* job and token are one write */
 
+	if (r == 0 && (r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err)) < 0)
+		store_end(&b->store, false, NULL);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -27,37 +29,45 @@ static void give(struct call *call, const json_t *body, struct token_request *q)
 	q->cgroup = q->job ? q->job->cgroup : call->facts.cgroup;
 	if (q->job)
 		job_id_text(q->job, call->job_id);
-	if (call_grant(call, &seq) < 0) {
-		if (q->job)
-			job_end(&b->jobs, q->job, "its login was refused", NULL);
+	r = token_make(&b->tokens, q, &text, &row, &err);
+	r = api_commit(b, r, &err);
+	if (r == 0 && call_grant(call, &seq) < 0) {
+		api_undo(b, q->job, row);
 		return;
 	}
-	r = token_make(&b->tokens, q, &text, &row, &err);
 	if (r == 0) {
 		api_reply_auth(call, row, &text, NULL, seq);
 		return;
 	}
-	if (q->job)
-		job_end(&b->jobs, q->job, "its token could not be made", NULL);
+	api_undo(b, q->job, row);
 	call_fail(call, r, err.msg);
 }
 
-static int join_policies(const struct config_role *role, char ret[LIMIT_TOKEN_POLICY_TEXT])
+static void join_policies(const struct config_role *role, char ret[LIMIT_TOKEN_POLICY_TEXT])
 {
 	size_t n = 0;
 
 	ret[0] = '\0';
 	for (size_t i = 0; i < role->n_policies; i++)
 		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", i ? "," : "", role->policies[i]);
-	return 0;
 }
 
-static void give_role(struct call *call, const json_t *body, const struct identity *id)
+/* For less time than the role gives, when it asks for that. */
+static int check_body(struct call *call, const json_t *body, uint64_t *ret_ttl_ms, struct err *err)
+{
+	int r = api_job_check(call, body, err);
+
+	return r < 0 ? r : api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
+}
+
+static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms)
 {
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
-	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms, .uses = id->role->uses};
+	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms < ttl_ms ? id->role->ttl_ms : ttl_ms,
+				  .uses = id->role->uses};
 
 	join_policies(id->role, policies);
+	snprintf(call->detail, sizeof(call->detail), "role %s", id->role->name);
 	give(call, body, &q);
 }
 
@@ -83,8 +93,11 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	const char *role = NULL, *jwt = NULL;
 	struct identity id;
 	struct err err = {0};
+	uint64_t ttl_ms = 0;
 	int r = api_body(q, &body, &err);
 
+	if (r == 0)
+		r = check_body(call, body, &ttl_ms, &err);
 	if (r == 0) {
 		role = json_string_value(json_object_get(body, "role"));
 		jwt = json_string_value(json_object_get(body, "jwt"));
@@ -98,7 +111,7 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id);
+		give_role(call, body, &id, ttl_ms);
 }
 
 /* ---- the kernel's word ------------------------------------------------------------------------------------------ */
@@ -111,8 +124,11 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	const char *role = NULL;
 	struct identity id;
 	struct err err = {0};
+	uint64_t ttl_ms = 0;
 	int r = api_body(q, &body, &err);
 
+	if (r == 0)
+		r = check_body(call, body, &ttl_ms, &err);
 	if (r == 0)
 		role = json_string_value(json_object_get(body, "role"));
 	if (r == 0 && !role)
@@ -125,15 +141,10 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id);
+		give_role(call, body, &id, ttl_ms);
 }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------- */
-
-static bool is_row(void *ctx, const struct token_row *row)
-{
-	return row == ctx;
-}
 
 /* The wrapping token goes first: whatever happens then, it is good for nothing any more. */
 static int take_wrapped(struct call *call, struct token_row *row, char policies[LIMIT_TOKEN_POLICY_TEXT], char meta[LIMIT_TOKEN_META_TEXT],
@@ -144,7 +155,7 @@ static int take_wrapped(struct call *call, struct token_row *row, char policies[
 	snprintf(policies, LIMIT_TOKEN_POLICY_TEXT, "%s", row->policies);
 	snprintf(meta, LIMIT_TOKEN_META_TEXT, "%s", row->meta);
 	*ret = (struct token_request){.policies = policies, .meta = meta, .ttl_ms = row->wrap_ttl_ms, .uses = row->wrap_uses};
-	return tokens_revoke(&call->broker->tokens, is_row, row, &n, err);
+	return token_revoke(&call->broker->tokens, row, &n, err);
 }
 
 void wrapping_unwrap(struct call *call, const struct request *q)
@@ -158,6 +169,8 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 	const json_t *given;
 	int r = api_body(q, &body, &err);
 
+	if (r == 0)
+		r = api_job_check(call, body, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;

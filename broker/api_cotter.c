@@ -21,6 +21,23 @@ static int append_provider(struct secret *s, const struct hardware_provider *p)
 	return r < 0 ? r : api_append(s, "}");
 }
 
+/* How old the pinned key sets are; -1: a set cannot be used. */
+static int append_issuers(struct secret *s, struct broker *b)
+{
+	const struct jwks_set *set = NULL;
+	uint64_t now_ms = token_wall_ms();
+	int r = api_append(s, "],\"issuers\":[");
+
+	for (size_t i = 0; r == 0 && i < b->config.n_issuers; i++) {
+		const struct config_issuer *issuer = &b->config.issuers[i];
+		bool good = jwks_get(&b->jwks, issuer, now_ms, &set, NULL) == 0;
+
+		r = api_append(s, "%s{\"name\":\"%s\",\"keys\":%zu,\"age_days\":%d,\"old\":%s}", i ? "," : "", issuer->name, good ? set->n_keys : 0,
+			       good ? (int)jwks_age_days(set, now_ms) : -1, good && now_ms >= set->mtime_ms + issuer->max_age_ms ? "true" : "false");
+	}
+	return r < 0 ? r : api_append(s, "]");
+}
+
 void cotter_status(struct call *call, const struct request *q)
 {
 	struct broker *b = call->broker;
@@ -51,7 +68,9 @@ void cotter_status(struct call *call, const struct request *q)
 			r = api_append(&data, ",");
 	}
 	if (r == 0)
-		r = api_append(&data, "]}");
+		r = append_issuers(&data, b);
+	if (r == 0)
+		r = api_append(&data, ",\"jobs\":%zu,\"jobs_ended\":%llu,\"epoch\":%u}", b->jobs.n, (unsigned long long)b->jobs.n_ended, b->tokens.epoch);
 	if (r == 0)
 		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
 	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);

@@ -42,17 +42,43 @@ static int parse_job(struct call *call, const json_t *body, struct job_request *
 	return 0;
 }
 
+int api_job_check(struct call *call, const json_t *body, struct err *err)
+{
+	struct job_request q = {0};
+
+	return parse_job(call, body, &q, err);
+}
+
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t ttl_ms, struct job **ret, struct err *err)
 {
 	bool operator_asks = call->conn->peer.operator_socket;
 	/* whoever is no operator makes jobs of its own uid alone */
-	struct job_request q = {.uid = uid, .leader_uid = operator_asks ? TOKEN_ANY_UID : call->facts.uid, .ttl_ms = ttl_ms};
+	struct job_request q = {.uid = uid, .leader_uid = operator_asks ? TOKEN_ANY_UID : call->facts.uid, .ttl_ms = ttl_ms,
+				.by_operator = operator_asks};
 	int r = parse_job(call, body, &q, err);
 
 	*ret = NULL;
 	if (r == 0 && !q.leader && !q.cgroup && !operator_asks)
 		return 0; /* the root cgroup, where that is allowed: bound to its uid alone */
 	return r < 0 ? r : job_start(&call->broker->jobs, &q, ret, err);
+}
+
+int api_commit(struct broker *b, int r, struct err *err)
+{
+	if (r == 0)
+		return store_end(&b->store, true, err);
+	store_end(&b->store, false, NULL);
+	return r;
+}
+
+void api_undo(struct broker *b, struct job *job, struct token_row *row)
+{
+	size_t n;
+
+	if (job)
+		job_end(&b->jobs, job, "its token could not be given", NULL);
+	else if (row)
+		token_revoke(&b->tokens, row, &n, NULL);
 }
 
 /* ---- making ----------------------------------------------------------------------------------------------------- */
@@ -100,7 +126,7 @@ void job_create(struct call *call, const struct request *http)
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret text = {0}, data = {0};
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
-	struct token_request q = {.policies = policies, .meta = ""};
+	struct token_request q = {.policies = policies, .meta = "", .by_operator = true};
 	struct token_row *row = NULL;
 	struct err err = {0};
 	uint64_t seq = 0;
@@ -111,7 +137,9 @@ void job_create(struct call *call, const struct request *http)
 	if (r == 0 && !json_object_get(body, "leader"))
 		r = err_set(&err, ERR_INPUT, "name the job's leader: {\"leader\": PID}");
 	if (r == 0)
-		r = api_job(call, body, q.uid, q.ttl_ms, &q.job, &err);
+		r = store_begin(&b->store, &err); /* job and token are one write */
+	if (r == 0 && (r = api_job(call, body, q.uid, q.ttl_ms, &q.job, &err)) < 0)
+		store_end(&b->store, false, NULL);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -119,11 +147,12 @@ void job_create(struct call *call, const struct request *http)
 	q.uid = q.job->uid;
 	q.cgroup = q.job->cgroup;
 	job_id_text(q.job, call->job_id);
-	if (call_grant(call, &seq) < 0) {
-		job_end(&b->jobs, q.job, "the call was refused", NULL);
+	r = token_make(&b->tokens, &q, &text, &row, &err);
+	r = api_commit(b, r, &err);
+	if (r == 0 && call_grant(call, &seq) < 0) {
+		api_undo(b, q.job, row);
 		return;
 	}
-	r = token_make(&b->tokens, &q, &text, &row, &err);
 	if (r == 0)
 		r = secret_new(&data, 512, &err);
 	if (r == 0)
@@ -132,7 +161,7 @@ void job_create(struct call *call, const struct request *http)
 		api_reply_auth(call, row, &text, &data, seq);
 		return;
 	}
-	job_end(&b->jobs, q.job, "its token could not be made", NULL);
+	api_undo(b, q.job, row);
 	call_fail(call, r, err.msg);
 }
 
@@ -180,6 +209,8 @@ void job_finish(struct call *call, const struct request *q)
 			r = err_set(&err, ERR_INPUT, "there is no job of that id, or it ended");
 		else if (call->row && call->row->job != job)
 			r = err_set(&err, ERR_DENIED, "the token is of another job");
+		else if (call->row && call->token->n_caveats)
+			r = err_set(&err, ERR_DENIED, "a narrowed token ends nothing");
 	}
 	if (r < 0) {
 		call_fail(call, r, err.msg);
@@ -260,6 +291,32 @@ static int revoke_all(struct broker *b, size_t *ret_n, struct err *err)
 	return r;
 }
 
+/* Nobody can do anything by them. */
+static void end_without_tokens(struct broker *b)
+{
+	struct job *next;
+
+	for (struct job *job = b->jobs.list; job; job = next) {
+		next = job->next;
+		if (job->n_tokens == 0)
+			job_end(&b->jobs, job, "its tokens were revoked", NULL);
+	}
+}
+
+/* For the record. */
+static void describe(const json_t *body, char ret[LIMIT_NAME_LEN + 64])
+{
+	static const char *const keys[] = {"accessor", "job", "role"};
+
+	snprintf(ret, LIMIT_NAME_LEN + 64, "all");
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		const char *value = json_string_value(json_object_get(body, keys[i]));
+
+		if (value && strlen(value) <= LIMIT_NAME_LEN && path_valid(value))
+			snprintf(ret, LIMIT_NAME_LEN + 64, "%s %s%s", keys[i], value, json_is_true(json_object_get(body, "lineage")) ? " lineage" : "");
+	}
+}
+
 static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, struct err *err)
 {
 	const char *accessor = json_string_value(json_object_get(body, "accessor")), *role = json_string_value(json_object_get(body, "role"));
@@ -267,6 +324,7 @@ static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, stru
 	bool all = json_is_true(json_object_get(body, "all"));
 	struct victims v = {.tokens = &b->tokens, .role = role};
 	struct job *job;
+	int r;
 
 	if ((accessor != NULL) + (role != NULL) + (id != NULL) + all != 1)
 		return err_set(err, ERR_INPUT, "say one of: accessor (and lineage: true), job, role, all: true");
@@ -274,8 +332,11 @@ static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, stru
 		return revoke_all(b, ret_n, err);
 	if (accessor)
 		return revoke_token(b, accessor, json_is_true(json_object_get(body, "lineage")), ret_n, err);
-	if (role)
-		return tokens_revoke(&b->tokens, is_of_role, &v, ret_n, err);
+	if (role) {
+		r = tokens_revoke(&b->tokens, is_of_role, &v, ret_n, err);
+		end_without_tokens(b);
+		return r;
+	}
 	job = job_find(&b->jobs, id);
 	if (!job)
 		return err_set(err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
@@ -296,6 +357,7 @@ void cotter_revoke(struct call *call, const struct request *q)
 		call_fail(call, r, err.msg);
 		return;
 	}
+	describe(body, call->detail);
 	/* what is to be revoked is revoked also when the log cannot be written */
 	r = revoke_what(call->broker, body, &n, &err);
 	if (r < 0) {

@@ -219,7 +219,7 @@ static int parse_request(struct call *call, const struct request *http, const js
 	const struct token_row *row = call->row;
 	int r = api_policies(call, json_object_get(body, "policies"), t->policies, err);
 
-	*q = (struct token_request){.policies = t->policies, .meta = t->meta, .uses = -1, .uid = row ? row->uid : TOKEN_ANY_UID,
+	*q = (struct token_request){.by_operator = !row, .policies = t->policies, .meta = t->meta, .uses = -1, .uid = row ? row->uid : TOKEN_ANY_UID,
 				    .cgroup = row ? row->cgroup : 0, .job = row ? row->job : NULL, .parent = call->row};
 	if (r == 0)
 		r = parse_meta(call, json_object_get(body, "meta"), t->meta, err);
@@ -227,6 +227,8 @@ static int parse_request(struct call *call, const struct request *http, const js
 		r = api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_DEFAULT_S, &q->ttl_ms, err);
 	if (r == 0)
 		r = parse_numbers(call, body, q, err);
+	if (r == 0 && http->wrap_ttl_s && q->job)
+		return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
 	if (r == 0 && http->wrap_ttl_s) {
 		q->wrap_ttl_ms = q->ttl_ms;
 		q->wrap_uses = q->uses;
@@ -327,11 +329,6 @@ void token_create(struct call *call, const struct request *q)
 		api_reply_auth(call, row, &text, NULL, seq);
 }
 
-static bool is_row(void *ctx, const struct token_row *row)
-{
-	return row == ctx;
-}
-
 void token_revoke_self(struct call *call, const struct request *q)
 {
 	struct err err = {0};
@@ -344,9 +341,13 @@ void token_revoke_self(struct call *call, const struct request *q)
 		call_fail(call, -ERR_INPUT, "an operator on this socket has no token to revoke");
 		return;
 	}
+	if (call->token->n_caveats) {
+		call_fail(call, -ERR_DENIED, "a narrowed token ends nothing");
+		return;
+	}
 	if (call_grant(call, &seq) < 0)
 		return;
-	r = tokens_revoke(&call->broker->tokens, is_row, call->row, &n, &err);
+	r = token_revoke(&call->broker->tokens, call->row, &n, &err);
 	call->row = NULL;
 	if (r < 0)
 		call_fail(call, r, err.msg);

@@ -212,10 +212,11 @@ static void folder_of(const char *file, char *ret, size_t size)
 	slash = strrchr(ret, '/');
 	if (!slash)
 		snprintf(ret, size, ".");
-	else if (slash == ret)
-		ret[1] = '\0';
-	else
+	else if (slash != ret)
 		*slash = '\0';
+	/* not all of /etc for one file in it */
+	if (slash == ret || strcmp(ret, "/etc") == 0)
+		snprintf(ret, size, "%s", file);
 }
 
 static int sandbox(struct broker *b, struct err *err)
@@ -238,9 +239,6 @@ static int sandbox(struct broker *b, struct err *err)
 	snprintf(operator_dir, sizeof(operator_dir), "%s", b->config.operator_socket);
 	*strrchr(operator_dir, '/') = '\0';
 	folder_of(b->config.file, config_dir, sizeof(config_dir));
-	/* not all of /etc for one file in it */
-	if (strcmp(config_dir, "/etc") == 0 || strcmp(config_dir, "/") == 0)
-		snprintf(config_dir, sizeof(config_dir), "%s", b->config.file);
 	memcpy(all, paths, sizeof(paths));
 	jwks_dirs = calloc(b->config.n_issuers + 1, LIMIT_FILE_PATH_LEN);
 	if (!jwks_dirs)

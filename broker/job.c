@@ -90,6 +90,8 @@ static void job_free(struct jobs *j, struct job *job)
 		at = &(*at)->hash_next;
 	if (*at)
 		*at = job->hash_next;
+	if (j->look == job)
+		j->look = job->next;
 	if (job->prev)
 		job->prev->next = job->next;
 	else if (j->list == job)
@@ -97,8 +99,8 @@ static void job_free(struct jobs *j, struct job *job)
 	if (job->next)
 		job->next->prev = job->prev;
 	/* jobs of one cgroup share its watch */
-	for (struct job *other = j->list; other && job->watch >= 0; other = other->next)
-		shared |= other->watch == job->watch;
+	for (struct job *other = j->list; other && job->watch >= 0 && !shared; other = other->next)
+		shared = other->watch == job->watch;
 	if (job->watch >= 0 && !shared)
 		inotify_rm_watch(j->inotify_fd, job->watch);
 	if (job->pidfd >= 0)
@@ -106,22 +108,51 @@ static void job_free(struct jobs *j, struct job *job)
 	free(job);
 }
 
-int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
+/* Within the caller's transaction. */
+static int end_one(struct jobs *j, struct job *job, const char *why, struct err *err)
 {
-	struct store *store = &j->broker->store;
-	int r, begun = store_begin(store, err), ended = begun;
+	int r;
 
 	audit(j, job, "job.end", why);
 	r = tokens_end_job(&j->broker->tokens, job, err);
 	if (r == 0)
-		r = store_job_delete(store, job->id, err);
-	if (begun == 0)
-		ended = store_end(store, r == 0, err);
-	r = r < 0 ? r : ended;
+		r = store_job_delete(&j->broker->store, job->id, err);
+	j->by_uid[job->uid % JOB_UIDS]--;
 	j->n--;
 	j->n_ended++;
 	job_free(j, job);
 	return r;
+}
+
+int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
+{
+	int begun = store_begin(&j->broker->store, err), ended = begun, r = end_one(j, job, why, err);
+
+	if (begun == 0)
+		ended = store_end(&j->broker->store, r == 0, err);
+	return r < 0 ? r : ended;
+}
+
+#define END_AT_ONCE 4096u
+
+size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, const char *why)
+{
+	bool begun = false;
+	struct job *next;
+	size_t n = 0;
+
+	for (struct job *job = j->list; job && n < END_AT_ONCE; job = next) {
+		next = job->next;
+		if (!which(job, watch))
+			continue;
+		begun = begun || store_begin(&j->broker->store, NULL) == 0;
+		/* what could not be written is gone here, and a restart finds the job over */
+		end_one(j, job, why, NULL);
+		n++;
+	}
+	if (begun)
+		store_end(&j->broker->store, true, NULL);
+	return n;
 }
 
 static struct job *job_new(const struct job *from, const char *cgroup_path)
@@ -151,6 +182,7 @@ static void job_link(struct jobs *j, struct job *job)
 	if (j->list)
 		j->list->prev = job;
 	j->list = job;
+	j->by_uid[job->uid % JOB_UIDS]++;
 	j->n++;
 }
 
@@ -210,6 +242,8 @@ static int check_request(struct jobs *j, const struct job_request *q, struct err
 {
 	if (j->n >= LIMIT_JOBS || !server_has_descriptors(j->broker->server, 1))
 		return err_set(err, ERR_BUSY, "%zu jobs run already: there is no room or no descriptor for more", j->n);
+	if (!q->by_operator && (j->n >= LIMIT_JOBS / 4 * 3 || j->by_uid[q->uid % JOB_UIDS] >= LIMIT_JOBS_PER_UID))
+		return err_set(err, ERR_BUSY, "this uid has %u jobs already", j->by_uid[q->uid % JOB_UIDS]);
 	if (!q->leader && !q->cgroup)
 		return err_set(err, ERR_INPUT, "a job needs a leader or a cgroup of its own: start it in one, or name its leader");
 	return 0;
@@ -227,6 +261,8 @@ int job_start(struct jobs *j, const struct job_request *q, struct job **ret, str
 	if (r == 0 && q->leader)
 		r = take_leader(q, &draft, err);
 	pidfd = draft.pidfd;
+	if (r == 0 && !draft.cgroup && q->cgroup_hint)
+		r = err_set(err, ERR_INPUT, "a cgroup was named, and the leader stands in the root cgroup");
 	if (r == 0 && draft.cgroup)
 		r = cgroup_path(draft.cgroup, q->cgroup_hint, q->leader ? q->leader : q->caller, path, err);
 	if (r < 0 && q->leader && pidfd >= 0 && !q->cgroup_hint)
@@ -335,6 +371,7 @@ void jobs_drop(struct jobs *j)
 {
 	while (j->list)
 		job_free(j, j->list);
+	memset(j->by_uid, 0, sizeof(j->by_uid));
 	j->n = 0;
 }
 
@@ -347,15 +384,28 @@ void jobs_done(struct jobs *j)
 		close(j->epoll_fd);
 }
 
+static bool is_watched_by(const struct job *job, int watch)
+{
+	return job->watch == watch;
+}
+
+static bool is_empty(const struct job *job, int watch)
+{
+	(void)watch;
+	return job->watch >= 0 && cgroup_empty(job->cgroup_path);
+}
+
+/* All jobs of one watch are in one cgroup: one look is enough. */
 static void end_empty(struct jobs *j, int wd)
 {
-	struct job *next;
+	const struct job *job = j->list;
 
-	for (struct job *job = j->list; job; job = next) {
-		next = job->next;
-		if (job->watch == wd && cgroup_empty(job->cgroup_path))
-			job_end(j, job, "its cgroup is empty", NULL);
-	}
+	while (job && job->watch != wd)
+		job = job->next;
+	if (!job || !cgroup_empty(job->cgroup_path))
+		return;
+	while (jobs_end(j, is_watched_by, wd, "its cgroup is empty") == END_AT_ONCE)
+		;
 }
 
 static void read_inotify(struct jobs *j)
@@ -367,40 +417,64 @@ static void read_inotify(struct jobs *j)
 	while ((n = read(j->inotify_fd, buffer, sizeof(buffer))) > 0) {
 		for (char *p = buffer; p < buffer + n; p += sizeof(*e) + e->len) {
 			e = (const struct inotify_event *)(void *)p;
-			if (!(e->mask & IN_Q_OVERFLOW)) {
+			if (e->mask & IN_Q_OVERFLOW) /* events were lost: look at all */
+				jobs_end(j, is_empty, 0, "its cgroup is empty");
+			else
 				end_empty(j, e->wd);
-				continue;
-			}
-			/* events were lost: look at all */
-			for (struct job *job = j->list, *next; job; job = next) {
-				next = job->next;
-				if (job->watch >= 0 && cgroup_empty(job->cgroup_path))
-					job_end(j, job, "its cgroup is empty", NULL);
-			}
 		}
 	}
 }
 
+/* A leader may lead many: all that watch this very process end as one write. */
+static bool has_ended(const struct job *job, int watch)
+{
+	(void)watch;
+	return job->pidfd >= 0 && process_ended(job->pidfd);
+}
+
 void jobs_event(struct jobs *j)
 {
-	struct epoll_event ev;
+	struct epoll_event ev[2];
+	int n = epoll_wait(j->epoll_fd, ev, 2, 0);
+	struct job *job;
 
-	/* one at a time: ending one job may free another that has an event, too */
-	for (int i = 0; i < 64 && epoll_wait(j->epoll_fd, &ev, 1, 0) == 1; i++) {
-		if (ev.data.ptr == j)
+	for (int i = 0; i < n; i++) {
+		if (ev[i].data.ptr == j) {
 			read_inotify(j);
-		else
-			job_end(j, ev.data.ptr, "its leader ended", NULL);
+			return; /* it may have freed the other */
+		}
+	}
+	/* many at once: a look at all is cheaper than a write for each */
+	if (n == 2) {
+		jobs_end(j, has_ended, 0, "its leader ended");
+	} else if (n == 1) {
+		job = ev[0].data.ptr;
+		job_end(j, job, "its leader ended", NULL);
 	}
 }
 
-void jobs_expire(struct jobs *j, uint64_t boot_ms)
+static bool is_due(const struct job *job, int watch)
 {
-	struct job *next;
+	(void)watch;
+	return token_boot_ms() >= job->deadline_ms;
+}
 
-	for (struct job *job = j->list; job; job = next) {
-		next = job->next;
-		if (boot_ms >= job->deadline_ms)
-			job_end(j, job, "its deadline", NULL);
+#define LOOK_AT_ONCE 256u
+
+/* The kernel tells of changes at most every 10 ms, the last of them late: when the cgroup is removed meanwhile, never. */
+static void look_at_cgroups(struct jobs *j)
+{
+	for (size_t i = 0; i < LOOK_AT_ONCE && i < j->n; i++) {
+		struct job *job = j->look ? j->look : j->list;
+
+		j->look = job->next;
+		if (is_empty(job, 0))
+			job_end(j, job, "its cgroup is empty", NULL);
 	}
+}
+
+void jobs_expire(struct jobs *j)
+{
+	jobs_end(j, is_due, 0, "its deadline");
+	look_at_cgroups(j);
 }

@@ -31,13 +31,16 @@ struct job {
 };
 
 #define JOB_BUCKETS 4096u
+#define JOB_UIDS 1024u
 
 struct jobs {
 	struct broker *broker;
 	int epoll_fd, inotify_fd; /* epoll_fd is readable when a job may have ended */
+	struct job *look; /* whose cgroup is looked at next */
 	struct job *list, *buckets[JOB_BUCKETS];
 	size_t n;
 	uint64_t n_ended;
+	uint32_t by_uid[JOB_UIDS]; /* uids that share a place share its limit */
 };
 
 int jobs_init(struct jobs *j, struct broker *b, struct err *err);
@@ -48,8 +51,8 @@ void jobs_drop(struct jobs *j);
 int jobs_load(struct jobs *j, struct err *err);
 /* The epoll descriptor is readable. */
 void jobs_event(struct jobs *j);
-/* Deadlines. */
-void jobs_expire(struct jobs *j, uint64_t boot_ms);
+/* Deadlines, and cgroups whose end inotify did not tell. */
+void jobs_expire(struct jobs *j);
 
 struct job_request {
 	const char *name;
@@ -61,12 +64,15 @@ struct job_request {
 	const char *cgroup_hint; /* path, not believed; may be NULL */
 	pid_t caller;	      /* whose /proc entry is looked at for a hint */
 	uint64_t ttl_ms;
+	bool by_operator;     /* who may take the last places */
 };
 /* ERR_DENIED, ERR_INPUT, ERR_LIMIT with a text for whoever asked. */
 int job_start(struct jobs *j, const struct job_request *q, struct job **ret, struct err *err);
 /* Its tokens' rows go, here and in the store; the job is freed. why is for the audit log. A failure means that the store still has
  * rows of it, which a restart drops with the leader gone, but brings back when it lives. */
 int job_end(struct jobs *j, struct job *job, const char *why, struct err *err);
+/* The same for all that which says, as one write. Returns how many. */
+size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, const char *why);
 /* By the id's 16 hex digits. NULL: none. */
 struct job *job_find(struct jobs *j, const char *hex);
 void job_id_text(const struct job *job, char ret[2 * JOB_ID_LEN + 1]);

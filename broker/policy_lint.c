@@ -5,13 +5,21 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* What a role binds, by the claims' names. */
+static const struct config_claim *find(const struct config_role *r, const char *claim)
+{
+	for (size_t i = 0; i < r->n_claims; i++) {
+		const char *name = r->claims[i].name;
+
+		/* as a JSON pointer of one step */
+		if (strcmp(name, claim) == 0 || (name[0] == '/' && strcmp(name + 1, claim) == 0))
+			return &r->claims[i];
+	}
+	return NULL;
+}
+
 static bool binds(const struct config_role *r, const char *claim)
 {
-	for (size_t i = 0; i < r->n_claims; i++)
-		if (strcmp(r->claims[i].name, claim) == 0)
-			return true;
-	return false;
+	return find(r, claim) != NULL;
 }
 
 static bool binds_any(const struct config_role *r, const char *const *claims)
@@ -20,6 +28,43 @@ static bool binds_any(const struct config_role *r, const char *const *claims)
 		if (binds(r, *claims))
 			return true;
 	return false;
+}
+
+/* Bound, and none of its values begins with what it must not be. */
+static bool binds_without(const struct config_role *r, const char *claim, const char *bad)
+{
+	const struct config_claim *c = find(r, claim);
+
+	for (size_t i = 0; c && i < c->n_values; i++)
+		if (strncmp(c->values[i], bad, strlen(bad)) == 0 || (r->glob && c->values[i][0] == '*'))
+			return false;
+	return c != NULL;
+}
+
+/* Bound to true alone. */
+static bool binds_true(const struct config_role *r, const char *claim)
+{
+	const struct config_claim *c = find(r, claim);
+
+	for (size_t i = 0; c && i < c->n_values; i++)
+		if (strcmp(c->values[i], "true") != 0)
+			return false;
+	return c != NULL;
+}
+
+/* The subjects that a role takes: bound_subject, or sub among its claims. NULL: no more. */
+static const char *subject(const struct config_role *r, size_t i)
+{
+	const struct config_claim *c = find(r, "sub");
+
+	if (r->subject[0])
+		return i == 0 ? r->subject : NULL;
+	return c && i < c->n_values ? c->values[i] : NULL;
+}
+
+static bool subject_begins(const struct config_role *r, const char *with)
+{
+	return subject(r, 0) && strncmp(subject(r, 0), with, strlen(with)) == 0;
 }
 
 static bool is_issuer(const struct config *c, const struct config_role *r, const char *part)
@@ -31,8 +76,8 @@ static bool is_issuer(const struct config *c, const struct config_role *r, const
 
 static bool is_github(const struct config *c, const struct config_role *r)
 {
-	return is_issuer(c, r, "token.actions.") || is_issuer(c, r, "/_services/token") || strncmp(r->subject, "repo:", 5) == 0 ||
-	       binds(r, "repository") || binds(r, "repository_id");
+	return is_issuer(c, r, "token.actions.") || is_issuer(c, r, "/_services/token") || subject_begins(r, "repo:") || binds(r, "repository") ||
+	       binds(r, "repository_id");
 }
 
 static bool is_forgejo(const struct config *c, const struct config_role *r)
@@ -44,12 +89,20 @@ static bool is_gitlab(const struct config *c, const struct config_role *r)
 {
 	static const char *const claims[] = {"project_id", "project_path", "namespace_id", "namespace_path", "job_project_id", NULL};
 
-	return is_issuer(c, r, "gitlab") || strncmp(r->subject, "project_path:", 13) == 0 || binds_any(r, claims);
+	return is_issuer(c, r, "gitlab") || subject_begins(r, "project_path:") || binds_any(r, claims);
 }
 
 static bool is_buildkite(const struct config *c, const struct config_role *r)
 {
-	return is_issuer(c, r, "agent.buildkite.com") || strncmp(r->subject, "organization:", 13) == 0;
+	return is_issuer(c, r, "agent.buildkite.com") || subject_begins(r, "organization:");
+}
+
+/* repo:OWNER@ID/NAME@ID:…, GitHub's subject with ids. An '@' further on is part of a branch or an environment. */
+static bool has_ids(const char *sub)
+{
+	const char *end = strncmp(sub, "repo:", 5) == 0 ? strchr(sub + 5, ':') : NULL, *slash = end ? memchr(sub, '/', (size_t)(end - sub)) : NULL;
+
+	return slash && memchr(sub, '@', (size_t)(slash - sub)) && memchr(slash, '@', (size_t)(end - slash));
 }
 
 /* ---- the rows: each looks at one role --------------------------------------------------------------------------- */
@@ -60,54 +113,72 @@ static bool names_only(const struct config *c, const struct config_role *r)
 					    "job_project_path", NULL};
 	static const char *const ids[] = {"repository_id", "repository_owner_id", "project_id", "namespace_id", "organization_id", "pipeline_id",
 					  "job_project_id", NULL};
+	const char *sub = subject(r, 0);
 
-	return !is_forgejo(c, r) && (binds_any(r, names) || r->subject[0]) && !binds_any(r, ids) &&
-	       (is_github(c, r) || is_gitlab(c, r) || is_buildkite(c, r)) && !strchr(r->subject, '@');
+	return !is_forgejo(c, r) && (binds_any(r, names) || sub) && !binds_any(r, ids) &&
+	       (is_github(c, r) || is_gitlab(c, r) || is_buildkite(c, r)) && !(sub && has_ids(sub));
 }
 
 static bool forgejo_names(const struct config *c, const struct config_role *r)
 {
-	return is_forgejo(c, r) && !binds(r, "ref_protected");
+	return is_forgejo(c, r) && !binds_true(r, "ref_protected");
+}
+
+/* An exact subject tells the event by itself. */
+static bool exact_subjects(const struct config_role *r)
+{
+	size_t i = 0;
+
+	for (const char *sub; (sub = subject(r, i)); i++)
+		if ((r->glob && strchr(sub, '*')) || strstr(sub, ":pull_request"))
+			return false;
+	return i > 0;
 }
 
 static bool github_pull_requests(const struct config *c, const struct config_role *r)
 {
-	static const char *const limits[] = {"event_name", "ref", "ref_protected", "environment", "job_workflow_ref", "workflow_ref", NULL};
-	bool by_subject = r->subject[0] && !(r->glob && strchr(r->subject, '*')) && !strstr(r->subject, ":pull_request");
+	static const char *const places[] = {"environment", "job_workflow_ref", "workflow_ref", NULL};
+	/* event_name: pull_request is one even where the place fits (pull_request_target) */
+	bool place = (!binds(r, "event_name") || binds_without(r, "event_name", "pull_request")) &&
+		     (binds_true(r, "ref_protected") || binds_without(r, "ref", "refs/pull") || binds_any(r, places));
 
-	return (is_github(c, r) || is_forgejo(c, r)) && !by_subject && !binds_any(r, limits);
+	return (is_github(c, r) || is_forgejo(c, r)) && !exact_subjects(r) && !binds_without(r, "event_name", "pull_request") && !place;
 }
 
 static bool gitlab_merge_requests(const struct config *c, const struct config_role *r)
 {
-	static const char *const limits[] = {"ref_protected", "pipeline_source", "environment_protected", NULL};
-
-	return is_gitlab(c, r) && !binds_any(r, limits);
+	return is_gitlab(c, r) && !binds_true(r, "ref_protected") && !binds_true(r, "environment_protected") &&
+	       !binds_without(r, "pipeline_source", "merge_request_event");
 }
 
 static bool gitlab_fork(const struct config *c, const struct config_role *r)
 {
 	static const char *const names[] = {"project_id", "project_path", "namespace_id", "namespace_path", NULL};
 
-	/* ref_protected leaves no fork in, job_project_id tells where it runs */
-	return is_gitlab(c, r) && binds_any(r, names) && !binds(r, "job_project_id") && !binds(r, "ref_protected");
+	return is_gitlab(c, r) && binds_any(r, names) && !binds(r, "job_project_id") && !binds_true(r, "ref_protected");
 }
 
 static bool old_subject(const struct config *c, const struct config_role *r)
 {
-	return is_issuer(c, r, "token.actions.") && strncmp(r->subject, "repo:", 5) == 0 && !strchr(r->subject, '@');
+	return is_issuer(c, r, "token.actions.") && subject_begins(r, "repo:") && !has_ids(subject(r, 0));
 }
 
 static bool no_organisation(const struct config *c, const struct config_role *r)
 {
-	return is_buildkite(c, r) && !binds(r, "organization_id") && !binds(r, "organization_slug") && strncmp(r->subject, "organization:", 13) != 0;
+	const char *sub = subject(r, 0);
+	size_t n = sub && subject_begins(r, "organization:") ? strcspn(sub + 13, ":") : 0;
+
+	/* organization:NAME:… names it, organization:*:… does not */
+	return is_buildkite(c, r) && !binds(r, "organization_id") && !binds(r, "organization_slug") && (n == 0 || (r->glob && memchr(sub + 13, '*', n)));
 }
 
 static bool github_no_owner(const struct config *c, const struct config_role *r)
 {
 	static const char *const owners[] = {"repository_id", "repository_owner_id", "repository", "repository_owner", "enterprise_id", NULL};
+	const struct config_issuer *i = config_issuer(c, r->issuer);
 
-	return is_issuer(c, r, "token.actions.") && !r->subject[0] && !binds_any(r, owners);
+	/* an enterprise's own issuer is not shared */
+	return i && strcmp(i->issuer, "https://token.actions.githubusercontent.com") == 0 && !subject(r, 0) && !binds_any(r, owners);
 }
 
 static bool star_value(const struct config *c, const struct config_role *r)
@@ -117,7 +188,7 @@ static bool star_value(const struct config *c, const struct config_role *r)
 		for (size_t k = 0; k < r->claims[i].n_values; k++)
 			if (strspn(r->claims[i].values[k], "*") == strlen(r->claims[i].values[k]))
 				return true;
-	return r->glob && (r->subject[0] == '*' || (strncmp(r->subject, "repo:", 5) == 0 && r->subject[5] == '*'));
+	return r->glob && (r->subject[0] == '*' || strncmp(r->subject, "repo:*", 6) == 0);
 }
 
 static bool stars_without_glob(const struct config *c, const struct config_role *r)
@@ -130,7 +201,7 @@ static bool stars_without_glob(const struct config *c, const struct config_role 
 	return !r->glob && strchr(r->subject, '*');
 }
 
-static bool uid_alone(const struct config *c, const struct config_role *r)
+static bool ids_alone(const struct config *c, const struct config_role *r)
 {
 	(void)c;
 	return !r->issuer[0] && !r->n_cgroups && !r->n_units;
@@ -150,7 +221,7 @@ static const struct {
 	{github_no_owner, "forgets the organisation: all of GitHub shares that issuer; bind repository_owner_id or repository_id"},
 	{star_value, "a '*' alone matches anything: leave the claim out, or say what it must be"},
 	{stars_without_glob, "has a '*' that stands for itself: bound_claims_type: glob is not set"},
-	{uid_alone, "goes by uid alone: every process of that user gets in; bind a cgroup or a unit, too"},
+	{ids_alone, "goes by uid or gid alone: every process of that user gets in; bind a cgroup or a unit, too"},
 };
 
 size_t policy_lint(const struct config *config, void (*each)(void *ctx, const char *role, const char *text), void *ctx)

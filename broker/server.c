@@ -301,7 +301,7 @@ int server_run(struct server *s, struct err *err)
 			cache_expire(&s->broker->cache, now);
 			if (s->broker->unsealed) {
 				tokens_expire(&s->broker->tokens, now);
-				jobs_expire(&s->broker->jobs, now);
+				jobs_expire(&s->broker->jobs);
 			}
 			next_expiry = now + 1000;
 		}

@@ -70,6 +70,7 @@ static struct token_row *insert(struct tokens *t, const struct token_row *row)
 	copy->next = *head;
 	*head = copy;
 	t->n++;
+	t->by_uid[copy->uid % TOKEN_UIDS]++;
 	if (copy->job)
 		job_add_token(copy->job, copy);
 	return copy;
@@ -93,6 +94,7 @@ void tokens_done(struct tokens *t)
 		t->buckets[i] = NULL;
 	}
 	secret_clear(&t->key);
+	memset(t->by_uid, 0, sizeof(t->by_uid));
 	t->n = 0;
 }
 
@@ -125,6 +127,7 @@ static int remove_row(struct tokens *t, struct token_row **at, struct err *err)
 	if (row->job)
 		job_remove_token(row->job, row);
 	*at = row->next;
+	t->by_uid[row->uid % TOKEN_UIDS]--;
 	free(row);
 	t->n--;
 	return r;
@@ -205,6 +208,16 @@ int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_
 	return r;
 }
 
+static bool is_row(void *ctx, const struct token_row *row)
+{
+	return row == ctx;
+}
+
+int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)
+{
+	return tokens_revoke(t, is_row, row, ret_n, err);
+}
+
 int tokens_end_job(struct tokens *t, struct job *job, struct err *err)
 {
 	int r = 0;
@@ -235,6 +248,7 @@ int tokens_revoke_all(struct tokens *t, struct err *err)
 			t->n--;
 		}
 	}
+	memset(t->by_uid, 0, sizeof(t->by_uid));
 	if (r == 0)
 		r = store_tokens_clear(t->store, t->epoch + 1, err);
 	if (r == 0)
@@ -261,8 +275,10 @@ static void macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN
 static int check_request(const struct tokens *t, const struct token_request *q, struct err *err)
 {
 	/* a quarter is kept for operators: one job cannot take every place */
-	if (t->n >= (q->parent ? LIMIT_TOKENS / 4 * 3 : LIMIT_TOKENS))
+	if (t->n >= (q->by_operator ? LIMIT_TOKENS : LIMIT_TOKENS / 4 * 3))
 		return err_set(err, ERR_BUSY, "there are %zu live tokens already", t->n);
+	if (!q->by_operator && t->by_uid[q->uid % TOKEN_UIDS] >= LIMIT_TOKENS_PER_UID)
+		return err_set(err, ERR_BUSY, "this uid has %u live tokens already", t->by_uid[q->uid % TOKEN_UIDS]);
 	if (q->parent && q->parent->n_children >= LIMIT_TOKEN_CHILDREN)
 		return err_set(err, ERR_BUSY, "a token makes at most %u others", LIMIT_TOKEN_CHILDREN);
 	if (q->job && q->job->n_tokens >= LIMIT_JOB_TOKENS)

@@ -37,6 +37,7 @@ struct token_row {
 };
 
 #define TOKEN_BUCKETS 16384u
+#define TOKEN_UIDS 1024u
 
 struct tokens {
 	struct token_row *buckets[TOKEN_BUCKETS];
@@ -46,6 +47,7 @@ struct tokens {
 	const struct config *config;
 	char boot_id[37];
 	uint32_t epoch;
+	uint32_t by_uid[TOKEN_UIDS]; /* rows bound to a uid; uids that share a place share its limit */
 };
 
 /* What a request is, by the kernel's word and its own path. */
@@ -72,6 +74,7 @@ struct token_request {
 	uint64_t wrap_ttl_ms;
 	int64_t wrap_uses;
 	struct token_row *parent; /* NULL: an operator or an identity asks */
+	bool by_operator;	  /* who may take the last places */
 };
 /* Makes a row and its token text (in the arena). */
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err);
@@ -82,6 +85,8 @@ struct token_row *token_find(struct tokens *t, const uint8_t id[16]);
 /* Every row that which says (ctx is its own) goes, here and in the store, with all that were made from it, as one write. Here
  * it goes in any case; a failure means that the store still has it, so that it would be back after a restart. */
 int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err);
+/* One row and all made from it. */
+int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err);
 /* The rows of a job, within the caller's transaction. */
 int tokens_end_job(struct tokens *t, struct job *job, struct err *err);
 /* All rows go and no token made so far has a key any more. */

@@ -31,7 +31,9 @@
 #define LIMIT_CAVEATS 16u
 #define LIMIT_CAVEAT_LEN 128u
 #define LIMIT_TOKENS 65536u	   /* live rows */
+#define LIMIT_TOKENS_PER_UID 16384u /* that no operator made */
 #define LIMIT_JOBS 16384u
+#define LIMIT_JOBS_PER_UID 4096u    /* the same */
 #define LIMIT_JOB_TOKENS 64u	   /* of one job */
 #define LIMIT_TOKEN_CHILDREN 64u   /* made with one token */
 #define LIMIT_TOKEN_TTL_S 86400u

@@ -1,5 +1,8 @@
 /* cotter doctor: what is wrong, and what to do. Looks at everything, whatever fails. */
+#include "broker/cgroup.h"
 #include "broker/config.h"
+#include "broker/peer.h"
+#include "broker/sandbox.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/secret.h"
@@ -142,6 +145,41 @@ static void check_provider(struct doctor *d, const struct config *config, const 
 	keyd_done(&k);
 }
 
+static void check_issuers(struct doctor *d, const json_t *issuers)
+{
+	const json_t *issuer;
+	char text[200];
+	size_t i;
+
+	json_array_foreach(issuers, i, issuer) {
+		long long age = json_integer_value(json_object_get(issuer, "age_days"));
+		const char *name = json_string_value(json_object_get(issuer, "name"));
+		bool old = json_is_true(json_object_get(issuer, "old"));
+
+		if (age < 0)
+			snprintf(text, sizeof(text), "'%.64s': its key set cannot be used: cotterd's log says why", name ? name : "");
+		else
+			snprintf(text, sizeof(text), "'%.64s': %lld keys, %lld days old%s", name ? name : "",
+				 json_integer_value(json_object_get(issuer, "keys")), age, old ? ": fetch the issuer's current set" : "");
+		find(d, age < 0 || old ? ERR_FAILED : 0, "issuer", text);
+	}
+}
+
+/* What the machine can do for jobs, and what the configuration makes of it. */
+static void check_jobs(struct doctor *d, const struct config *config)
+{
+	struct err err = {0};
+
+	if (peer_supported(&err) < 0)
+		find(d, config->require_cgroup ? ERR_UNSUPPORTED : 0, "jobs", err.msg);
+	else if (!config->require_cgroup)
+		find(d, 0, "jobs", "callers in the root cgroup are served, told apart by uid alone (jobs.require_cgroup: false)");
+	else
+		find(d, cgroup_root() ? 0 : ERR_UNSUPPORTED, "jobs", cgroup_root() ? "bound to their cgroups" : "there is no cgroup-v2 tree");
+	find(d, sandbox_can_scope() || !config->require_isolation ? 0 : ERR_UNSUPPORTED, "isolation",
+	     sandbox_can_scope() ? "'cotter run' keeps jobs of one uid apart" : "this kernel cannot keep jobs of one uid apart (Linux 6.12)");
+}
+
 static void check_broker(struct doctor *d)
 {
 	struct client_reply reply = {0};
@@ -158,6 +196,7 @@ static void check_broker(struct doctor *d)
 		find(d, ERR_AUDIT, "broker", "the audit log failed: make room on its disk, then restart cotterd");
 	else
 		find(d, 0, "broker", "answers, unsealed");
+	check_issuers(d, json_object_get(client_data(&reply), "issuers"));
 	client_reply_done(&reply);
 }
 
@@ -182,6 +221,7 @@ int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err)
 	find(&d, r, "configuration", r < 0 ? err->msg : config.file);
 	if (r == 0) {
 		check_state(&d, &config);
+		check_jobs(&d, &config);
 		for (size_t i = 0; i < config.n_providers; i++)
 			check_provider(&d, &config, &config.providers[i]);
 	}

@@ -41,6 +41,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct options *o, stru
 		case 't': o->login.ttl = optarg; break;
 		case 'u':
 			r = cli_number(cli, optarg, 1000000000, "--uses", &n, err);
+			if (r == 0 && n == 0)
+				r = cli_usage(cli, err, "a token of no uses would open nothing");
 			o->login.uses = (long long)n;
 			break;
 		case 'U':
@@ -94,6 +96,8 @@ static int start(struct cli *cli, struct options *o, struct err *err)
 		return cli_usage(cli, err, "name the job's --leader: the process that lives as long as the job does");
 	if (json_array_size(o->policies) == 0)
 		return cli_usage(cli, err, "name at least one --policy");
+	if (o->login.role || o->login.jwt_file || o->login.unwrap)
+		return cli_usage(cli, err, "--role, --jwt-file and --unwrap are for 'cotter login'");
 	o->login.policies = o->policies;
 	return ask(cli, &o->login, err);
 }
@@ -107,6 +111,8 @@ int cmd_login(struct cli *cli, int argc, char **argv, struct err *err)
 		return r;
 	if (optind != argc)
 		return cli_usage(cli, err, "no arguments: a token is never given on the command line");
+	if (json_array_size(o.policies) || o.login.uses >= 0 || o.login.uid >= 0 || (o.login.unwrap && (o.login.jwt_file || o.login.ttl)))
+		return cli_usage(cli, err, "the role or the wrapping token says what it may do: only --ttl shortens a role's time");
 	if ((o.login.role != NULL) == o.login.unwrap)
 		return cli_usage(cli, err, "say --role NAME, or --unwrap with a wrapping token on standard input");
 	return ask(cli, &o.login, err);

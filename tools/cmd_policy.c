@@ -61,7 +61,11 @@ static int parse(struct cli *cli, int argc, char **argv, struct question *q, str
 		case 'm': r = add_meta(cli, optarg, q, err); break;
 		case 'U': r = cli_number(cli, optarg, UINT32_MAX - 1, "--uid", &q->uid, err); break;
 		case 'G': r = cli_number(cli, optarg, UINT32_MAX - 1, "--gid", &q->gid, err); break;
-		case 'g': q->cgroup = optarg; break;
+		case 'g':
+			q->cgroup = optarg;
+			if (optarg[0] != '/' || !optarg[1])
+				r = cli_usage(cli, err, "--cgroup takes a path such as /system.slice/runner.service");
+			break;
 		case 'j': cli->json = true; break;
 		case 'o':
 			q->op = policy_op(optarg, strlen(optarg));
@@ -172,6 +176,21 @@ static void print_all(const struct config *config, const struct question *q)
 	}
 }
 
+static int check_policies(const struct config *config, const char *list, struct err *err)
+{
+	char name[LIMIT_NAME_LEN + 1];
+	size_t n;
+
+	for (;; list += n + 1) {
+		n = strcspn(list, ",");
+		snprintf(name, sizeof(name), "%.*s", (int)n, list);
+		if (!config_policy(config, name))
+			return err_set(err, ERR_NOT_FOUND, "%s has no policy '%s'", config->file, name);
+		if (!list[n])
+			return 0;
+	}
+}
+
 static int answer(struct cli *cli, const struct config *config, const struct question *q, struct err *err)
 {
 	size_t refused = 0;
@@ -231,6 +250,8 @@ int cmd_policy(struct cli *cli, int argc, char **argv, struct err *err)
 		return r;
 	if (test && q.role)
 		r = by_role(&config, &q, err);
+	else if (test)
+		r = check_policies(&config, q.policies, err);
 	if (r == 0)
 		r = test ? answer(cli, &config, &q, err) : lint(cli, &config, err);
 	config_done(&config);

@@ -161,11 +161,13 @@ static int become(const struct passwd *pw, struct err *err)
 }
 
 /* Says what the machine cannot do; refuses where the configuration demands it. */
-static int check_isolation(const struct job_launch *l, struct err *err)
+static int check_isolation(struct job_launch *l, uid_t uid, struct err *err)
 {
 	struct config config;
-	bool required = false;
+	bool required = false, kernel = l->isolated;
 
+	/* the kernel lets root read what others may not, from any domain */
+	l->isolated = kernel && uid != 0;
 	if (l->isolated)
 		return 0;
 	if (config_load(cli_config_path(NULL), &config, NULL) == 0) {
@@ -173,8 +175,11 @@ static int check_isolation(const struct job_launch *l, struct err *err)
 		config_done(&config);
 	}
 	if (required)
-		return err_set(err, ERR_UNSUPPORTED, "this kernel cannot isolate jobs of one uid (Landlock ABI 6, Linux 6.12), and jobs.require_isolation is true");
-	fprintf(stderr, "cotter: this kernel cannot isolate jobs of one uid from each other (Landlock ABI 6, Linux 6.12)\n");
+		return err_set(err, ERR_UNSUPPORTED, kernel ? "a job that runs as root cannot be isolated, and jobs.require_isolation is true: use --user"
+							    : "this kernel cannot isolate jobs of one uid (Landlock ABI 6, Linux 6.12), and "
+							      "jobs.require_isolation is true");
+	fputs(kernel ? "cotter: this job runs as root, so that other jobs of root can read its environment: --user is better\n"
+		     : "cotter: this kernel cannot isolate jobs of one uid from each other (Landlock ABI 6, Linux 6.12)\n", stderr);
 	return 0;
 }
 
@@ -229,7 +234,7 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0 && o->user)
 		r = find_user(o->user, &pw, err);
 	if (r == 0)
-		r = check_isolation(&launch, err);
+		r = check_isolation(&launch, pw ? pw->pw_uid : geteuid(), err);
 	registers = o->login.policies || o->login.role;
 	if (r == 0 && registers)
 		r = become_job(o, &launch, pw, err);
@@ -241,6 +246,6 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0 && !registers && pw)
 		r = become(pw, err);
 	if (r == 0)
-		r = job_launch_isolate(&launch, err);
+		r = job_launch_isolate(err);
 	return r < 0 ? r : exec_with(cli, argv + optind, o, err);
 }

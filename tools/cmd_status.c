@@ -29,6 +29,23 @@ static void print_providers(const json_t *providers)
 	}
 }
 
+static void print_issuers(const json_t *issuers)
+{
+	const json_t *issuer;
+	size_t i;
+
+	json_array_foreach(issuers, i, issuer) {
+		long long age = json_integer_value(json_object_get(issuer, "age_days"));
+
+		printf("issuer    %s: ", json_string_value(json_object_get(issuer, "name")));
+		if (age < 0)
+			puts("its key set CANNOT BE USED: cotterd's log says why");
+		else
+			printf("%lld keys, %lld days old%s\n", json_integer_value(json_object_get(issuer, "keys")), age,
+			       json_is_true(json_object_get(issuer, "old")) ? ": TOO OLD, fetch the current set" : "");
+	}
+}
+
 static void print_status(const json_t *d)
 {
 	const char *reason = json_string_value(json_object_get(d, "reason"));
@@ -47,7 +64,9 @@ static void print_status(const json_t *d)
 	       (long long)json_integer_value(json_object_get(d, "granted")),
 	       (long long)json_integer_value(json_object_get(d, "denied")),
 	       (long long)json_integer_value(json_object_get(d, "connections")));
-	printf("tokens    %lld live\n", (long long)json_integer_value(json_object_get(d, "tokens")));
+	printf("jobs      %lld, %lld ended; %lld tokens live\n", (long long)json_integer_value(json_object_get(d, "jobs")),
+	       (long long)json_integer_value(json_object_get(d, "jobs_ended")), (long long)json_integer_value(json_object_get(d, "tokens")));
+	print_issuers(json_object_get(d, "issuers"));
 	printf("memory    %lld bytes of secrets in the arena (%s), %lld cached\n",
 	       (long long)json_integer_value(json_object_get(d, "arena_used")), json_string_value(json_object_get(d, "arena")),
 	       (long long)json_integer_value(json_object_get(d, "cached")));

@@ -394,7 +394,7 @@ static int revoke_them(struct cli *cli, struct token_options *o, const char *acc
 		json_object_set_new(o->body, "all", json_true());
 	r = client_call(CLIENT_OPERATOR, "POST", "/v1/cotter/revoke", o->body, &reply, err);
 	if (r == 0)
-		printf("%lld revoked\n", json_integer_value(json_object_get(client_data(&reply), "revoked")));
+		printf(cli->json ? "{\"revoked\":%lld}\n" : "%lld revoked\n", json_integer_value(json_object_get(client_data(&reply), "revoked")));
 	return r;
 }
 

@@ -47,6 +47,7 @@ static void reap(int pidfd, const char *dir)
 		;
 	for (int i = 0; i < 500; i++) {
 		write_to(dir, "cgroup.kill", "1");
+		/* ENOENT: it was never entered, or somebody else removed it */
 		if (rmdir(dir) == 0 || errno == ENOENT)
 			break;
 		usleep(10000);
@@ -104,6 +105,12 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 	snprintf(dir, sizeof(dir), "%s%s/cotter-%s", root, strcmp(l->cgroup, "/") == 0 ? "" : l->cgroup, hex);
 	if (mkdir(dir, 0755) < 0)
 		return 0;
+	/* from outside: what kills the cgroup must not stand in it */
+	r = start_reaper(dir, err);
+	if (r < 0) {
+		rmdir(dir);
+		return r;
+	}
 	/* a cgroup below it would have another id, and its processes another identity */
 	snprintf(number, sizeof(number), "%d", (int)getpid());
 	if (write_to(dir, "cgroup.max.descendants", "0") < 0 || write_to(dir, "cgroup.procs", number) < 0) {
@@ -111,13 +118,10 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 		return 0;
 	}
 	l->own_cgroup = true;
-	r = start_reaper(dir, err);
-	if (r == 0)
-		r = cgroup_hint(0, l->cgroup, err);
-	return r;
+	return cgroup_hint(0, l->cgroup, err);
 }
 
-int job_launch_isolate(const struct job_launch *l, struct err *err)
+int job_launch_isolate(struct err *err)
 {
-	return l->isolated ? sandbox_scope(err) : 0;
+	return sandbox_can_scope() ? sandbox_scope(err) : 0;
 }

@@ -10,7 +10,7 @@ struct err;
 struct job_launch {
 	bool own_cgroup;
 	char cgroup[LIMIT_CGROUP_PATH]; /* of this process, "/" first; "": no v2 tree */
-	bool isolated;			/* can be: job_launch_isolate will do it */
+	bool isolated;			/* the domain will hold: a kernel that has it, and not root */
 };
 
 /*
@@ -19,7 +19,7 @@ struct job_launch {
  * Where it may not (no right, no v2 tree) own_cgroup stays false; ERR_FAILED only for what goes wrong half way.
  */
 int job_launch_cgroup(struct job_launch *l, struct err *err);
-/* The domain: no ptrace, no /proc/PID/mem, no signals out of it. Where the kernel lacks it: 0, as isolated told. */
-int job_launch_isolate(const struct job_launch *l, struct err *err);
+/* The domain: no ptrace, no /proc/PID/mem, no signals out of it. Where the kernel lacks it: 0. */
+int job_launch_isolate(struct err *err);
 /* Fills isolated and cgroup without changing anything. */
 void job_launch_look(struct job_launch *l);

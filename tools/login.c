@@ -80,6 +80,8 @@ static int build(const struct login *l, json_t *body, enum client_socket *ret_so
 		return read_text("-", LIMIT_TOKEN_TEXT + 2, "token", body, err);
 	}
 	json_object_set_new(body, "role", json_string(l->role));
+	if (l->ttl)
+		json_object_set_new(body, "ttl", json_string(l->ttl));
 	*ret_path = l->jwt_file ? "/v1/auth/jwt/login" : "/v1/auth/kernel/login";
 	return l->jwt_file ? read_text(l->jwt_file, LIMIT_JWT_LEN + 2, "jwt", body, err) : 0;
 }

@@ -84,11 +84,13 @@ static const struct command commands[] = {
 	 "Prints a token for who this is: by the kernel's word (uid, gid, cgroup, unit), or by a CI ID token from a file (-: standard input),\n"
 	 "or for a wrapping token from standard input. It is bound to this uid and, where there is one, to this cgroup or the leader's.\n\n"
 	 "  --leader PID              the token ends with this process\n"
+	 "  --ttl 5m                  shorter than the role gives\n"
 	 "  --name N, --json\n",
 	 cmd_login, false},
 	{"run", "[--policy P... | --role R [--jwt-file F]] [--env NAME=PATH[#FIELD]]... [--user U] [--ttl T] -- COMMAND [ARG]...",
-	 "Runs a command as a job: in a cgroup of its own where it may, in a Landlock domain of its own, so that no other job of the same uid\n"
-	 "reaches its memory, its environment or its descriptors; with no_new_privs (no sudo). Its exit status is the command's.\n\n"
+	 "Runs a command as a job: in a cgroup of its own where it may, and in a Landlock domain of its own, so that no other job that was run\n"
+	 "this way under the same uid (but root) reaches its memory, its environment or its descriptors; with no_new_privs (no sudo). Its exit\n"
+	 "status is the command's.\n\n"
 	 "  --env NAME=PATH[#FIELD]   a secret in its environment; repeats\n"
 	 "  --policy P                an operator's word: registers the job, with these policies\n"
 	 "  --role R [--jwt-file F]   what this process is: registers the job by it (see 'cotter login')\n"

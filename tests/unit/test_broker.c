@@ -53,7 +53,8 @@ static void test_patterns(void **state)
 static int weigh(const char *text, uint32_t op, const char *path, uint64_t wall_ms)
 {
 	struct token_facts facts = {.uid = 1000, .gid = 100, .op = op, .path = path, .wall_ms = wall_ms};
-	struct caveat_context c = {.facts = &facts};
+	const struct token_row row = {.policies = "", .meta = ""};
+	struct caveat_context c = {.facts = &facts, .row = &row};
 	struct macaroon_caveat caveat = {(const uint8_t *)text, strlen(text)};
 	struct err err = {0};
 
@@ -86,7 +87,11 @@ static void test_caveats_hold_and_refuse(void **state)
 	assert_int_equal(weigh("uid = 4294968296", POLICY_GET, "a", 0), -ERR_DENIED); /* 1000 + 2^32 */
 	assert_int_equal(weigh("uid = 18446744073709552616", POLICY_GET, "a", 0), -ERR_DENIED);
 	assert_int_equal(weigh("gid = 100", POLICY_GET, "a", 0), 0);
-	assert_int_equal(weigh("cgroup = 1", POLICY_GET, "a", 0), -ERR_DENIED); /* not known yet: denied */
+	assert_int_equal(weigh("cgroup = 1", POLICY_GET, "a", 0), -ERR_DENIED); /* the root is nobody's */
+	assert_int_equal(weigh("job = 0123456789abcdef", POLICY_GET, "a", 0), -ERR_DENIED); /* of no job */
+	assert_int_equal(weigh("op in read,create", POLICY_CREATE, "a", 0), 0);
+	assert_int_equal(weigh("op = put", POLICY_UPDATE, "a", 0), 0);
+	assert_int_equal(weigh("op = deny", POLICY_GET, "a", 0), -ERR_DENIED);
 	assert_int_equal(weigh("", POLICY_GET, "a", 0), -ERR_DENIED);
 	assert_int_equal(weigh("op = get\r", POLICY_GET, "a", 0), -ERR_DENIED);
 }
