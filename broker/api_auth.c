@@ -180,6 +180,9 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 	r = json_is_string(given) ? macaroon_parse(json_string_value(given), json_string_length(given), &m, &err)
 	    : q->token		  ? macaroon_parse(q->token, q->token_len, &m, &err)
 				  : err_set(&err, ERR_LOGIN, "missing token");
+	/* what comes out would not have its caveats */
+	if (r == 0 && m->n_caveats)
+		r = err_set(&err, ERR_DENIED, "a narrowed wrapping token");
 	if (r == 0)
 		r = token_check(&call->broker->tokens, m, &call->facts, &row, NULL, &err);
 	if (r == 0)

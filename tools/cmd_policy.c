@@ -164,7 +164,9 @@ static void print_all(const struct config *config, const struct question *q)
 			break;
 	}
 	scope = policy_variable(q->meta, "scope", 5, &len);
-	for (size_t i = 1; scope && i <= len; i++) {
+	if (!scope)
+		return;
+	for (size_t i = 1; i <= len; i++) {
 		const struct config_scope *s;
 
 		if (i < len && scope[i] != '/')

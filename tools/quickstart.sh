@@ -170,6 +170,11 @@ COTTER_TOKEN=$job cotter get build/other 2>&1 | indent || true
 COTTER_TOKEN=$job cotter get release/npm-token >/dev/null && echo "   second read: granted"
 COTTER_TOKEN=$job cotter get release/npm-token 2>&1 >/dev/null | sed 's/^/   third read: /' || true
 
+say "A job's own token: it ends with the job, and is worth nothing outside of it"
+show "cotter run --policy release --give-token -- sh -c 'cotter get release/npm-token'"
+cotter run --policy release --give-token -- sh -c 'cotter get release/npm-token >/dev/null && echo "inside: granted"; printf %s "$COTTER_TOKEN" > '"$dir/stolen" 2>&1 | indent
+COTTER_TOKEN=$(cat "$dir/stolen") cotter get release/npm-token 2>&1 | sed 's/^/   stolen from it: /' || true
+
 say "The audit record"
 show "cotter audit --last 4"
 cotter audit --last 4 | indent

@@ -490,7 +490,8 @@ class Wrapped(LoginCase):
         self.assertEqual(self.unwrap(short)[0], 400)
 
     def test_what_is_no_wrapping_token(self):
-        for token in (self.b.token("--policy", "base"), "cot1_", "x", self.wrap() + "x"):
+        narrowed = self.b.cli("token", "narrow", "--op", "get", token=self.wrap(), check=True).stdout.decode().strip()
+        for token in (self.b.token("--policy", "base"), "cot1_", "x", self.wrap() + "x", narrowed):
             self.assertEqual(self.unwrap(token)[0], 400)
         self.assertEqual(ask(self.b.socket, "POST", "sys/wrapping/unwrap", None, {})[0], 400)
         token = self.b.token("--policy", "base")
@@ -658,6 +659,16 @@ class Revocation(LoginCase):
         self.assertEqual(self.alive([new]), [True])
         self.restart()
         self.assertEqual(self.alive([new]), [True])
+
+    def test_uses_are_exact_across_restarts(self):
+        row = self.b.token("--policy", "base", "--uses", "3")
+        caveat = self.b.cli("token", "narrow", "--uses", "3", token=self.b.token("--policy", "base"), check=True).stdout.decode().strip()
+        for token in (row, caveat):
+            seen = []
+            for _ in range(4):
+                seen.append(self.read(token, "shared/a"))
+                self.restart()
+            self.assertEqual(seen, [200, 200, 200, 403])
 
     def test_itself(self):
         top, middle, child, sibling = self.tree()
