@@ -407,7 +407,7 @@ static int find_row(struct tokens *t, const struct macaroon *m, struct token_row
 int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
 		struct token_verdict *ret_verdict, struct err *err)
 {
-	struct token_verdict unused, *v = ret_verdict ? ret_verdict : &unused;
+	struct token_verdict unused = {0}, *v = ret_verdict ? ret_verdict : &unused;
 	uint8_t key[32];
 	int r;
 

@@ -152,8 +152,10 @@ static void print_all(const struct config *config, const struct question *q)
 	const char *scope, *list = q->policies;
 	size_t n, len = 0;
 
-	for (const char *m = q->meta; *m; m += strcspn(m, "\n") + 1)
-		printf("proven: %.*s\n", (int)strcspn(m, "\n"), m);
+	for (const char *m = q->meta; *m; m += strcspn(m, "\n") + 1) {
+		fputs("proven: ", stdout);
+		fwrite(m, 1, strcspn(m, "\n") + 1, stdout);
+	}
 	for (;; list += n + 1) {
 		n = strcspn(list, ",");
 		snprintf(name, sizeof(name), "%.*s", (int)n, list);
@@ -164,14 +166,13 @@ static void print_all(const struct config *config, const struct question *q)
 			break;
 	}
 	scope = policy_variable(q->meta, "scope", 5, &len);
-	if (!scope)
-		return;
-	for (size_t i = 1; i <= len; i++) {
+	for (size_t i = 1; scope && i <= len && i < sizeof(name); i++) {
 		const struct config_scope *s;
 
 		if (i < len && scope[i] != '/')
 			continue;
-		snprintf(name, sizeof(name), "%.*s", (int)i, scope);
+		memcpy(name, scope, i);
+		name[i] = '\0';
 		s = config_scope(config, name);
 		for (size_t k = 0; s && k < s->n_policies; k++)
 			print_rules(config_policy(config, s->policies[k]), name);
