@@ -10,7 +10,10 @@
 #include <string.h>
 
 /* What was proven becomes a token that is bound to the caller's uid and to its job or cgroup. */
-static void give(struct call *call, const json_t *body, struct token_request *q)
+static int check_replay(struct call *call, const struct identity *id, struct err *err);
+
+/* id: of an ID token, whose use is remembered with the job and its token, or not at all; else NULL. */
+static void give(struct call *call, const json_t *body, struct token_request *q, const struct identity *id)
 {
 	struct broker *b = call->broker;
 	CLEANUP(secret_clear) struct secret text = {0};
@@ -19,8 +22,13 @@ static void give(struct call *call, const json_t *body, struct token_request *q)
 	uint64_t seq = 0;
 	int r = store_begin(&b->store, &err); /* job and token are one write */
 
-	if (r == 0 && (r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err)) < 0)
-		store_end(&b->store, false, NULL);
+	if (r == 0) {
+		r = id ? check_replay(call, id, &err) : 0;
+		if (r == 0)
+			r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err);
+		if (r < 0)
+			store_end(&b->store, false, NULL);
+	}
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -60,7 +68,7 @@ static int check_body(struct call *call, const json_t *body, uint64_t *ret_ttl_m
 	return r < 0 ? r : api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
 }
 
-static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms)
+static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms, bool once)
 {
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
 	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms < ttl_ms ? id->role->ttl_ms : ttl_ms,
@@ -68,7 +76,7 @@ static void give_role(struct call *call, const json_t *body, const struct identi
 
 	join_policies(id->role, policies);
 	snprintf(call->detail, sizeof(call->detail), "role %s", id->role->name);
-	give(call, body, &q);
+	give(call, body, &q, once ? id : NULL);
 }
 
 /* ---- ID tokens -------------------------------------------------------------------------------------------------- */
@@ -106,12 +114,10 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	}
 	if (r == 0)
 		r = identity_jwt(&b->config, &b->jwks, role, jwt, call->facts.wall_ms, &id, &err);
-	if (r == 0)
-		r = check_replay(call, &id, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms);
+		give_role(call, body, &id, ttl_ms, true);
 }
 
 /* ---- the kernel's word ------------------------------------------------------------------------------------------ */
@@ -141,7 +147,7 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms);
+		give_role(call, body, &id, ttl_ms, false);
 }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------- */
@@ -188,7 +194,7 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 	if (r == 0)
 		r = take_wrapped(call, row, policies, meta, &want, &err);
 	if (r == 0) {
-		give(call, body, &want);
+		give(call, body, &want, NULL);
 		return;
 	}
 	if (r == -ERR_DENIED)

@@ -114,11 +114,37 @@ static bool in_list(const char *list, const char *name)
 	}
 }
 
+static bool denies(const struct config_policy *policy)
+{
+	for (size_t i = 0; policy && i < policy->n_rules; i++)
+		if (policy->rules[i].allow & POLICY_DENY)
+			return true;
+	return false;
+}
+
+/* Without one that denies, a holder's new token would be wider than its own. */
+static size_t add_denials(const struct call *call, char ret[LIMIT_TOKEN_POLICY_TEXT], size_t n)
+{
+	const char *own = call->row->policies;
+	char name[LIMIT_NAME_LEN + 1];
+	size_t len;
+
+	for (;; own += len + 1) {
+		len = strcspn(own, ",");
+		snprintf(name, sizeof(name), "%.*s", (int)len, own);
+		if (denies(config_policy(&call->broker->config, name)) && !in_list(ret, name) && n < LIMIT_TOKEN_POLICY_TEXT)
+			n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", n ? "," : "", name);
+		if (!own[len])
+			return n;
+	}
+}
+
 int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err)
 {
 	const json_t *item;
 	size_t i, n = 0;
 
+	ret[0] = '\0';
 	if (!list && call->row)
 		n = (size_t)snprintf(ret, LIMIT_TOKEN_POLICY_TEXT, "%s", call->row->policies);
 	json_array_foreach(list, i, item) {
@@ -132,6 +158,10 @@ int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOK
 			return err_set(err, ERR_LIMIT, "at most %u policies", LIMIT_TOKEN_POLICIES);
 		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", n ? "," : "", name);
 	}
+	if (call->row)
+		n = add_denials(call, ret, n);
+	if (n >= LIMIT_TOKEN_POLICY_TEXT)
+		return err_set(err, ERR_LIMIT, "too many policies for one token");
 	if (!list && call->row && !*call->row->policies)
 		ret[0] = '\0'; /* all it has comes from its scope */
 	else if (n == 0)

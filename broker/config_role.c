@@ -143,7 +143,7 @@ static int set_leeway(struct yaml_place at, const char *text, void *target, stru
 	struct config_role *r = target;
 	int e = config_duration(at, text, &r->leeway_ms, err);
 
-	return e == 0 && r->leeway_ms > 600000 ? yaml_fail(at, err, "a leeway of more than 10m: set the clock instead") : e;
+	return e == 0 && r->leeway_ms > LIMIT_JWT_LEEWAY_MS ? yaml_fail(at, err, "a leeway of more than 10m: set the clock instead") : e;
 }
 
 static int set_ttl(struct yaml_place at, const char *text, void *target, struct err *err)

@@ -113,6 +113,8 @@ static int bad(struct err *err, const char *what)
 	return err_set(err, ERR_LOGIN, "error validating claims: %s", what);
 }
 
+#define SECONDS_MAX 1000000000000ll /* far enough from any overflow */
+
 /* 0: not there; below 0: not a number of seconds. */
 static json_int_t seconds(const json_t *claims, const char *name)
 {
@@ -122,9 +124,9 @@ static json_int_t seconds(const json_t *claims, const char *name)
 	if (!j)
 		return 0;
 	if (json_is_integer(j))
-		return json_integer_value(j) > 0 ? json_integer_value(j) : -1;
+		return json_integer_value(j) > 0 && json_integer_value(j) < SECONDS_MAX ? json_integer_value(j) : -1;
 	real = json_real_value(j);
-	return json_is_real(j) && real >= 1 && real < 1e12 ? (json_int_t)real : -1;
+	return json_is_real(j) && real >= 1 && real < (double)SECONDS_MAX ? (json_int_t)real : -1;
 }
 
 static int check_times(const struct config_role *role, const json_t *claims, uint64_t wall_ms, uint64_t *ret_expires_ms, struct err *err)
@@ -142,7 +144,8 @@ static int check_times(const struct config_role *role, const json_t *claims, uin
 			       (long long)((nbf > iat ? nbf : iat) - now));
 	if (exp > now + (json_int_t)LIMIT_JWT_LIFE_S)
 		return err_set(err, ERR_LOGIN, "error validating claims: it is valid for more than %u hours", LIMIT_JWT_LIFE_S / 3600);
-	*ret_expires_ms = (uint64_t)(exp + leeway + 1) * 1000;
+	/* as long as any role might take it: roles differ in their leeway */
+	*ret_expires_ms = (uint64_t)exp * 1000 + LIMIT_JWT_LEEWAY_MS + 1000;
 	return 0;
 }
 

@@ -126,7 +126,7 @@ static bool is_same(const struct jwks_set *s, const struct stat *st)
 
 static int read_set(const char *file, struct jwks_set **ret, struct err *err)
 {
-	CLEANUP(cleanup_close) int fd = open(file, O_RDONLY | O_CLOEXEC);
+	CLEANUP(cleanup_close) int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would stop the loop */
 	CLEANUP(cleanup_free) char *text = malloc(LIMIT_JWKS_LEN + 1);
 	struct jwks_set *s = calloc(1, sizeof(*s));
 	struct stat st;
@@ -135,8 +135,10 @@ static int read_set(const char *file, struct jwks_set **ret, struct err *err)
 
 	if (!text || !s)
 		r = err_set(err, ERR_FAILED, "out of memory");
-	else if (fd < 0 || fstat(fd, &st) < 0 || (n = read(fd, text, LIMIT_JWKS_LEN + 1)) < 0)
+	else if (fd < 0 || fstat(fd, &st) < 0 || (S_ISREG(st.st_mode) && (n = read(fd, text, LIMIT_JWKS_LEN + 1)) < 0))
 		r = err_errno(err, errno, "it cannot be read (a folder that is new to the configuration needs a restart)");
+	else if (!S_ISREG(st.st_mode))
+		r = err_set(err, ERR_INPUT, "it is not a regular file");
 	else if ((st.st_mode & S_IWOTH) || (st.st_uid != 0 && st.st_uid != geteuid()))
 		r = err_set(err, ERR_INPUT, "it must belong to root or to cotter's user, and not be writable by others");
 	else if (n > (ssize_t)LIMIT_JWKS_LEN)

@@ -186,6 +186,15 @@ int cli_output_end(struct cli_output *o, int r, struct err *err)
 
 void cli_print_safe(FILE *f, const char *text)
 {
-	for (; *text; text++)
-		fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, f);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)text[0], next = (unsigned char)text[1];
+
+		/* U+0080 to U+009F are control characters, too: U+009B begins a terminal's escape sequence */
+		if (c == 0xc2 && next >= 0x80 && next < 0xa0) {
+			fputc('?', f);
+			text++;
+		} else {
+			fputc(c < 0x20 || c == 0x7f ? '?' : c, f);
+		}
+	}
 }

@@ -220,7 +220,7 @@ class IdToken(LoginCase):
                 ({"iss": ...}, "issuer"), ({"project_id": "200"}, '"project_id" does not match'), ({"project_id": ...}, '"project_id" is missing'),
                 ({"project_id": None}, "does not match"), ({"project_id": 20.5}, "does not match"), ({"project_id": {"id": "20"}}, "does not match"),
                 ({"ref_protected": "false"}, '"ref_protected"'), ({"ref_protected": False}, '"ref_protected"'),
-                ({"exp": now - 61}, "expired"), ({"exp": ...}, "no exp"), ({"exp": "soon"}, "not a time"), ({"exp": -5}, "not a time"),
+                ({"exp": now - 61}, "expired"), ({"exp": ...}, "no exp"), ({"exp": "soon"}, "not a time"), ({"exp": -5}, "not a time"), ({"exp": 2**63 - 1}, "not a time"), ({"nbf": 2**63 - 1}, "not a time"), ({"exp": 1e18}, "not a time"),
                 ({"nbf": now + 120}, "valid only in"), ({"iat": now + 120}, "valid only in"), ({"exp": now + 2 * 86400}, "more than 24 hours"),
                 ({"project_path": ...}, '"project_path" is missing'), ({"project_path": "../x"}, "part of a path"), ({"project_path": "a b"}, "part of a path"),
                 ({"project_path": "a\nrole=admin"}, "part of a path"), ({"project_path": "x/" * 200 + "x"}, "part of a path"), ({"project_path": ""}, "part of a path")):
@@ -306,6 +306,7 @@ class IdToken(LoginCase):
         # a refused login uses nothing up
         jwt = self.keys.sign(self.claims())
         self.refused("no role", jwt, "nope")
+        self.assertEqual(self.login(jwt, leader=2**22 + 1)[0], 400)
         self.token(jwt)
 
     def test_replay_is_raced(self):
@@ -354,6 +355,9 @@ class IdToken(LoginCase):
                 f.write(text)
             self.refused("cannot be used", self.keys.sign(self.claims()))
         os.unlink(self.keys.jwks)
+        os.mkfifo(self.keys.jwks)  # stops nothing
+        self.refused("cannot be used", self.keys.sign(self.claims()))
+        os.unlink(self.keys.jwks)
         self.refused("cannot be used", self.keys.sign(self.claims()))
         self.keys.write(self.keys.keys)
         os.chmod(self.keys.jwks, 0o666)
@@ -385,6 +389,14 @@ class Policies(LoginCase):
         # a value is never a wildcard
         token = self.token(self.keys.sign(self.claims(project_path="+/+")))
         self.assertEqual(self.read(token, "acme/web/token"), 403)
+
+    def test_a_child_keeps_what_denies(self):
+        parent = self.b.token("--policy", "base", "--policy", "no-prod")
+        for body in ({"policies": ["base"]}, {}):
+            status, reply = ask(self.b.socket, "POST", "auth/token/create", parent, {**body, "ttl": "5m"})
+            self.assertEqual((status, reply["auth"]["policies"]), (200, ["base", "no-prod"]))
+            child = reply["auth"]["client_token"]
+            self.assertEqual([self.read(child, p) for p in ("shared/a", "shared/prod")], [200, 403])
 
     def test_create_is_not_update(self):
         token = self.b.token("--policy", "creator")
