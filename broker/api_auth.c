@@ -9,10 +9,22 @@
 
 #include <string.h>
 
-/* What was proven becomes a token that is bound to the caller's uid and to its job or cgroup. */
-static int check_replay(struct call *call, const struct identity *id, struct err *err);
+/* Within the transaction that the token is made in. */
+static int check_replay(struct call *call, const struct identity *id, struct err *err)
+{
+	struct store_seen seen = {.expires_ms = id->expires_ms, .uid = call->facts.uid, .cgroup = call->facts.cgroup};
+	int r;
 
-/* id: of an ID token, whose use is remembered with the job and its token, or not at all; else NULL. */
+	memcpy(seen.hash, id->seen, sizeof(seen.hash));
+	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, id->role->reuse_in_cgroup, err);
+	if (r != -ERR_CONFLICT)
+		return r;
+	log_warn("an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name, call->facts.uid);
+	return err_set(err, ERR_LOGIN, "error validating token: it was used before: an ID token is good once");
+}
+
+/* What was proven becomes a token that is bound to the caller's uid and to its job or cgroup. id: of an ID token, whose use is
+ * remembered with that token or not at all; else NULL. */
 static void give(struct call *call, const json_t *body, struct token_request *q, const struct identity *id)
 {
 	struct broker *b = call->broker;
@@ -80,19 +92,6 @@ static void give_role(struct call *call, const json_t *body, const struct identi
 }
 
 /* ---- ID tokens -------------------------------------------------------------------------------------------------- */
-
-static int check_replay(struct call *call, const struct identity *id, struct err *err)
-{
-	struct store_seen seen = {.expires_ms = id->expires_ms, .uid = call->facts.uid, .cgroup = call->facts.cgroup};
-	int r;
-
-	memcpy(seen.hash, id->seen, sizeof(seen.hash));
-	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, id->role->reuse_in_cgroup, err);
-	if (r != -ERR_CONFLICT)
-		return r;
-	log_warn("an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name, call->facts.uid);
-	return err_set(err, ERR_LOGIN, "error validating token: it was used before: an ID token is good once");
-}
 
 void auth_jwt_login(struct call *call, const struct request *q)
 {

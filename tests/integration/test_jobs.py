@@ -327,6 +327,14 @@ class Ends(JobCase):
         self.assertEqual(p.returncode, 1)
         self.assertIn(b"ended", p.stderr)
 
+    def test_it_is_revoked(self):
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        (token, job), (other, _) = self.job(leader.pid), self.job(leader.pid)
+        self.assertEqual(self.b.cli("token", "revoke", "--job", job, check=True).stdout, b"1 revoked\n")
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertEqual([self.works(token), self.works(other)], [False, True])
+
     def test_one_job_does_not_end_another(self):
         a, b = self.process(uid=JOB, cgroup=self.cg), self.process(uid=JOB, cgroup=self.cg)
         (token_a, job_a), (token_b, job_b) = self.job(a.pid), self.job(b.pid)
