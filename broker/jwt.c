@@ -52,6 +52,8 @@ int jwt_parse(const char *text, size_t len, struct jwt *ret, struct err *err)
 	struct jwt j = {.text = text};
 	int r;
 
+	if (first && first - text > (ptrdiff_t)LIMIT_JWT_HEADER)
+		return err_set(err, ERR_LOGIN, "error validating token: its header is longer than %u bytes", LIMIT_JWT_HEADER);
 	if (len > LIMIT_JWT_LEN)
 		return err_set(err, ERR_LOGIN, "error validating token: longer than %u bytes", LIMIT_JWT_LEN);
 	second = first ? memchr(first + 1, '.', len - (size_t)(first + 1 - text)) : NULL;
@@ -94,6 +96,8 @@ static void quiet(void *misc, const char *file, int line, uint64_t code, const c
 	(void)ap;
 }
 
+#define JOSE_ROOM 524288u /* 256 bytes a value, and a header's shortest value has 3 of its bytes; twice that and more */
+
 static bool by_jose(const struct jwt *j, const struct jwks_key *k)
 {
 	CLEANUP(json_cleanup) json_t *jwk = k->y ? json_pack("{s:s,s:s,s:s,s:s,s:s}", "kty", k->kty, "alg", j->alg, "crv", k->crv, "x", k->x, "y", k->y)
@@ -103,11 +107,16 @@ static bool by_jose(const struct jwt *j, const struct jwks_key *k)
 		json_pack("{s:s%,s:s%,s:s}", "protected", j->text, j->header_len, "payload", payload, j->signed_len - j->header_len - 1,
 			  "signature", signature);
 	jose_cfg_t *cfg = jose_cfg();
-	bool good = false;
+	CLEANUP(cleanup_secret_free) void *room = secret_alloc(JOSE_ROOM);
+	bool good = false, enough = room != NULL;
+
+	/* it parses the header anew, and jansson must not run out of memory there: what is free now stays free meanwhile */
+	secret_free(room);
+	room = NULL;
 
 	if (cfg)
 		jose_cfg_set_err_func(cfg, quiet, NULL);
-	if (cfg && jwk && jws)
+	if (enough && cfg && jwk && jws)
 		good = jose_jws_ver(cfg, jws, NULL, jwk, false);
 	if (cfg)
 		jose_cfg_decref(cfg);

@@ -47,6 +47,7 @@
 
 /* CI ID tokens (RFC 7519) */
 #define LIMIT_JWT_LEN 16384u	   /* in its compact form */
+#define LIMIT_JWT_HEADER 2048u
 #define LIMIT_JWT_SIGNATURE 1024u  /* RSA-8192 */
 #define LIMIT_JWT_LEEWAY_MS 600000u
 #define LIMIT_JWT_LIFE_S 86400u	   /* from now to exp */

@@ -1,6 +1,7 @@
 #include "tools/client.h"
 
 #include "broker/config.h"
+#include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -175,7 +176,7 @@ static int split(const struct secret *raw, struct client_reply *ret, struct err 
 		return err_set(err, ERR_NO_BROKER, "the broker's reply was cut off");
 	r = secret_copy(&ret->body, end, raw->len - (size_t)(end - text), err);
 	if (r == 0 && ret->body.len)
-		ret->json = json_loadb((const char *)ret->body.data, ret->body.len, 0, NULL);
+		json_parse((const char *)ret->body.data, ret->body.len, &ret->json, NULL);
 	if (r == 0 && ret->body.len && !ret->json)
 		return err_set(err, ERR_LIMIT, "the broker's reply is no JSON, or too much for the locked memory: list a folder below");
 	return r;

@@ -1,4 +1,5 @@
 /* cotter put: a new version, from standard input, from a file, or sealed elsewhere. A value never stands in argv. */
+#include "broker/json.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -61,11 +62,8 @@ static int plain_body(const struct put_options *o, json_t *body, struct err *err
 	if (r < 0)
 		return r;
 	if (o->data) {
-		data = json_loadb((char *)value.data, value.len, JSON_REJECT_DUPLICATES, NULL);
-		if (!json_is_object(data)) {
-			json_decref(data);
+		if (json_parse((char *)value.data, value.len, &data, NULL) < 0)
 			return err_set(err, ERR_INPUT, "%.200s is not a JSON object", o->data);
-		}
 	} else {
 		if (!o->keep_newline)
 			cli_chomp(&value);

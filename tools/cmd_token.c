@@ -168,12 +168,37 @@ static int parse_one(struct cli *cli, int opt, bool narrows, struct token_option
 	}
 }
 
+/* One that is passed over in silence would leave a token wider than it was asked for. */
+static int belongs(struct cli *cli, const char *verb, int opt, struct err *err)
+{
+	static const struct {
+		const char *verb;
+		int options[12];
+	} rows[] = {
+		{"make", {'p', POLICY, TTL, USES, UID, 'c', CAVEAT, JSON, WRAP, META, JOB}},
+		{"narrow", {PATH, OP, USES, FOR, 'c', CAVEAT, JSON}},
+		{"show", {JSON}},
+		{"why", {OP, UID, GID, CGROUP, PID, JSON}},
+		{"revoke", {JOB, ROLE, LINEAGE, ALL, JSON}},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (strcmp(rows[i].verb, verb) != 0)
+			continue;
+		for (size_t k = 0; k < sizeof(rows[i].options) / sizeof(rows[i].options[0]); k++)
+			if (rows[i].options[k] == opt)
+				return 0;
+		return cli_usage(cli, err, "unknown option, or not one of 'token %s'", verb);
+	}
+	return 0; /* an unknown verb is told by the caller */
+}
+
 static int parse(struct cli *cli, int argc, char **argv, struct token_options *o, struct err *err)
 {
 	bool narrows = strcmp(argv[0], "narrow") == 0;
 	int opt, r = 0;
 
-	while (r == 0 && (opt = getopt_long(argc, argv, "p:c:", options, NULL)) != -1)
+	while (r == 0 && (opt = getopt_long(argc, argv, "p:c:", options, NULL)) != -1 && (r = belongs(cli, argv[0], opt, err)) == 0)
 		r = parse_one(cli, opt, narrows, o, err);
 	return r;
 }

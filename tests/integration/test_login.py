@@ -281,6 +281,19 @@ class IdToken(LoginCase):
             s.sendall(b"POST /v1/auth/jwt/login HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n{")
             self.assertEqual(peers.answer(s)[0], 413)
 
+    def test_json_that_fills_the_locked_memory(self):
+        """Many small values cost more there than they have bytes. The parser must not run on when it is full."""
+        token = self.b.token("--policy", "base")
+        seen = set()
+        for n in range(15000, 17000, 40):
+            body = b'{"a":[' + b"{}," * n + b'0],"s":"' + b"A" * 6000 + b'"}'
+            with connect(self.b.socket) as s:
+                s.sendall(f"POST /v1/auth/token/create HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+                seen.add(peers.answer(s)[0])
+        self.assertTrue(seen <= {403, 429} and 429 in seen, seen)  # 403: it would outlive its parent
+        self.assertIsNone(self.b.process.poll())
+        self.assertLess(self.b.status()["arena_used"], 400000)  # and all of it was given back
+
     def test_replay(self):
         jwt = self.keys.sign(self.claims())
         self.token(jwt)
@@ -688,6 +701,15 @@ class Revocation(LoginCase):
         self.assertEqual(ask(self.b.socket, "POST", "auth/token/revoke-self", narrowed)[0], 403)
         self.assertEqual(ask(self.b.socket, "POST", "auth/token/revoke-self", middle)[0], 204)
         self.assertEqual(self.alive((top, middle, child, sibling)), [True, False, False, True])
+
+    def test_no_option_is_passed_over(self):
+        token = self.b.token("--policy", "base")
+        for args in (("make", "--policy", "base", "--op", "get"), ("make", "--policy", "base", "--gid", "9"), ("make", "--policy", "base", "--path", "a"),
+                     ("narrow", "--path", "a", "--uid", "4"), ("narrow", "--path", "a", "--ttl", "5s"), ("narrow", "--path", "a", "--cgroup", "9"),
+                     ("show", "--path", "a"), ("revoke", "--all", "--uid", "1")):
+            p = self.b.cli("token", *args, token=token)
+            self.assertEqual((p.returncode, p.stdout), (2, b""), args)
+        self.assertEqual(self.read(token, "shared/a"), 200)
 
     def test_what_cannot_be_revoked(self):
         for args, status in ((["0" * 32], 4), (["xyz"], 4), ([], 2), (["--all", "--role", "ci"], 2), (["--job", "0" * 16], 4)):
