@@ -9,6 +9,7 @@
 #include <seccomp.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -101,6 +102,26 @@ int sandbox_scope(struct err *err)
 	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		return err_errno(err, errno, "the job's Landlock domain");
 	return 0;
+}
+
+int sandbox_no_typing(struct err *err)
+{
+	static const uint32_t requests[] = {TIOCSTI, TIOCLINUX};
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+	int r = ctx ? 0 : -ENOMEM;
+
+	/* a 32-bit program is a job's good right, and no way around */
+	if (r == 0)
+		r = seccomp_arch_add(ctx, SCMP_ARCH_X86);
+	if (r == 0)
+		r = seccomp_arch_add(ctx, SCMP_ARCH_X32);
+	/* the kernel looks at the lower half alone */
+	for (size_t i = 0; r == 0 && i < sizeof(requests) / sizeof(requests[0]); i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, requests[i]));
+	if (r == 0)
+		r = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return r == 0 ? 0 : err_errno(err, -r, "the job's terminal cannot be protected");
 }
 
 #ifndef COTTER_SANITIZE

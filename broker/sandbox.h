@@ -18,6 +18,8 @@ int sandbox_files(const struct sandbox_path *paths, size_t n, int *ret_level, st
  * ABI 6, Linux 6.12). It binds who is in it, so each of two jobs needs its own. */
 bool sandbox_can_scope(void);
 int sandbox_scope(struct err *err);
+/* Nothing can be typed into the terminal that this process shares with whoever started it: TIOCSTI, TIOCLINUX. */
+int sandbox_no_typing(struct err *err);
 
 /* The broker: nothing that starts programs, traces, or loads code; such a call kills it, any other unlisted fails. */
 int sandbox_broker_syscalls(struct err *err);

@@ -123,5 +123,7 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 
 int job_launch_isolate(struct err *err)
 {
-	return sandbox_can_scope() ? sandbox_scope(err) : 0;
+	int r = sandbox_can_scope() ? sandbox_scope(err) : 0;
+
+	return r < 0 ? r : sandbox_no_typing(err);
 }

@@ -535,6 +535,16 @@ class Run(JobCase):
         self.assertEqual(out.stdout.split(), [b"1", b"1", b"N", b"N"], out.stderr)
         self.assertEqual(run(COTTER, "run", "--policy", "release", "--user", "no-such-user", "--", "true", env=self.b.env).returncode, 2)
 
+    def test_nothing_is_typed_into_the_terminal(self):
+        """TIOCSTI would have the caller's shell run it after the job's end; the upper half of the request is ignored by the kernel."""
+        code = "import ctypes, os, pty, sys; m, s = pty.openpty(); os.setsid(); import fcntl; fcntl.ioctl(s, 0x540e, 0); libc = ctypes.CDLL(None, use_errno=True); " \
+               "c = ctypes.create_string_buffer(b'x'); " \
+               "print([(libc.syscall(16, s, ctypes.c_ulong(r), c), ctypes.get_errno()) for r in (0x5412, 0x100005412)])"
+        child = f"import os\nif os.fork() == 0:\n    exec({code!r})\nelse:\n    os.wait()"
+        free = run("/usr/bin/python3", "-c", child, env=self.b.env)
+        out = run(COTTER, "run", "--policy", "release", "--", "/usr/bin/python3", "-c", child, env=self.b.env)
+        self.assertEqual(out.stdout.strip(), b"[(-1, 1), (-1, 1)]", (out.stderr, free.stdout))
+
     def test_usage(self):
         for args, text in ((["--policy", "release"], b"command"), (["--policy", "a", "--role", "b", "--", "true"], b"either"),
                            (["--jwt-file", "x", "--", "true"], b"--role"), (["--frob", "--", "true"], b"unknown")):
