@@ -169,9 +169,22 @@ static int audit_call(struct call *call, const char *result, const char *why, ui
 	struct audit_event e = {
 		.event = call->event, .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
 		.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .version = call->version,
-		.token_id = call->token ? call->token->id + 5 : NULL, .result = result, .why = why};
+		.token_id = call->token ? call->token->id + 5 : sodium_is_zero(call->made_id, sizeof(call->made_id)) ? NULL : call->made_id,
+		.result = result, .why = why, .takes = call->takes};
 
 	return audit_write(&call->broker->audit, &e, ret_seq, err);
+}
+
+/* A refusal that cannot be logged is still one. Whoever is refused too often is only counted, and has to connect anew. */
+static void record_refusal(struct call *call, bool denied, const char *why)
+{
+	const struct peer *p = &call->conn->peer;
+
+	call->broker->n_denied += denied;
+	if (p->operator_socket || refusals_take(&call->broker->refusals, p->uid, p->cgroup, call->facts.boot_ms))
+		audit_call(call, denied ? "denied" : "failed", why, NULL, NULL);
+	else
+		call->conn->keep_alive = false;
 }
 
 void call_fail(struct call *call, int code, const char *message)
@@ -180,10 +193,7 @@ void call_fail(struct call *call, int code, const char *message)
 	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = hidden || code == -ERR_LOGIN;
 	char text[600];
 
-	/* a denial that cannot be logged is still a denial */
-	audit_call(call, denied ? "denied" : "failed", message, NULL, NULL);
-	if (denied)
-		call->broker->n_denied++;
+	record_refusal(call, denied, message);
 	snprintf(text, sizeof(text), "%s", hidden ? "permission denied" : message);
 	if (code == -ERR_NOT_FOUND)
 		text[0] = '\0'; /* Vault's 404 has an empty list */
@@ -218,6 +228,10 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 		r = token_use(&b->tokens, call->token, &call->facts, &err);
 	if (r == 0)
 		r = audit_call(call, "granted", call->detail, ret_seq, &err);
+	if (r < 0 && call->takes && err.code == ERR_AUDIT) {
+		log_error("%s: %s", call->event, err.msg);
+		r = 0;
+	}
 	if (r == 0) {
 		b->n_granted++;
 		return 0;
@@ -276,6 +290,7 @@ static int set_path(struct call *call, const struct route *route, const char *re
 			       "not a secret's path: letters, digits and ._@+- in components joined by single slashes");
 	}
 	call->facts.path = route->op ? call->path : NULL;
+	call->facts.folder = route->handler == kv_list;
 	return 0;
 }
 
@@ -372,10 +387,8 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	r = set_path(&call, route, rest, err);
 	if (r == 0)
 		r = authorise(&call, route, q, err);
-	if (r < 0) {
-		b->n_denied += r == -ERR_DENIED;
-		audit_call(&call, r == -ERR_DENIED ? "denied" : "failed", err->msg, NULL, NULL);
-	}
+	if (r < 0)
+		record_refusal(&call, r == -ERR_DENIED, err->msg);
 	secret_free(call.token);
 	return r;
 }

@@ -15,6 +15,8 @@ struct call {
 	struct token_row *row;	/* valid only until the loop goes on */
 	struct token_facts facts;
 	char job_id[2 * JOB_ID_LEN + 1]; /* of the token, for the log; "" */
+	uint8_t made_id[16];	/* of the token that it makes, for the log; zeros */
+	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	char detail[LIMIT_NAME_LEN + 64]; /* of a grant, for the log: words of ours and checked names */
 	uint64_t version;
@@ -53,17 +55,19 @@ void api_time(uint64_t ms, char ret[40]);
 int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err);
 /* "ttl" of a body; absent: fallback_s. ERR_INPUT. */
 int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
-/* Ends the call with Vault's auth object for a token that was just made. data: JSON text for "data", or NULL. */
-void api_reply_auth(struct call *call, const struct token_row *row, const struct secret *text, const struct secret *data, uint64_t seq);
-/* Ends the transaction that job and token were written in; passes r on, or its own failure. */
-int api_commit(struct broker *b, int r, struct err *err);
-/* A job and its token that nobody is told of go again. Both may be NULL. */
-void api_undo(struct broker *b, struct job *job, struct token_row *row);
+/* Vault's auth object for a token that was just made. data: JSON text for "data", or NULL. ERR_BUSY. */
+int api_auth(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err);
+/*
+ * Makes a token and answers with it: ends the call and the transaction that the caller began. made: the job that was made for it
+ * within that, or NULL. Job and token are written, and in the log, before anybody hears of them, or neither lives on. show: of
+ * q->job, for "data"; may be NULL.
+ */
+void api_give(struct call *call, struct token_request *q, struct job *made, int (*show)(struct secret *s, const struct job *job));
 /* What can be refused of a job before anything is used up for it. */
 int api_job_check(struct call *call, const json_t *body, struct err *err);
-/* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. May leave *ret NULL where neither
+/* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
-int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t ttl_ms, struct job **ret, struct err *err);
+int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
 

@@ -12,55 +12,60 @@
 /* Within the transaction that the token is made in. */
 static int check_replay(struct call *call, const struct identity *id, struct err *err)
 {
-	struct store_seen seen = {.expires_ms = id->expires_ms, .uid = call->facts.uid, .cgroup = call->facts.cgroup};
+	struct store_seen seen = {.expires_ms = id->expires_ms, .uid = call->facts.uid, .cgroup = call->facts.cgroup,
+				  .again = id->role->reuse_in_cgroup};
 	int r;
 
 	memcpy(seen.hash, id->seen, sizeof(seen.hash));
-	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, id->role->reuse_in_cgroup, err);
+	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, err);
 	if (r != -ERR_CONFLICT)
 		return r;
 	log_warn("an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name, call->facts.uid);
 	return err_set(err, ERR_LOGIN, "error validating token: it was used before: an ID token is good once");
 }
 
-/* What was proven becomes a token that is bound to the caller's uid and to its job or cgroup. id: of an ID token, whose use is
- * remembered with that token or not at all; else NULL. */
-static void give(struct call *call, const json_t *body, struct token_request *q, const struct identity *id)
+/* What somebody shows: an ID token or the kernel's word, or a wrapping token. */
+struct proof {
+	const struct identity *id;   /* NULL: a wrapping token */
+	struct token_row *wrapping;
+};
+
+/* Within the transaction that the token is made in: job, and what is used up for them. */
+static int prepare(struct call *call, const json_t *body, const struct proof *proof, struct token_request *q, struct err *err)
 {
 	struct broker *b = call->broker;
-	CLEANUP(secret_clear) struct secret text = {0};
-	struct token_row *row = NULL;
-	struct err err = {0};
-	uint64_t seq = 0;
-	int r = store_begin(&b->store, &err); /* job and token are one write */
+	bool kernel = proof->id && !proof->id->role->issuer[0];
+	size_t n;
+	/* an ID token's use is remembered with its token or not at all */
+	int r = proof->id && !kernel ? check_replay(call, proof->id, err) : 0;
 
-	if (r == 0) {
-		r = id ? check_replay(call, id, &err) : 0;
-		if (r == 0)
-			r = api_job(call, body, call->facts.uid, q->ttl_ms, &q->job, &err);
-		if (r < 0)
-			store_end(&b->store, false, NULL);
+	/* what the kernel said of the caller's cgroup is true for that one alone */
+	if (r == 0)
+		r = api_job(call, body, call->facts.uid, kernel ? call->facts.cgroup : 0, q->ttl_ms, &q->job, err);
+	if (r == 0 && proof->wrapping) {
+		r = token_revoke(&b->tokens, proof->wrapping, &n, err);
+		if (r < 0 && q->job)
+			job_end(&b->jobs, q->job, "its token could not be given", NULL);
 	}
+	return r;
+}
+
+/* It becomes a token that is bound to the caller's uid and to its job or cgroup. */
+static void give(struct call *call, const json_t *body, const struct proof *proof, struct token_request *q)
+{
+	struct broker *b = call->broker;
+	struct err err = {0};
+	int r = store_begin(&b->store, &err);
+
+	if (r == 0 && (r = prepare(call, body, proof, q, &err)) < 0)
+		store_end(&b->store, false, NULL);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
 	q->uid = call->facts.uid;
 	q->cgroup = q->job ? q->job->cgroup : call->facts.cgroup;
-	if (q->job)
-		job_id_text(q->job, call->job_id);
-	r = token_make(&b->tokens, q, &text, &row, &err);
-	r = api_commit(b, r, &err);
-	if (r == 0 && call_grant(call, &seq) < 0) {
-		api_undo(b, q->job, row);
-		return;
-	}
-	if (r == 0) {
-		api_reply_auth(call, row, &text, NULL, seq);
-		return;
-	}
-	api_undo(b, q->job, row);
-	call_fail(call, r, err.msg);
+	api_give(call, q, q->job, NULL);
 }
 
 static void join_policies(const struct config_role *role, char ret[LIMIT_TOKEN_POLICY_TEXT])
@@ -80,15 +85,16 @@ static int check_body(struct call *call, const json_t *body, uint64_t *ret_ttl_m
 	return r < 0 ? r : api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
 }
 
-static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms, bool once)
+static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms)
 {
+	const struct proof proof = {.id = id};
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
 	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms < ttl_ms ? id->role->ttl_ms : ttl_ms,
 				  .uses = id->role->uses};
 
 	join_policies(id->role, policies);
 	snprintf(call->detail, sizeof(call->detail), "role %s", id->role->name);
-	give(call, body, &q, once ? id : NULL);
+	give(call, body, &proof, &q);
 }
 
 /* ---- ID tokens -------------------------------------------------------------------------------------------------- */
@@ -116,7 +122,7 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms, true);
+		give_role(call, body, &id, ttl_ms);
 }
 
 /* ---- the kernel's word ------------------------------------------------------------------------------------------ */
@@ -146,30 +152,19 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms, false);
+		give_role(call, body, &id, ttl_ms);
 }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------- */
-
-/* The wrapping token goes first: whatever happens then, it is good for nothing any more. */
-static int take_wrapped(struct call *call, struct token_row *row, char policies[LIMIT_TOKEN_POLICY_TEXT], char meta[LIMIT_TOKEN_META_TEXT],
-			struct token_request *ret, struct err *err)
-{
-	size_t n;
-
-	snprintf(policies, LIMIT_TOKEN_POLICY_TEXT, "%s", row->policies);
-	snprintf(meta, LIMIT_TOKEN_META_TEXT, "%s", row->meta);
-	*ret = (struct token_request){.policies = policies, .meta = meta, .ttl_ms = row->wrap_ttl_ms, .uses = row->wrap_uses};
-	return token_revoke(&call->broker->tokens, row, &n, err);
-}
 
 void wrapping_unwrap(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(cleanup_secret_free) struct macaroon *m = NULL;
 	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
-	struct token_request want;
-	struct token_row *row = NULL;
+	uint8_t accessor[16];
+	struct token_request want = {.policies = policies, .meta = meta, .unwrapped_from = accessor};
+	struct proof proof = {0};
 	struct err err = {0};
 	const json_t *given;
 	int r = api_body(q, &body, &err);
@@ -189,11 +184,15 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 	if (r == 0 && m->n_caveats)
 		r = err_set(&err, ERR_DENIED, "a narrowed wrapping token");
 	if (r == 0)
-		r = token_check(&call->broker->tokens, m, &call->facts, &row, NULL, &err);
-	if (r == 0)
-		r = take_wrapped(call, row, policies, meta, &want, &err);
+		r = token_check(&call->broker->tokens, m, &call->facts, &proof.wrapping, NULL, &err);
 	if (r == 0) {
-		give(call, body, &want, NULL);
+		/* its row goes in the same write, before the new one is made */
+		memcpy(accessor, proof.wrapping->id, sizeof(accessor));
+		snprintf(policies, sizeof(policies), "%s", proof.wrapping->policies);
+		snprintf(meta, sizeof(meta), "%s", proof.wrapping->meta);
+		want.ttl_ms = proof.wrapping->wrap_ttl_ms;
+		want.uses = proof.wrapping->wrap_uses;
+		give(call, body, &proof, &want);
 		return;
 	}
 	if (r == -ERR_DENIED)

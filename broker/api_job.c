@@ -49,36 +49,18 @@ int api_job_check(struct call *call, const json_t *body, struct err *err)
 	return parse_job(call, body, &q, err);
 }
 
-int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t ttl_ms, struct job **ret, struct err *err)
+int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err)
 {
 	bool operator_asks = call->conn->peer.operator_socket;
 	/* whoever is no operator makes jobs of its own uid alone */
-	struct job_request q = {.uid = uid, .leader_uid = operator_asks ? TOKEN_ANY_UID : call->facts.uid, .ttl_ms = ttl_ms,
-				.by_operator = operator_asks};
+	struct job_request q = {.uid = uid, .leader_uid = operator_asks ? TOKEN_ANY_UID : call->facts.uid,
+				.leader_cgroup = leader_cgroup, .ttl_ms = ttl_ms, .by_operator = operator_asks};
 	int r = parse_job(call, body, &q, err);
 
 	*ret = NULL;
 	if (r == 0 && !q.leader && !q.cgroup && !operator_asks)
 		return 0; /* the root cgroup, where that is allowed: bound to its uid alone */
 	return r < 0 ? r : job_start(&call->broker->jobs, &q, ret, err);
-}
-
-int api_commit(struct broker *b, int r, struct err *err)
-{
-	if (r == 0)
-		return store_end(&b->store, true, err);
-	store_end(&b->store, false, NULL);
-	return r;
-}
-
-void api_undo(struct broker *b, struct job *job, struct token_row *row)
-{
-	size_t n;
-
-	if (job)
-		job_end(&b->jobs, job, "its token could not be given", NULL);
-	else if (row)
-		token_revoke(&b->tokens, row, &n, NULL);
 }
 
 /* ---- making ----------------------------------------------------------------------------------------------------- */
@@ -124,12 +106,9 @@ void job_create(struct call *call, const struct request *http)
 {
 	struct broker *b = call->broker;
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret text = {0}, data = {0};
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
 	struct token_request q = {.policies = policies, .meta = "", .by_operator = true};
-	struct token_row *row = NULL;
 	struct err err = {0};
-	uint64_t seq = 0;
 	int r = api_body(http, &body, &err);
 
 	if (r == 0)
@@ -138,7 +117,7 @@ void job_create(struct call *call, const struct request *http)
 		r = err_set(&err, ERR_INPUT, "name the job's leader: {\"leader\": PID}");
 	if (r == 0)
 		r = store_begin(&b->store, &err); /* job and token are one write */
-	if (r == 0 && (r = api_job(call, body, q.uid, q.ttl_ms, &q.job, &err)) < 0)
+	if (r == 0 && (r = api_job(call, body, q.uid, 0, q.ttl_ms, &q.job, &err)) < 0)
 		store_end(&b->store, false, NULL);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
@@ -146,23 +125,7 @@ void job_create(struct call *call, const struct request *http)
 	}
 	q.uid = q.job->uid;
 	q.cgroup = q.job->cgroup;
-	job_id_text(q.job, call->job_id);
-	r = token_make(&b->tokens, &q, &text, &row, &err);
-	r = api_commit(b, r, &err);
-	if (r == 0 && call_grant(call, &seq) < 0) {
-		api_undo(b, q.job, row);
-		return;
-	}
-	if (r == 0)
-		r = secret_new(&data, 512, &err);
-	if (r == 0)
-		r = append_job(&data, q.job);
-	if (r == 0) {
-		api_reply_auth(call, row, &text, &data, seq);
-		return;
-	}
-	api_undo(b, q.job, row);
-	call_fail(call, r, err.msg);
+	api_give(call, &q, q.job, append_job);
 }
 
 #define LIST_AT_ONCE 1000u
@@ -217,6 +180,7 @@ void job_finish(struct call *call, const struct request *q)
 		return;
 	}
 	job_id_text(job, call->job_id);
+	call->takes = true;
 	if (call_grant(call, &seq) < 0)
 		return;
 	call->row = NULL;
@@ -237,7 +201,8 @@ static bool is_root(void *ctx, const struct token_row *row)
 {
 	const struct victims *v = ctx;
 
-	return memcmp(row->id, v->root, sizeof(row->id)) == 0;
+	/* a wrapping token has no row any more once it was unwrapped, and is the parent of what came out */
+	return memcmp(row->id, v->root, sizeof(row->id)) == 0 || memcmp(row->parent, v->root, sizeof(row->parent)) == 0;
 }
 
 static bool is_of_role(void *ctx, const struct token_row *row)
@@ -265,18 +230,26 @@ static int revoke_token(struct broker *b, const char *accessor, bool lineage, si
 {
 	uint8_t id[16];
 	size_t len;
-	struct victims v = {.tokens = &b->tokens};
+	struct victims v = {.tokens = &b->tokens, .root = id};
 	const struct token_row *row = NULL;
+	int r;
 
-	if (sodium_hex2bin(id, sizeof(id), accessor, strlen(accessor), NULL, &len, NULL) == 0 && len == sizeof(id))
-		row = token_find(&b->tokens, id);
-	if (!row)
-		return err_set(err, ERR_NOT_FOUND, "there is no token of that accessor, or it ended");
-	if (lineage)
+	if (sodium_hex2bin(id, sizeof(id), accessor, strlen(accessor), NULL, &len, NULL) != 0 || len != sizeof(id) || sodium_is_zero(id, sizeof(id)))
+		return err_set(err, ERR_NOT_FOUND, "no token has that accessor: it is 32 hex digits");
+	row = token_find(&b->tokens, id);
+	if (row && lineage)
 		row = first_of(&b->tokens, row);
-	memcpy(id, row->id, sizeof(id));
-	v.root = id;
-	return tokens_revoke(&b->tokens, is_root, &v, ret_n, err);
+	if (row)
+		memcpy(id, row->id, sizeof(id));
+	r = tokens_revoke(&b->tokens, is_root, &v, ret_n, err);
+	return r == 0 && *ret_n == 0 ? err_set(err, ERR_NOT_FOUND, "there is no token of that accessor, or it ended") : r;
+}
+
+static bool is_any(const struct job *job, int watch)
+{
+	(void)job;
+	(void)watch;
+	return true;
 }
 
 static int revoke_all(struct broker *b, size_t *ret_n, struct err *err)
@@ -285,36 +258,33 @@ static int revoke_all(struct broker *b, size_t *ret_n, struct err *err)
 
 	*ret_n = b->tokens.n;
 	r = tokens_revoke_all(&b->tokens, err);
-	while (b->jobs.list)
-		if (job_end(&b->jobs, b->jobs.list, "everything was revoked", r < 0 ? NULL : err) < 0)
-			r = -ERR_FAILED;
-	return r;
+	jobs_end(&b->jobs, is_any, 0, true, "everything was revoked");
+	return r < 0 || b->store.behind ? -ERR_FAILED : 0;
 }
 
-/* Nobody can do anything by them. */
-static void end_without_tokens(struct broker *b)
+/* Nobody can do anything by it any more. */
+static bool is_bereft(const struct job *job, int watch)
 {
-	struct job *next;
-
-	for (struct job *job = b->jobs.list; job; job = next) {
-		next = job->next;
-		if (job->n_tokens == 0)
-			job_end(&b->jobs, job, "its tokens were revoked", NULL);
-	}
+	(void)watch;
+	return job->bereft && job->n_tokens == 0;
 }
 
 /* For the record. */
-static void describe(const json_t *body, char ret[LIMIT_NAME_LEN + 64])
+static void describe(const json_t *body, size_t n, char ret[LIMIT_NAME_LEN + 64])
 {
 	static const char *const keys[] = {"accessor", "job", "role"};
+	const char *key = "all", *name = "";
 
-	snprintf(ret, LIMIT_NAME_LEN + 64, "all");
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
 		const char *value = json_string_value(json_object_get(body, keys[i]));
 
-		if (value && strlen(value) <= LIMIT_NAME_LEN && path_valid(value))
-			snprintf(ret, LIMIT_NAME_LEN + 64, "%s %s%s", keys[i], value, json_is_true(json_object_get(body, "lineage")) ? " lineage" : "");
+		if (!value)
+			continue;
+		key = keys[i];
+		name = strlen(value) <= LIMIT_NAME_LEN && path_valid(value) ? value : "of no valid name";
 	}
+	snprintf(ret, LIMIT_NAME_LEN + 64, "%s %s%s%s%zu tokens", key, name, *name ? " " : "",
+		 json_is_true(json_object_get(body, "lineage")) ? "lineage " : "", n);
 }
 
 static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, struct err *err)
@@ -324,7 +294,6 @@ static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, stru
 	bool all = json_is_true(json_object_get(body, "all"));
 	struct victims v = {.tokens = &b->tokens, .role = role};
 	struct job *job;
-	int r;
 
 	if ((accessor != NULL) + (role != NULL) + (id != NULL) + all != 1)
 		return err_set(err, ERR_INPUT, "say one of: accessor (and lineage: true), job, role, all: true");
@@ -332,11 +301,8 @@ static int revoke_what(struct broker *b, const json_t *body, size_t *ret_n, stru
 		return revoke_all(b, ret_n, err);
 	if (accessor)
 		return revoke_token(b, accessor, json_is_true(json_object_get(body, "lineage")), ret_n, err);
-	if (role) {
-		r = tokens_revoke(&b->tokens, is_of_role, &v, ret_n, err);
-		end_without_tokens(b);
-		return r;
-	}
+	if (role)
+		return tokens_revoke(&b->tokens, is_of_role, &v, ret_n, err);
 	job = job_find(&b->jobs, id);
 	if (!job)
 		return err_set(err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
@@ -357,11 +323,14 @@ void cotter_revoke(struct call *call, const struct request *q)
 		call_fail(call, r, err.msg);
 		return;
 	}
-	describe(body, call->detail);
-	/* what is to be revoked is revoked also when the log cannot be written */
+	call->takes = true;
 	r = revoke_what(call->broker, body, &n, &err);
+	jobs_end(&call->broker->jobs, is_bereft, 0, true, "its tokens were revoked");
+	describe(body, n, call->detail);
 	if (r < 0) {
-		call_fail(call, r, r == -ERR_NOT_FOUND || r == -ERR_INPUT ? err.msg : "revoked until a restart only: the store cannot be written");
+		call_fail(call, r, r == -ERR_NOT_FOUND || r == -ERR_INPUT
+					   ? err.msg
+					   : "revoked; but the store cannot be written, and a restart before it can would bring them back");
 		return;
 	}
 	if (call_grant(call, &seq) < 0)
@@ -414,6 +383,7 @@ static int parse_why(struct call *call, const json_t *body, struct macaroon **re
 	if (!json_is_string(token) || !path || !path_valid(path))
 		return err_set(err, ERR_INPUT, "say token and path");
 	*f = (struct token_facts){.path = path, .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+	f->folder = op && strcmp(op, "list") == 0;
 	f->op = policy_op(op ? op : "get", strlen(op ? op : "get"));
 	if (f->op == POLICY_PUT)
 		f->op = store_secret(&call->broker->store, path, &secret, NULL) == -ERR_NOT_FOUND ? POLICY_CREATE : POLICY_UPDATE;

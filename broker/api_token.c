@@ -268,9 +268,9 @@ static int parse_request(struct call *call, const struct request *http, const js
 	return r < 0 ? r : check_parent(call, q, err);
 }
 
-void api_reply_auth(struct call *call, const struct token_row *row, const struct secret *text, const struct secret *data, uint64_t seq)
+int api_auth(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err)
 {
-	CLEANUP(secret_clear) struct secret auth = {0}, reply = {0};
+	CLEANUP(secret_clear) struct secret auth = {0};
 	uint64_t now_ms = token_boot_ms();
 	char accessor[33];
 	int r = secret_new(&auth, 1024, NULL);
@@ -299,64 +299,106 @@ void api_reply_auth(struct call *call, const struct token_row *row, const struct
 			       (unsigned long long)((row->deadline_ms - now_ms + 999) / 1000),
 			       sodium_is_zero(row->parent, sizeof(row->parent)) ? "true" : "false", row->uses_left < 0 ? 0LL : (long long)row->uses_left);
 	if (r == 0)
-		r = api_envelope(data ? (const char *)data->data : NULL, data ? data->len : 0, (char *)auth.data, auth.len, &reply);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else
-		call_reply(call, 200, &reply, seq);
+		r = api_envelope(data ? (const char *)data->data : NULL, data ? data->len : 0, (char *)auth.data, auth.len, ret);
+	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
 }
 
 /* Vault's wrap_info: the token that is good for one unwrapping. */
-static void reply_wrapped(struct call *call, const struct token_row *row, const struct secret *text, uint64_t ttl_ms, uint64_t seq)
+static int wrap_info(const struct token_row *row, const struct secret *text, uint64_t ttl_ms, struct secret *ret, struct err *err)
 {
-	CLEANUP(secret_clear) struct secret reply = {0};
 	char accessor[33], created[40];
-	int r = secret_new(&reply, 1024, NULL);
+	int r = secret_new(ret, 1024, NULL);
 
 	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
 	api_time(row->created_ms, created);
 	if (r == 0)
-		r = api_append(&reply, "{\"request_id\":\"\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":null,"
+		r = api_append(ret, "{\"request_id\":\"\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":null,"
 				       "\"wrap_info\":{\"token\":\"");
 	if (r == 0)
-		r = secret_append(&reply, text->data, text->len, NULL);
+		r = secret_append(ret, text->data, text->len, NULL);
 	if (r == 0)
-		r = api_append(&reply, "\",\"accessor\":\"%s\",\"ttl\":%llu,\"creation_time\":\"%s\",\"creation_path\":\"auth/token/create\","
+		r = api_append(ret, "\",\"accessor\":\"%s\",\"ttl\":%llu,\"creation_time\":\"%s\",\"creation_path\":\"auth/token/create\","
 				       "\"wrapped_accessor\":\"\"},\"warnings\":null,\"auth\":null}\n",
 			       accessor, (unsigned long long)(ttl_ms / 1000), created);
+	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
+}
+
+/* Within the transaction: what cannot be told to the caller is not made. */
+static int make(struct call *call, struct token_request *q, int (*show)(struct secret *s, const struct job *job), struct token_row **ret_row,
+		struct secret *ret_reply, struct err *err)
+{
+	CLEANUP(secret_clear) struct secret text = {0}, data = {0};
+	int r = token_make(&call->broker->tokens, q, &text, ret_row, err);
+
 	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+		return r;
+	memcpy(call->made_id, (*ret_row)->id, sizeof(call->made_id));
+	if (show)
+		r = secret_new(&data, 512, err);
+	if (r == 0 && show && show(&data, q->job) < 0)
+		r = err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	if (r < 0)
+		return r;
+	return q->wrap_ttl_ms ? wrap_info(*ret_row, &text, q->ttl_ms, ret_reply, err)
+			      : api_auth(*ret_row, &text, show ? &data : NULL, ret_reply, err);
+}
+
+/* Nobody was told of them. */
+static void undo(struct broker *b, struct job *job, struct token_row *row)
+{
+	size_t n;
+
+	if (job)
+		job_end(&b->jobs, job, "its token could not be given", NULL);
+	else if (row)
+		token_revoke(&b->tokens, row, &n, NULL);
+}
+
+void api_give(struct call *call, struct token_request *q, struct job *made, int (*show)(struct secret *s, const struct job *job))
+{
+	struct broker *b = call->broker;
+	CLEANUP(secret_clear) struct secret reply = {0};
+	struct token_row *row = NULL;
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r;
+
+	if (q->job)
+		job_id_text(q->job, call->job_id);
+	r = make(call, q, show, &row, &reply, &err);
+	if (r == 0 && call_grant(call, &seq) < 0) {
+		store_end(&b->store, false, NULL);
+		undo(b, made, row);
+		return;
+	}
+	if (r == 0)
+		r = store_end(&b->store, true, &err);
 	else
-		call_reply(call, 200, &reply, seq);
+		store_end(&b->store, false, NULL);
+	if (r < 0) {
+		undo(b, made, row);
+		call_fail(call, r, err.msg);
+		return;
+	}
+	call_reply(call, 200, &reply, seq);
 }
 
 void token_create(struct call *call, const struct request *q)
 {
-	struct broker *b = call->broker;
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret text = {0};
 	struct token_request want;
-	struct token_row *row = NULL;
 	struct texts texts;
 	struct err err = {0};
-	uint64_t seq = 0;
 	int r = api_body(q, &body, &err);
 
 	if (r == 0)
 		r = parse_request(call, q, body, &want, &texts, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
-	if (call_grant(call, &seq) < 0)
-		return;
-	r = token_make(&b->tokens, &want, &text, &row, &err);
+	if (r == 0)
+		r = store_begin(&call->broker->store, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
-	else if (want.wrap_ttl_ms)
-		reply_wrapped(call, row, &text, want.ttl_ms, seq);
 	else
-		api_reply_auth(call, row, &text, NULL, seq);
+		api_give(call, &want, NULL, NULL);
 }
 
 void token_revoke_self(struct call *call, const struct request *q)
@@ -375,6 +417,7 @@ void token_revoke_self(struct call *call, const struct request *q)
 		call_fail(call, -ERR_DENIED, "a narrowed token ends nothing");
 		return;
 	}
+	call->takes = true;
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = token_revoke(&call->broker->tokens, call->row, &n, &err);

@@ -440,7 +440,7 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 	}
 	allocate_ahead(a);
 	/* on a full disk the room that is left is for denials */
-	if (!a->no_allocate && strcmp(e->result, "granted") == 0 && a->allocated - a->offset < LIMIT_AUDIT_RESERVE)
+	if (!a->no_allocate && strcmp(e->result, "granted") == 0 && !e->takes && a->allocated - a->offset < LIMIT_AUDIT_RESERVE)
 		return err_set(err, ERR_AUDIT, "the audit log's disk is full: nothing is granted until there is room");
 	format(a, e, &w);
 	if (w.failed || w.len > LIMIT_AUDIT_RECORD)

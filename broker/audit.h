@@ -21,6 +21,7 @@ struct audit_event {
 	const uint8_t *token_id; /* 16 bytes or NULL; four are logged */
 	const char *result;	/* granted, denied, failed */
 	const char *why;	/* a sentence of ours, or "" */
+	bool takes;		/* it takes something away: granted also by what room is kept for denials */
 };
 
 struct audit {

@@ -39,6 +39,22 @@ static void audit_own(struct broker *b, const char *event, const char *result, c
 	audit_write(&b->audit, &e, NULL, NULL);
 }
 
+static void record_refusals(void *ctx, uint32_t uid, uint64_t cgroup, bool several, uint64_t n)
+{
+	struct broker *b = ctx;
+	char why[64];
+	struct audit_event e = {.event = "refused", .uid = several ? UINT32_MAX : uid, .cgroup = cgroup, .job = "", .secret = "",
+				.result = "denied", .why = why};
+
+	snprintf(why, sizeof(why), "repeated=%llu%s", (unsigned long long)n, several ? " by several users" : "");
+	audit_write(&b->audit, &e, NULL, NULL);
+}
+
+void broker_record_refusals(struct broker *b, bool all)
+{
+	refusals_flush(&b->refusals, token_boot_ms(), all, record_refusals, b);
+}
+
 /* From the store's one sealed key to the keys for its MACs and for tokens. */
 static int use_store_key(struct broker *b, const struct secret *key, struct err *err)
 {
@@ -306,8 +322,10 @@ void broker_stop(struct broker *b, struct server *server)
 	unseals_done(&b->unseals);
 	if (b->hardware.n_providers)
 		hardware_stop(&b->hardware);
-	if (b->server)
+	if (b->server) {
+		broker_record_refusals(b, true);
 		audit_own(b, "stop", "granted", "");
+	}
 	jobs_done(&b->jobs);
 	jwks_done(&b->jwks);
 	tokens_done(&b->tokens);

@@ -6,6 +6,7 @@
 #include "broker/hardware.h"
 #include "broker/job.h"
 #include "broker/jwks.h"
+#include "broker/refusals.h"
 #include "broker/store.h"
 #include "broker/token.h"
 #include "broker/unseal.h"
@@ -19,6 +20,7 @@ struct broker {
 	struct tokens tokens;
 	struct jobs jobs;
 	struct jwks jwks;
+	struct refusals refusals;
 	struct cache cache;
 	struct hardware hardware;
 	struct unseals unseals;
@@ -42,8 +44,10 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 void broker_stop(struct broker *b, struct server *server);
 /* Asks the hardware for the store's own keys if that is not done; its answer comes later. */
 void broker_open_store(struct broker *b);
-/* What is due: another try at the store's keys. */
 /* SIGHUP: the configuration file again; a broken one is refused whole, and the old one stays in force. */
 void broker_reload(struct broker *b);
+/* Records of refusals that were only counted, where one is due; all: at the end. */
+void broker_record_refusals(struct broker *b, bool all);
+/* What is due: another try at the store's keys. */
 void broker_tick(struct broker *b, uint64_t now_ms);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

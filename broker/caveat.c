@@ -100,7 +100,7 @@ static int under_holds(const char *value, const struct caveat_context *c, struct
 		return 0;
 	/* listing the folder itself is under it, too */
 	if (strncmp(c->facts->path, value, n) == 0 ||
-	    (c->facts->op == POLICY_LIST && strlen(c->facts->path) == n - 1 && memcmp(c->facts->path, value, n - 1) == 0))
+	    (c->facts->folder && strlen(c->facts->path) == n - 1 && memcmp(c->facts->path, value, n - 1) == 0))
 		return 0;
 	return denied(err, "outside its folder");
 }

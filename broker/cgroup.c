@@ -56,13 +56,20 @@ int cgroup_hint(pid_t pid, char ret[LIMIT_CGROUP_PATH], struct err *err)
 	return 0;
 }
 
-/* Absolute, no empty component, no dots that lead out. */
-static bool path_safe(const char *path)
+/* Paths are shown to people: nothing that a terminal takes for a command. */
+static bool printable(const char *text)
+{
+	while ((unsigned char)*text >= 0x20 && *text != 0x7f)
+		text++;
+	return *text == '\0';
+}
+
+bool cgroup_path_valid(const char *path)
 {
 	size_t n = strlen(path);
 
 	return path[0] == '/' && n > 1 && n < LIMIT_CGROUP_PATH && path[n - 1] != '/' && !strstr(path, "//") &&
-	       !strstr(path, "/../") && !strstr(path, "/./") && !(n >= 3 && strcmp(path + n - 3, "/..") == 0) && !strpbrk(path, "\n\r");
+	       !strstr(path, "/../") && !strstr(path, "/./") && !(n >= 3 && strcmp(path + n - 3, "/..") == 0) && printable(path);
 }
 
 int cgroup_path(uint64_t id, const char *hint, pid_t pid, char ret[LIMIT_CGROUP_PATH], struct err *err)
@@ -79,7 +86,7 @@ int cgroup_path(uint64_t id, const char *hint, pid_t pid, char ret[LIMIT_CGROUP_
 		snprintf(path, sizeof(path), "%s", hint);
 	else
 		r = cgroup_hint(pid, path, err);
-	if (r < 0 || !path_safe(path))
+	if (r < 0 || !cgroup_path_valid(path))
 		return err_set(err, ERR_DENIED, "the path of the caller's cgroup is not known: give it as \"cgroup\", from /proc/self/cgroup");
 	snprintf(full, sizeof(full), "%s%s", root, path);
 	if (lstat(full, &st) < 0 || !S_ISDIR(st.st_mode) || (uint64_t)st.st_ino != id || statfs(full, &fs) < 0 || fs.f_type != CGROUP2_MAGIC)
@@ -109,13 +116,28 @@ bool cgroup_unit(const char *path, char *ret, size_t size)
 	return false;
 }
 
-bool cgroup_empty(const char *path)
+void cgroup_events(const char *path, struct cgroup_events *ret)
 {
 	const char *root = cgroup_root();
 	char full[LIMIT_CGROUP_PATH + 64], text[256];
 
+	*ret = (struct cgroup_events){.empty = true};
 	if (!root)
-		return true;
+		return;
 	snprintf(full, sizeof(full), "%s%s/cgroup.events", root, path);
-	return read_file(full, text, sizeof(text)) < 0 ? errno == ENOENT || errno == ENODEV : !strstr(text, "populated 1");
+	if (read_file(full, text, sizeof(text)) < 0) {
+		ret->unknown = errno != ENOENT && errno != ENODEV;
+		ret->empty = !ret->unknown;
+		return;
+	}
+	ret->empty = !strstr(text, "populated 1");
+	ret->frozen = strstr(text, "frozen 1");
+}
+
+bool cgroup_empty(const char *path)
+{
+	struct cgroup_events e;
+
+	cgroup_events(path, &e);
+	return e.empty;
 }

@@ -47,7 +47,22 @@ int identity_end(struct identity *id, struct err *err)
 
 /* ---- claims ----------------------------------------------------------------------------------------------------- */
 
-/* By name, or by JSON pointer (RFC 6901) of at most eight steps. */
+/* One step of a JSON pointer (RFC 6901, section 4): ~1 is '/', ~0 is '~'. false: malformed, or longer than any name. */
+static bool pointer_step(const char *text, size_t n, char ret[LIMIT_BOUND_LEN + 1])
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++, len++) {
+		if (len >= LIMIT_BOUND_LEN || (text[i] == '~' && (i + 1 == n || (text[i + 1] != '0' && text[i + 1] != '1'))))
+			return false;
+		ret[len] = text[i] != '~' ? text[i] : text[i + 1] == '0' ? '~' : '/';
+		i += text[i] == '~';
+	}
+	ret[len] = '\0';
+	return true;
+}
+
+/* By name, or by JSON pointer of at most eight steps. */
 static const json_t *find_claim(const json_t *claims, const char *name)
 {
 	char key[LIMIT_BOUND_LEN + 1];
@@ -58,10 +73,8 @@ static const json_t *find_claim(const json_t *claims, const char *name)
 	for (int depth = 0; claims && *name == '/' && depth < 8; depth++) {
 		name++;
 		n = strcspn(name, "/");
-		if (n >= sizeof(key))
+		if (!pointer_step(name, n, key))
 			return NULL;
-		memcpy(key, name, n);
-		key[n] = '\0';
 		claims = json_object_get(claims, key);
 		name += n;
 	}

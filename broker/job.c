@@ -73,7 +73,7 @@ static void audit(struct jobs *j, const struct job *job, const char *event, cons
 {
 	char id[2 * JOB_ID_LEN + 1];
 	struct audit_event e = {.event = event, .uid = job->uid, .job = id, .cgroup = job->cgroup, .pidfd = job->leader_id, .secret = "",
-				.result = "granted", .why = why};
+				.result = "granted", .why = why, .takes = true};
 
 	job_id_text(job, id);
 	audit_write(&j->broker->audit, &e, NULL, NULL);
@@ -135,18 +135,18 @@ int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
 
 #define END_AT_ONCE 4096u
 
-size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, const char *why)
+size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, bool all, const char *why)
 {
 	bool begun = false;
 	struct job *next;
 	size_t n = 0;
 
-	for (struct job *job = j->list; job && n < END_AT_ONCE; job = next) {
+	for (struct job *job = j->list; job && (all || n < END_AT_ONCE); job = next) {
 		next = job->next;
 		if (!which(job, watch))
 			continue;
 		begun = begun || store_begin(&j->broker->store, NULL) == 0;
-		/* what could not be written is gone here, and a restart finds the job over */
+		/* what could not be written is gone here, and catch_up sees to the rest */
 		end_one(j, job, why, NULL);
 		n++;
 	}
@@ -196,6 +196,7 @@ static int watch(struct jobs *j, struct job *job, struct err *err)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = job};
 	char path[LIMIT_CGROUP_PATH + 64];
+	struct cgroup_events now;
 
 	if (job->pidfd >= 0 && epoll_ctl(j->epoll_fd, EPOLL_CTL_ADD, job->pidfd, &ev) < 0)
 		return err_errno(err, errno, "cannot watch the job's leader");
@@ -203,8 +204,11 @@ static int watch(struct jobs *j, struct job *job, struct err *err)
 		return 0;
 	snprintf(path, sizeof(path), "%s%s/cgroup.events", cgroup_root(), job->cgroup_path);
 	job->watch = inotify_add_watch(j->inotify_fd, path, IN_MODIFY);
+	job->watched_ms = token_boot_ms();
+	cgroup_events(job->cgroup_path, &now);
+	job->frozen = now.frozen;
 	/* emptied before anybody looked */
-	if (job->watch >= 0 && cgroup_empty(job->cgroup_path))
+	if (job->watch >= 0 && now.empty)
 		return err_set(err, ERR_DENIED, "the job's cgroup is empty already");
 	if (job->watch < 0 && job->pidfd < 0)
 		return err_errno(err, errno, "cannot watch the job's cgroup");
@@ -230,6 +234,8 @@ static int take_leader(const struct job_request *q, struct job *job, struct err 
 		return err_set(err, ERR_INPUT, "process %d is not the one that was meant: that one ended, and its pid was used again", (int)q->leader);
 	if (q->leader_uid != TOKEN_ANY_UID && p.uid != q->leader_uid)
 		return err_set(err, ERR_DENIED, "the leader runs as another uid");
+	if (q->leader_cgroup && p.cgroup != q->leader_cgroup)
+		return err_set(err, ERR_INPUT, "the leader stands in another cgroup than the caller: log in from within its own");
 	job->leader = q->leader;
 	job->leader_id = process_id(fd);
 	job->cgroup = p.cgroup;
@@ -308,12 +314,10 @@ static void adopt_tokens(struct jobs *j, struct tokens *t)
 /* The same process as before, by its inode, and alive. */
 static bool leader_lives(struct job *job)
 {
-	struct process p;
-
 	if (!job->leader_id)
 		return true;
 	job->pidfd = pidfd_open_pid(job->leader);
-	return job->pidfd >= 0 && process_id(job->pidfd) == job->leader_id && process_read(job->pidfd, &p, NULL) == 0;
+	return job->pidfd >= 0 && process_id(job->pidfd) == job->leader_id && !process_ended(job->pidfd);
 }
 
 static int load_job(void *ctx, const struct job *from)
@@ -395,17 +399,37 @@ static bool is_empty(const struct job *job, int watch)
 	return job->watch >= 0 && cgroup_empty(job->cgroup_path);
 }
 
-/* All jobs of one watch are in one cgroup: one look is enough. */
-static void end_empty(struct jobs *j, int wd)
+#define SETTLE_MS 250u /* a change before the watch may still be told of after it */
+
+/* Only its cgroup says how long such a job lives. */
+static bool is_without_leader(const struct job *job, int watch)
+{
+	return job->watch == watch && !job->leader_id && token_boot_ms() >= job->watched_ms + SETTLE_MS;
+}
+
+/*
+ * All jobs of one watch are in one cgroup: one look is enough. What is told changes with "populated" and "frozen" alone, late at
+ * times: when both are as before, it was emptied and filled again meanwhile, and who stands in it now is somebody else.
+ */
+static void look_again(struct jobs *j, int wd, bool changed)
 {
 	const struct job *job = j->list;
+	struct cgroup_events now;
+	bool was_frozen;
 
 	while (job && job->watch != wd)
 		job = job->next;
-	if (!job || !cgroup_empty(job->cgroup_path))
+	if (!job)
 		return;
-	while (jobs_end(j, is_watched_by, wd, "its cgroup is empty") == END_AT_ONCE)
-		;
+	was_frozen = job->frozen;
+	cgroup_events(job->cgroup_path, &now);
+	if (now.empty)
+		jobs_end(j, is_watched_by, wd, true, "its cgroup is empty");
+	else if (changed && !now.unknown && now.frozen == was_frozen)
+		jobs_end(j, is_without_leader, wd, true, "its cgroup was empty meanwhile");
+	for (struct job *other = j->list; other && !now.unknown; other = other->next)
+		if (other->watch == wd)
+			other->frozen = now.frozen;
 }
 
 static void read_inotify(struct jobs *j)
@@ -418,9 +442,9 @@ static void read_inotify(struct jobs *j)
 		for (char *p = buffer; p < buffer + n; p += sizeof(*e) + e->len) {
 			e = (const struct inotify_event *)(void *)p;
 			if (e->mask & IN_Q_OVERFLOW) /* events were lost: look at all */
-				jobs_end(j, is_empty, 0, "its cgroup is empty");
+				jobs_end(j, is_empty, 0, true, "its cgroup is empty");
 			else
-				end_empty(j, e->wd);
+				look_again(j, e->wd, e->mask & IN_MODIFY);
 		}
 	}
 }
@@ -446,7 +470,7 @@ void jobs_event(struct jobs *j)
 	}
 	/* many at once: a look at all is cheaper than a write for each */
 	if (n == 2) {
-		jobs_end(j, has_ended, 0, "its leader ended");
+		jobs_end(j, has_ended, 0, false, "its leader ended");
 	} else if (n == 1) {
 		job = ev[0].data.ptr;
 		job_end(j, job, "its leader ended", NULL);
@@ -473,8 +497,42 @@ static void look_at_cgroups(struct jobs *j)
 	}
 }
 
+static bool lives(void *ctx, const uint8_t *id, size_t len)
+{
+	struct jobs *j = ctx;
+
+	return len == JOB_ID_LEN ? find(j, id) != NULL : token_find(&j->broker->tokens, id) != NULL;
+}
+
+static void audit_store(struct jobs *j, const char *event, const char *result, const char *why)
+{
+	struct audit_event e = {.event = event, .uid = geteuid(), .job = "", .secret = "", .result = result, .why = why, .takes = true};
+
+	audit_write(&j->broker->audit, &e, NULL, NULL);
+}
+
+static void catch_up(struct jobs *j)
+{
+	struct store *s = &j->broker->store;
+	struct err err = {0};
+
+	if (!s->behind)
+		return;
+	if (store_catch_up(s, lives, j, &err) < 0 && !j->behind) {
+		log_error("the store still has rows of jobs or tokens that ended: %s; they are removed once it can be written", err.msg);
+		audit_store(j, "store.behind", "failed", "rows of what ended are still in the store");
+		j->behind = true;
+	}
+	if (!s->behind && j->behind) {
+		log_info("the store's rows of jobs and tokens that ended are gone");
+		audit_store(j, "store.behind", "granted", "they are gone");
+		j->behind = false;
+	}
+}
+
 void jobs_expire(struct jobs *j)
 {
-	jobs_end(j, is_due, 0, "its deadline");
+	jobs_end(j, is_due, 0, false, "its deadline");
 	look_at_cgroups(j);
+	catch_up(j);
 }

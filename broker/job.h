@@ -24,6 +24,9 @@ struct job {
 	uint64_t created_ms, deadline_ms; /* wall clock; boot-time clock */
 	const char *cgroup_path;       /* "": not known */
 	int pidfd, watch;	       /* -1: none */
+	uint64_t watched_ms;	       /* boot-time clock: since when */
+	bool frozen;		       /* its cgroup, when last looked */
+	bool bereft;		       /* tokens of it were revoked */
 	struct token_row *tokens;
 	size_t n_tokens;
 	struct job *next, *prev;
@@ -41,6 +44,7 @@ struct jobs {
 	size_t n;
 	uint64_t n_ended;
 	uint32_t by_uid[JOB_UIDS]; /* uids that share a place share its limit */
+	bool behind; /* it was said that the store still has rows of what ended */
 };
 
 int jobs_init(struct jobs *j, struct broker *b, struct err *err);
@@ -51,7 +55,7 @@ void jobs_drop(struct jobs *j);
 int jobs_load(struct jobs *j, struct err *err);
 /* The epoll descriptor is readable. */
 void jobs_event(struct jobs *j);
-/* Deadlines, and cgroups whose end inotify did not tell. */
+/* Deadlines, cgroups whose end inotify did not tell, and rows that the store could not remove. */
 void jobs_expire(struct jobs *j);
 
 struct job_request {
@@ -60,6 +64,7 @@ struct job_request {
 	pid_t leader;	      /* 0: none, the cgroup alone */
 	uint64_t leader_id;   /* 0: not told; else the pidfd's inode must be this: pids are used again */
 	uint32_t leader_uid;  /* the leader must run as this; TOKEN_ANY_UID: whoever */
+	uint64_t leader_cgroup; /* and stand in this one; 0: in any */
 	uint64_t cgroup;      /* without a leader: the job's */
 	const char *cgroup_hint; /* path, not believed; may be NULL */
 	pid_t caller;	      /* whose /proc entry is looked at for a hint */
@@ -69,10 +74,10 @@ struct job_request {
 /* ERR_DENIED, ERR_INPUT, ERR_LIMIT with a text for whoever asked. */
 int job_start(struct jobs *j, const struct job_request *q, struct job **ret, struct err *err);
 /* Its tokens' rows go, here and in the store; the job is freed. why is for the audit log. A failure means that the store still has
- * rows of it, which a restart drops with the leader gone, but brings back when it lives. */
+ * rows of it: jobs_expire tries again until they are gone, and a restart before that may bring them back. */
 int job_end(struct jobs *j, struct job *job, const char *why, struct err *err);
-/* The same for all that which says, as one write. Returns how many. */
-size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, const char *why);
+/* The same for all that which says, as one write. Returns how many: at most 4,096 at once, unless all is set. */
+size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, bool all, const char *why);
 /* By the id's 16 hex digits. NULL: none. */
 struct job *job_find(struct jobs *j, const char *hex);
 void job_id_text(const struct job *job, char ret[2 * JOB_ID_LEN + 1]);

@@ -1,6 +1,7 @@
 #include "broker/jwks.h"
 
 #include "broker/config.h"
+#include "broker/token.h"
 #include "broker/json.h"
 #include "common/b64.h"
 #include "common/cleanup.h"
@@ -139,8 +140,8 @@ static int read_set(const char *file, struct jwks_set **ret, struct err *err)
 		r = err_errno(err, errno, "it cannot be read (a folder that is new to the configuration needs a restart)");
 	else if (!S_ISREG(st.st_mode))
 		r = err_set(err, ERR_INPUT, "it is not a regular file");
-	else if ((st.st_mode & S_IWOTH) || (st.st_uid != 0 && st.st_uid != geteuid()))
-		r = err_set(err, ERR_INPUT, "it must belong to root or to cotter's user, and not be writable by others");
+	else if ((st.st_mode & (S_IWGRP | S_IWOTH)) || (st.st_uid != 0 && st.st_uid != geteuid()))
+		r = err_set(err, ERR_INPUT, "it must belong to root or to cotter's user, and not be writable by group or others (chmod go-w)");
 	else if (n > (ssize_t)LIMIT_JWKS_LEN)
 		r = err_set(err, ERR_LIMIT, "it is longer than %u bytes", LIMIT_JWKS_LEN);
 	else
@@ -174,6 +175,7 @@ int jwks_get(struct jwks *j, const struct config_issuer *issuer, uint64_t wall_m
 	struct jwks_set *s = NULL;
 	struct err why = {0};
 	struct stat st;
+	uint64_t now_ms = token_boot_ms();
 	size_t i = 0;
 
 	while (i < j->n && strcmp(j->sets[i]->file, issuer->jwks_file) != 0)
@@ -182,7 +184,10 @@ int jwks_get(struct jwks *j, const struct config_issuer *issuer, uint64_t wall_m
 		s = j->sets[i];
 	} else {
 		if (read_set(issuer->jwks_file, &s, &why) < 0) {
-			log_error("issuer '%s': the key set %.300s: %s", issuer->name, issuer->jwks_file, why.msg);
+			/* anybody can make it be tried again, and again */
+			if (now_ms >= j->quiet_until_ms)
+				log_error("issuer '%s': the key set %.300s: %s", issuer->name, issuer->jwks_file, why.msg);
+			j->quiet_until_ms = now_ms + 1000;
 			return err_set(err, ERR_LOGIN, "error validating token: the issuer's pinned key set cannot be used: the broker's log says why");
 		}
 		if (i == j->n && j->n == LIMIT_ISSUERS)

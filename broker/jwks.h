@@ -29,6 +29,7 @@ struct jwks_set {
 struct jwks {
 	struct jwks_set *sets[LIMIT_ISSUERS];
 	size_t n;
+	uint64_t quiet_until_ms; /* boot-time clock: one of these failures was logged just now */
 };
 
 /* The issuer's set as its file is now. A file that cannot be read or has no key: ERR_LOGIN; the last good set is not used then. A set

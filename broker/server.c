@@ -299,6 +299,7 @@ int server_run(struct server *s, struct err *err)
 		}
 		if (now >= next_expiry) {
 			cache_expire(&s->broker->cache, now);
+			broker_record_refusals(s->broker, false);
 			if (s->broker->unsealed) {
 				tokens_expire(&s->broker->tokens, now);
 				jobs_expire(&s->broker->jobs);

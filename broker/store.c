@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
@@ -110,21 +110,37 @@ void store_column_text(sqlite3_stmt *st, int i, char *ret, size_t size)
 	snprintf(ret, size, "%s", p ? (const char *)p : "");
 }
 
+static int end_transaction(struct store *s, bool commit, struct err *err)
+{
+	if (commit && store_exec(s, "COMMIT", err) == 0)
+		return 0;
+	return sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK && !commit ? 0 : -ERR_FAILED;
+}
+
 int store_begin(struct store *s, struct err *err)
 {
-	return store_exec(s, "BEGIN IMMEDIATE", err);
+	int r = s->depth ? 0 : store_exec(s, "BEGIN IMMEDIATE", err);
+
+	if (r < 0)
+		return r;
+	if (s->depth++ == 0)
+		s->doomed = false;
+	return 0;
 }
 
 int store_end(struct store *s, bool commit, struct err *err)
 {
+	bool written;
 	int r;
 
-	if (!commit)
-		return sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK ? 0 : -ERR_FAILED;
-	r = store_exec(s, "COMMIT", err);
-	if (r < 0)
-		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-	return r;
+	s->doomed |= !commit;
+	if (--s->depth)
+		return 0;
+	r = end_transaction(s, !s->doomed, err);
+	written = r == 0 && !s->doomed;
+	s->behind |= s->removing && !written;
+	s->removing = false;
+	return r == 0 && commit && !written ? err_set(err, ERR_FAILED, "a part of it could not be written") : r;
 }
 
 /* ---- MACs ---------------------------------------------------------------------------------------------------- */
@@ -294,7 +310,7 @@ static int check_foreign(struct store *s, struct err *err)
 
 /* ---- open, close ---------------------------------------------------------------------------------------------- */
 
-/* Token rows do not outlive a boot, nor a format: those of format 1 are dropped. */
+/* Token rows do not outlive a boot, nor a format. */
 static int make_tables(struct store *s, int version, struct err *err)
 {
 	int r;
@@ -306,7 +322,7 @@ static int make_tables(struct store *s, int version, struct err *err)
 	r = store_begin(s, err);
 	if (r < 0)
 		return r;
-	r = store_exec(s, version == 0 ? schema : "DROP TABLE token; DROP TABLE token_use", err);
+	r = store_exec(s, version == 0 ? schema : store_token_drop, err);
 	if (r == 0)
 		r = store_exec(s, store_token_schema, err);
 	if (r == 0)

@@ -28,6 +28,10 @@ struct store {
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */
 	bool rolled_back;	/* the sum does not fit: every read is refused */
+	unsigned int depth;	/* of transactions within each other */
+	bool doomed;		/* one of them was not committed */
+	bool removing;		/* rows of jobs or tokens go in it */
+	bool behind;		/* such rows could not go: store_catch_up */
 };
 
 struct store_version {
@@ -84,16 +88,21 @@ int store_epoch(struct store *s, uint32_t *ret, struct err *err);
 /* Drops all token rows and sets the epoch, as one write. */
 int store_tokens_clear(struct store *s, uint32_t epoch, struct err *err);
 
+/* After a removal that could not be written (s->behind): removes the rows of jobs and tokens that which does not say live, so
+ * that no restart brings them back. */
+int store_catch_up(struct store *s, bool (*lives)(void *ctx, const uint8_t *id, size_t len), void *ctx, struct err *err);
+
 /* An ID token that was used, by what is signed in it. */
 struct store_seen {
 	uint8_t hash[32];
 	uint64_t expires_ms; /* wall clock */
 	uint32_t uid;
 	uint64_t cgroup;
+	bool again; /* the role takes it again from the same uid and cgroup */
 };
-/* Remembers it. ERR_CONFLICT: it was used before, by another uid or from another cgroup, or at all. */
-int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, bool same_cgroup_again, struct err *err);
+/* Remembers it. ERR_CONFLICT: it was used before, and not all of its uses allow another one there. */
+int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, struct err *err);
 
-/* Several writes as one. */
+/* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);

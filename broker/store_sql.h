@@ -28,4 +28,4 @@ void store_mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN]);
 int store_tampered(const char *what, struct err *err);
 
 /* The tables of store_token.c. */
-extern const char store_token_schema[];
+extern const char store_token_schema[], store_token_drop[];

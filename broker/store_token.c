@@ -16,9 +16,14 @@ const char store_token_schema[] =
 	" leader INTEGER NOT NULL, leader_id INTEGER NOT NULL, boot TEXT NOT NULL, created INTEGER NOT NULL, deadline INTEGER NOT NULL,"
 	" mac BLOB NOT NULL) WITHOUT ROWID;"
 	/* an ID token is good once: its hash, until it expires by itself */
-	"CREATE TABLE replay (hash BLOB PRIMARY KEY, expires INTEGER NOT NULL, uid INTEGER NOT NULL, cgroup INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE replay (hash BLOB PRIMARY KEY, expires INTEGER NOT NULL, uid INTEGER NOT NULL, cgroup INTEGER NOT NULL,"
+	" again INTEGER NOT NULL) WITHOUT ROWID;"
 	"CREATE INDEX replay_expires ON replay (expires);"
-	"PRAGMA user_version = 2;";
+	"CREATE INDEX replay_uid ON replay (uid);"
+	"PRAGMA user_version = 3;";
+
+const char store_token_drop[] =
+	"DROP TABLE IF EXISTS token; DROP TABLE IF EXISTS token_use; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS replay;";
 
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
@@ -58,6 +63,15 @@ int store_token_put(struct store *s, const char *boot_id, const struct token_row
 	return r < 0 ? r : store_step(s, q, err);
 }
 
+/* Whether what was to go did is known at the transaction's end. */
+static int removed(struct store *s, int r)
+{
+	if (s->depth)
+		s->removing = true;
+	s->behind |= r < 0;
+	return r;
+}
+
 int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
 {
 	STMT *token = NULL;
@@ -68,7 +82,7 @@ int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
 		r = store_step(s, token, err);
 	if (r == 0)
 		r = store_prepare(s, "DELETE FROM token_use WHERE id = ?", &uses, err, "b", id, (size_t)16);
-	return r < 0 ? r : store_step(s, uses, err);
+	return removed(s, r < 0 ? r : store_step(s, uses, err));
 }
 
 /* false: another hand's row, which is no row. The texts stand in the caller's buffers. */
@@ -200,7 +214,7 @@ int store_job_delete(struct store *s, const uint8_t id[JOB_ID_LEN], struct err *
 	STMT *q = NULL;
 	int r = store_prepare(s, "DELETE FROM job WHERE id = ?", &q, err, "b", id, (size_t)JOB_ID_LEN);
 
-	return r < 0 ? r : store_step(s, q, err);
+	return removed(s, r < 0 ? r : store_step(s, q, err));
 }
 
 int store_jobs(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct job *job), void *ctx, struct err *err)
@@ -285,8 +299,8 @@ int store_tokens_clear(struct store *s, uint32_t epoch, struct err *err)
 	int r = store_begin(s, err);
 
 	if (r < 0)
-		return r;
-	r = store_exec(s, "DELETE FROM token; DELETE FROM token_use", err);
+		return removed(s, r);
+	r = removed(s, store_exec(s, "DELETE FROM token; DELETE FROM token_use", err));
 	if (r == 0)
 		r = put_epoch(s, epoch, err);
 	if (r == 0)
@@ -295,34 +309,96 @@ int store_tokens_clear(struct store *s, uint32_t epoch, struct err *err)
 	return r;
 }
 
+/* ---- rows that could not go ------------------------------------------------------------------------------------- */
+
+#define CATCH_UP_AT_ONCE 1024u
+
+/* The dead among them, at most so many. */
+static int find_dead(struct store *s, const char *select, size_t len, bool (*lives)(void *ctx, const uint8_t *id, size_t len), void *ctx,
+		     uint8_t ret[CATCH_UP_AT_ONCE][16], size_t *ret_n, struct err *err)
+{
+	uint8_t id[16] = {0};
+	STMT *q = NULL;
+	int r = store_prepare(s, select, &q, err, "");
+
+	*ret_n = 0;
+	while (r == 0 && *ret_n < CATCH_UP_AT_ONCE && (r = store_step(s, q, err)) == 1) {
+		r = 0;
+		if (store_column_blob(q, 0, id, len) && !lives(ctx, id, len))
+			memcpy(ret[(*ret_n)++], id, sizeof(id));
+	}
+	return r;
+}
+
+int store_catch_up(struct store *s, bool (*lives)(void *ctx, const uint8_t *id, size_t len), void *ctx, struct err *err)
+{
+	uint8_t dead[CATCH_UP_AT_ONCE][16];
+	size_t n, n_jobs = 0;
+	int r = store_begin(s, err);
+
+	if (r < 0)
+		return r;
+	r = find_dead(s, "SELECT id FROM token", 16, lives, ctx, dead, &n, err);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = store_token_delete(s, dead[i], err);
+	if (r == 0)
+		r = find_dead(s, "SELECT id FROM job", JOB_ID_LEN, lives, ctx, dead, &n_jobs, err);
+	for (size_t i = 0; r == 0 && i < n_jobs; i++)
+		r = store_job_delete(s, dead[i], err);
+	if (r < 0) {
+		store_end(s, false, NULL);
+		return r;
+	}
+	r = store_end(s, true, err);
+	if (r == 0)
+		s->behind = n == CATCH_UP_AT_ONCE || n_jobs == CATCH_UP_AT_ONCE;
+	return r;
+}
+
 /* ---- ID tokens seen --------------------------------------------------------------------------------------------- */
 
-int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, bool same_cgroup_again, struct err *err)
+/* 1: so many are remembered that there is no room for one more of that uid. */
+static int replays_full(struct store *s, uint32_t uid, struct err *err)
+{
+	STMT *all = NULL;
+	STMT *own = NULL;
+	int r = store_prepare(s, "SELECT count(*) FROM replay", &all, err, "");
+
+	if (r == 0)
+		r = store_step(s, all, err);
+	if (r != 1 || store_column_u64(all, 0) >= LIMIT_REPLAYS)
+		return r;
+	r = store_prepare(s, "SELECT count(*) FROM replay WHERE uid = ?", &own, err, "i", (int64_t)uid);
+	if (r == 0)
+		r = store_step(s, own, err);
+	return r < 0 ? r : store_column_u64(own, 0) >= LIMIT_REPLAYS / 2;
+}
+
+int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, struct err *err)
 {
 	STMT *drop = NULL;
 	STMT *q = NULL;
-	STMT *count = NULL;
 	STMT *put = NULL;
 	int r = store_prepare(s, "DELETE FROM replay WHERE expires < ?", &drop, err, "i", (int64_t)now_ms);
 
 	if (r == 0)
 		r = store_step(s, drop, err);
 	if (r == 0)
-		r = store_prepare(s, "SELECT uid, cgroup FROM replay WHERE hash = ?", &q, err, "b", seen->hash, sizeof(seen->hash));
+		r = store_prepare(s, "SELECT uid, cgroup, again FROM replay WHERE hash = ?", &q, err, "b", seen->hash, sizeof(seen->hash));
 	if (r == 0)
 		r = store_step(s, q, err);
-	if (r == 1 && same_cgroup_again && seen->cgroup && store_column_u64(q, 0) == seen->uid && store_column_u64(q, 1) == seen->cgroup)
+	/* both uses must allow it: one role may be stricter than another */
+	if (r == 1 && seen->again && store_column_u64(q, 2) == 1 && seen->cgroup && store_column_u64(q, 0) == seen->uid &&
+	    store_column_u64(q, 1) == seen->cgroup)
 		return 0;
 	if (r == 1)
 		return err_set(err, ERR_CONFLICT, "it was used before: an ID token is good once");
 	if (r == 0)
-		r = store_prepare(s, "SELECT count(*) FROM replay", &count, err, "");
+		r = replays_full(s, seen->uid, err);
+	if (r == 1)
+		return err_set(err, ERR_BUSY, "too many ID tokens are remembered already: they go as they expire");
 	if (r == 0)
-		r = store_step(s, count, err);
-	if (r == 1 && store_column_u64(count, 0) >= LIMIT_REPLAYS)
-		return err_set(err, ERR_BUSY, "%u ID tokens are remembered already", LIMIT_REPLAYS);
-	if (r >= 0)
-		r = store_prepare(s, "INSERT INTO replay VALUES (?, ?, ?, ?)", &put, err, "biii", seen->hash, sizeof(seen->hash),
-				  (int64_t)seen->expires_ms, (int64_t)seen->uid, (int64_t)seen->cgroup);
+		r = store_prepare(s, "INSERT INTO replay VALUES (?, ?, ?, ?, ?)", &put, err, "biiii", seen->hash, sizeof(seen->hash),
+				  (int64_t)seen->expires_ms, (int64_t)seen->uid, (int64_t)seen->cgroup, (int64_t)seen->again);
 	return r < 0 ? r : store_step(s, put, err);
 }

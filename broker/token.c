@@ -176,6 +176,8 @@ static int remove_doomed(struct tokens *t, size_t *ret_n, struct err *err)
 				at = &(*at)->next;
 				continue;
 			}
+			if ((*at)->job)
+				(*at)->job->bereft = true;
 			if (remove_row(t, at, err) < 0)
 				r = -ERR_FAILED;
 			(*ret_n)++;
@@ -296,6 +298,8 @@ static void fill_row(const struct tokens *t, const struct token_request *q, stru
 	randombytes_buf(row->id, sizeof(row->id));
 	if (q->parent)
 		memcpy(row->parent, q->parent->id, sizeof(row->parent));
+	else if (q->unwrapped_from)
+		memcpy(row->parent, q->unwrapped_from, sizeof(row->parent));
 	if (!q->job)
 		return;
 	memcpy(row->job_id, q->job->id, sizeof(row->job_id));
@@ -362,7 +366,7 @@ static int check_peer(const struct token_row *row, const struct token_facts *fac
 static int check_policies(const struct tokens *t, const struct token_row *row, const struct token_facts *facts, struct token_verdict *v,
 			  struct err *err)
 {
-	struct policy_answer a = policy_decide(t->config, row->policies, row->meta, facts->path, facts->op);
+	struct policy_answer a = policy_decide(t->config, row->policies, row->meta, facts->path, facts->folder, facts->op);
 
 	v->step = "policy";
 	v->policy = a.policy ? a.policy->name : NULL;

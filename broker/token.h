@@ -56,6 +56,7 @@ struct token_facts {
 	uint64_t cgroup;   /* 0: none, or the root */
 	uint32_t op;	   /* one enum policy_op_bit; 0: only to be known (lookup-self) */
 	const char *path;  /* NULL with op 0 */
+	bool folder;	   /* path is a folder to be listed */
 	bool unwrap;	   /* sys/wrapping/unwrap: for wrapping tokens, and for them alone */
 	uint64_t wall_ms, boot_ms;
 };
@@ -74,6 +75,7 @@ struct token_request {
 	uint64_t wrap_ttl_ms;
 	int64_t wrap_uses;
 	struct token_row *parent; /* NULL: an operator or an identity asks */
+	const uint8_t *unwrapped_from; /* 16 bytes: the wrapping token that it stood in; NULL: in none */
 	bool by_operator;	  /* who may take the last places */
 };
 /* Makes a row and its token text (in the arena). */

@@ -37,7 +37,9 @@ static int parse(struct cli *cli, int argc, char **argv, struct options *o, stru
 				r = cli_usage(cli, err, "--leader is a process id");
 			o->login.leader = r == 0 ? (pid_t)n : 0;
 			break;
-		case 'p': json_array_append_new(o->policies, json_string(optarg)); break;
+		case 'p':
+			r = json_array_append_new(o->policies, json_string(optarg)) < 0 ? cli_usage(cli, err, "not a policy's name") : 0;
+			break;
 		case 't': o->login.ttl = optarg; break;
 		case 'u':
 			r = cli_number(cli, optarg, 1000000000, "--uses", &n, err);
@@ -145,12 +147,15 @@ static int list(struct cli *cli, struct err *err)
 		putchar('\n');
 		return 0;
 	}
-	json_array_foreach(jobs, i, job)
-		printf("%s  uid %-6lld leader %-7lld cgroup %-6lld tokens %-3lld %llds left  %s %s\n",
+	json_array_foreach(jobs, i, job) {
+		printf("%s  uid %-6lld leader %-7lld cgroup %-6lld tokens %-3lld %llds left  %s ",
 		       json_string_value(json_object_get(job, "job")), json_integer_value(json_object_get(job, "uid")),
 		       json_integer_value(json_object_get(job, "leader")), json_integer_value(json_object_get(job, "cgroup")),
 		       json_integer_value(json_object_get(job, "tokens")), json_integer_value(json_object_get(job, "ttl")),
-		       json_string_value(json_object_get(job, "name")), json_string_value(json_object_get(job, "cgroup_path")));
+		       json_string_value(json_object_get(job, "name")));
+		cli_print_safe(stdout, json_string_value(json_object_get(job, "cgroup_path")));
+		putchar('\n');
+	}
 	if (json_integer_value(json_object_get(client_data(&reply), "n")) > (json_int_t)json_array_size(jobs))
 		printf("(%lld in all)\n", json_integer_value(json_object_get(client_data(&reply), "n")));
 	return 0;

@@ -117,7 +117,9 @@ static int parse(struct cli *cli, int argc, char **argv, struct run *o, struct e
 				return cli_usage(cli, err, "at most %d --env", ENV_MAX);
 			r = parse_env(cli, optarg, &o->envs[o->n_envs++], err);
 			break;
-		case 'p': json_array_append_new(o->policies, json_string(optarg)); break;
+		case 'p':
+			r = json_array_append_new(o->policies, json_string(optarg)) < 0 ? cli_usage(cli, err, "not a policy's name") : 0;
+			break;
 		case 'r': o->login.role = optarg; break;
 		case 'f': o->login.jwt_file = optarg; break;
 		case 't': o->login.ttl = optarg; break;

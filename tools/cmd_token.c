@@ -125,7 +125,8 @@ static int set_meta(struct cli *cli, struct token_options *o, const char *text, 
 	if (!equals || equals == text || (size_t)(equals - text) >= sizeof(name))
 		return cli_usage(cli, err, "--meta takes name=value");
 	snprintf(name, sizeof(name), "%.*s", (int)(equals - text), text);
-	json_object_set_new(o->meta, name, json_string(equals + 1));
+	if (json_object_set_new(o->meta, name, json_string(equals + 1)) < 0)
+		return cli_usage(cli, err, "--meta takes text in UTF-8");
 	json_object_set(o->body, "meta", o->meta);
 	return 0;
 }
@@ -261,18 +262,31 @@ static int narrow(struct cli *cli, struct token_options *o, struct err *err)
 	return r < 0 ? r : print_token(cli, &token, err);
 }
 
+/* Bytes of a caveat that nobody here made: what is not printable ASCII is shown as \xHH. */
+static void printable(const struct macaroon_caveat *c, char ret[4 * LIMIT_CAVEAT_LEN + 1])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->len && i < LIMIT_CAVEAT_LEN; i++) {
+		if (c->p[i] >= 0x20 && c->p[i] < 0x7f)
+			ret[n++] = (char)c->p[i];
+		else
+			n += (size_t)snprintf(ret + n, 5, "\\x%02x", c->p[i]);
+	}
+	ret[n] = '\0';
+}
+
 static void show_text(const struct macaroon *m, const char *id)
 {
-	char sentence[LIMIT_CAVEAT_LEN + 64], text[LIMIT_CAVEAT_LEN + 1];
+	char sentence[LIMIT_CAVEAT_LEN + 64], text[4 * LIMIT_CAVEAT_LEN + 1];
 
 	printf("token %s\n", id);
 	if (m->n_caveats == 0)
 		puts("  not narrowed: all that its policies allow, until its deadline");
 	for (size_t i = 0; i < m->n_caveats; i++) {
-		memcpy(text, m->caveats[i].p, m->caveats[i].len);
-		text[m->caveats[i].len] = '\0';
+		printable(&m->caveats[i], text);
 		printf("  ");
-		if (caveat_explain(text, m->caveats[i].len, sentence, sizeof(sentence))) {
+		if (caveat_explain((const char *)m->caveats[i].p, m->caveats[i].len, sentence, sizeof(sentence))) {
 			cli_print_safe(stdout, sentence);
 		} else {
 			cli_print_safe(stdout, text);
@@ -317,7 +331,7 @@ static int show(struct cli *cli, struct err *err)
 	CLEANUP(cleanup_secret_free) struct macaroon *m = NULL;
 	CLEANUP(client_json_free) json_t *out = NULL;
 	json_t *caveats = json_array();
-	char id[33];
+	char id[33], text[4 * LIMIT_CAVEAT_LEN + 1];
 	int r = read_token(&token, err);
 
 	if (r == 0)
@@ -327,8 +341,10 @@ static int show(struct cli *cli, struct err *err)
 		return r;
 	}
 	sodium_bin2hex(id, sizeof(id), m->id + 5, 16);
-	for (size_t i = 0; i < m->n_caveats; i++)
-		json_array_append_new(caveats, json_stringn((const char *)m->caveats[i].p, m->caveats[i].len));
+	for (size_t i = 0; i < m->n_caveats; i++) {
+		printable(&m->caveats[i], text);
+		json_array_append_new(caveats, json_string(text));
+	}
 	out = json_pack("{s:s, s:o}", "accessor", id, "caveats", caveats);
 	if (cli->json) {
 		json_dumpf(out, stdout, JSON_COMPACT);

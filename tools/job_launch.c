@@ -82,6 +82,9 @@ static int start_reaper(const char *dir, struct err *err)
 		close_range(4, ~0u, 0);
 		if (chdir("/") < 0)
 			_exit(0);
+		/* others of this uid may read it for as long as the job runs */
+		for (char **e = environ; *e; e++)
+			explicit_bzero(*e, strlen(*e));
 		reap(3, dir);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -31,10 +31,10 @@ static int describe_job(const struct login *l, json_t *body, struct err *err)
 		json_object_set_new(body, "leader", json_integer(l->leader));
 		json_object_set_new(body, "leader_id", json_integer((json_int_t)id));
 	}
-	if (cgroup_root() && cgroup_hint(l->leader, path, NULL) == 0 && strcmp(path, "/") != 0)
+	if (cgroup_root() && cgroup_hint(l->leader, path, NULL) == 0 && cgroup_path_valid(path))
 		json_object_set_new(body, "cgroup", json_string(path));
-	if (l->name)
-		json_object_set_new(body, "name", json_string(l->name));
+	if (l->name && json_object_set_new(body, "name", json_string(l->name)) < 0)
+		return err_set(err, ERR_USAGE, "--name: letters, digits and ._@+-");
 	if (l->launch)
 		json_object_set_new(body, "isolated", json_boolean(l->launch->isolated));
 	return 0;

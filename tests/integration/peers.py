@@ -72,17 +72,17 @@ def become(uid, gid=None):
     os.setresuid(uid, uid, uid)
 
 
-def request(s, method, path, token=None, body=None, head=()):
+def request(s, method, path, token=None, body=None, head=(), heads=None):
     """One request over a connected socket: (status, JSON or None)."""
     data = json.dumps(body).encode() if body is not None else b""
     lines = [f"{method} /v1/{path} HTTP/1.1", "Host: x", f"Content-Length: {len(data)}", *head]
     if token:
         lines.append(f"X-Vault-Token: {token}")
     s.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
-    return answer(s)
+    return answer(s, heads)
 
 
-def answer(s):
+def answer(s, heads=None):
     out = b""
     while b"\r\n\r\n" not in out:
         chunk = s.recv(65536)
@@ -90,6 +90,8 @@ def answer(s):
             return 0, None
         out += chunk
     head, _, body = out.partition(b"\r\n\r\n")
+    if heads is not None:
+        heads.append(head)
     length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")) if b" 204 " not in head[:14] else 0
     while len(body) < length:
         body += s.recv(65536)
@@ -105,6 +107,32 @@ def connect(path):
         s.close()
         raise
     return s
+
+
+class Session:
+    """One connection, as long as the broker keeps it; then the next."""
+
+    def __init__(self, path):
+        self.path, self.s = path, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.s:
+            self.s.close()
+        self.s = None
+
+    def request(self, *args, **kw):
+        self.s = self.s or connect(self.path)
+        heads = []
+        out = request(self.s, *args, heads=heads, **kw)
+        if b"Connection: close" in heads[0]:
+            self.close()
+        return out
 
 
 def ask(path, method, url, token=None, body=None):

@@ -14,6 +14,7 @@ import time
 import unittest
 
 from harness import COTTER, COTTERD, PIN, Case, ROOT, clean_env, run, wait_for
+from peers import Session
 
 CLIENTS = os.path.join(ROOT, "tests", "clients")
 DENIED = {"errors": ["permission denied"]}
@@ -180,17 +181,9 @@ class Kv:
                   raw.replace(first, first + first), raw.replace(b"op = put", b"op = get"), raw + b"\0", b"\x01" + raw[1:], b""]
         forged += [raw[:i] for i in range(0, len(raw), 3)]
         flips = [bytes(raw[:i // 8]) + bytes([raw[i // 8] ^ 1 << i % 8]) + bytes(raw[i // 8 + 1:]) for i in range(0, len(raw) * 8, 5)]
-        with socket.socket(socket.AF_UNIX) as s:
-            s.connect(b.socket)
-            f = s.makefile("rb")
+        with Session(b.socket) as s:
             for data in forged + flips:
-                s.sendall(b"GET /v1/secret/data/release/f HTTP/1.1\r\nHost: x\r\nX-Vault-Token: " + text(data).encode() + b"\r\n\r\n")
-                self.assertIn(b" 403 ", f.readline(), data)
-                length = 0
-                while (line := f.readline().strip()):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                self.assertEqual(json.loads(f.read(length)), DENIED)
+                self.assertEqual(s.request("GET", "secret/data/release/f", text(data)), (403, DENIED), data)
         for text_form in ("", "x", self.admin[5:], "cot2_" + self.admin[5:], self.admin + "=", self.admin + "A", "cot1_" + "A" * 1500):
             self.assertEqual(b.curl("secret/data/release/f", token=text_form or None), (403, DENIED), text_form[:20])
 

@@ -15,7 +15,7 @@ import unittest
 
 import peers
 from harness import BUILD, COTTER, COTTERD, Case, clean_env, run, wait_for
-from peers import Cgroup, Process, as_peer, ask, connect, passed_connection, request
+from peers import Cgroup, Process, Session, as_peer, ask, connect, passed_connection, request
 
 ROOT = os.geteuid() == 0
 NO_CGROUP = peers.cgroups_missing() if ROOT else "needs root: other uids, and cgroups"
@@ -383,6 +383,79 @@ class Ends(JobCase):
         alive.end()
         wait_for("the living job's end", lambda: good_job not in self.jobs())
 
+    def test_a_leader_in_a_setuid_program_lives(self):
+        program = os.path.join(self.dir, "setuid-sleep")
+        shutil.copy("/bin/sleep", program)
+        os.chmod(program, 0o4755)
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        _, job = self.job(leader.pid)
+        leader.start(os.execv, program, ["sleep", "600"])
+        wait_for("the setuid program", lambda: os.stat(f"/proc/{leader.pid}").st_uid == 0 and "setuid-sleep" in os.readlink(f"/proc/{leader.pid}/exe"))
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertIn(job, self.jobs())
+
+    def test_what_ended_stays_so(self):
+        """The store cannot be written while jobs and tokens end: that is said, and made good as soon as it can."""
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        (one, one_job), (two, two_job) = self.job(leader.pid), self.job(leader.pid)
+        loose = self.b.token("--policy", "release")
+        accessor = json.loads(self.b.cli("token", "show", "--json", stdin=loose, check=True).stdout)["accessor"]
+        db = sqlite3.connect(f"{self.b.state}/store.db", isolation_level=None)
+        self.ends.append(db.close)
+        db.execute("BEGIN IMMEDIATE")  # another program writes, and does not stop
+        for command in (["job", "end", one_job], ["token", "revoke", accessor]):
+            p = self.b.cli(*command)
+            self.assertNotEqual(p.returncode, 0)
+        self.assertFalse(self.works(one))
+        self.assertEqual(self.get(loose), 403)
+        wait_for("the record", lambda: "ev=store.behind" in self.b.audit(20), 20)
+        db.execute("ROLLBACK")
+        wait_for("the removal", lambda: self.b.audit(20).count("ev=store.behind") == 2, 20)
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertEqual([self.works(one), self.works(two), self.get(loose)], [False, True, 403])
+        self.assertIn(two_job, self.jobs())
+        self.assertNotIn(one_job, self.jobs())
+
+    def test_on_a_full_disk(self):
+        """What gives nothing is done also when its record finds no room."""
+        self.b.stop()
+        self.b.start()
+        with Session(self.b.socket) as s:  # RLIMIT_FSIZE is the full disk: the log is to reach it long before the store does
+            token = self.b.token("--policy", "release")
+            for _ in range(2000):
+                s.request("GET", "secret/data/release/npm-token", token)
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        token, job = self.job(leader.pid)
+        loose = self.b.token("--policy", "release")
+        size = os.path.getsize(os.path.join(self.b.state, "audit.log"))
+        run("prlimit", f"--pid={self.b.process.pid}", f"--fsize={size}:", check=True)
+        try:
+            self.assertEqual(self.get(loose), 503)
+            self.assertEqual(leader.do(ask, self.b.socket, "POST", "cotter/jobs/end", token, {})[0], 204)
+            self.assertEqual(ask(self.b.socket, "POST", "auth/token/revoke-self", loose)[0], 204)
+        finally:
+            run("prlimit", f"--pid={self.b.process.pid}", "--fsize=unlimited:", check=True)
+        self.assertNotIn(job, self.jobs())
+        self.assertEqual([self.works(token), self.get(loose)], [False, 403])
+
+    def test_a_narrowed_token_ends_nothing(self):
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        token, job = self.job(leader.pid)
+        narrowed = self.b.cli("token", "narrow", "--op", "get", token=token, check=True).stdout.decode().strip()
+        self.assertEqual(leader.do(ask, self.b.socket, "POST", "cotter/jobs/end", narrowed, {})[0], 403)
+        self.assertIn(job, self.jobs())
+
+    def test_hostile_cgroup_names(self):
+        """A path that a terminal would obey is no path: the job goes by its leader."""
+        cg = self.cgroup("cotter-test-\x1b[31m\x9b")
+        leader = self.process(uid=JOB, cgroup=cg)
+        _, job = self.job(leader.pid)
+        out = self.b.cli("job", "list", check=True).stdout
+        self.assertIn(job.encode(), out)
+        self.assertNotIn(b"\x1b", out)
+
     def test_a_reboot_drops_all(self):
         leader = self.process(uid=JOB, cgroup=self.cg)
         token, job = self.job(leader.pid)
@@ -522,6 +595,23 @@ class Run(JobCase):
         self.assertEqual(self.jobs(), set())
 
     @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_what_waits_outside_has_no_token(self):
+        """The process that ends the cgroup: others of its uid may read its environment."""
+        token = self.b.token("--policy", "release")
+        p = subprocess.Popen([COTTER, "run", "--", "sh", "-c", "echo ready; exec sleep 600"], env={**self.b.env, "COTTER_TOKEN": token}, stdout=subprocess.PIPE)
+        self.ends.append(lambda: (p.kill(), p.wait(), p.stdout.close()))
+        p.stdout.readline()
+        seen = 0
+        for pid in run("pgrep", "-x", "cotter-reaper").stdout.decode().split():
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as f:
+                    self.assertEqual(f.read().strip(b"\0"), b"")
+                seen += 1
+            except ProcessLookupError:
+                pass  # of a job that just ended
+        self.assertGreaterEqual(seen, 1)
+
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
     def test_no_cgroup_below_it(self):
         out = run(COTTER, "run", "--policy", "release", "--", "sh", "-c", f"mkdir {peers.cgroup_root()}$(sed -n s/^0:://p /proc/self/cgroup)/below",
                   env=self.b.env)
@@ -580,6 +670,45 @@ class Isolation(JobCase):
         self.assertEqual(self.get(token), 403)
         self.assertIn("root_cgroup", self.last_audit())
         self.assertEqual(self.get(token, uid=JOB, cgroup=self.cgroup()), 200)
+
+
+@unittest.skipUnless(ROOT, "needs root: other uids")
+class Refusals(JobCase):
+    """Nobody needs a token to be refused: that must not fill the disk."""
+
+    @staticmethod
+    def configure(text):
+        return text.replace("require_cgroup: true", "require_cgroup: false")
+
+    def size(self):
+        return os.path.getsize(os.path.join(self.b.state, "audit.log"))
+
+    def test_a_flood(self):
+        before, denied = self.size(), self.b.status()["denied"]
+        as_peer(flood, self.b.socket, 5000, uid=OTHER)
+        self.assertGreaterEqual(self.b.status()["denied"], denied + 5000)
+        wait_for("the record of all others", lambda: "repeated=" in self.b.audit(20), 20)
+        log = [line for line in self.b.audit(1000).splitlines() if f" uid={OTHER} " in line]
+        folded = sum(int(line.rpartition("repeated=")[2].split()[0]) for line in log if "ev=refused" in line)
+        self.assertEqual(folded + sum("ev=refused" not in line for line in log), 5000)
+        self.assertLess(self.size() - before, 100_000)
+        # others have records of their own, and their answers
+        self.assertEqual(self.get("x", uid=JOB), 403)
+        self.assertIn(f" uid={JOB} ", self.last_audit())
+        self.assertEqual(self.get(self.b.token("--policy", "release"), uid=OTHER), 200)
+
+    def test_what_was_counted_is_recorded_at_the_end(self):
+        as_peer(flood, self.b.socket, 300, uid=OTHER + 1)
+        self.b.stop()
+        self.b.start()
+        log = [line for line in self.b.audit(1000).splitlines() if f" uid={OTHER + 1} " in line]
+        folded = sum(int(line.rpartition("repeated=")[2].split()[0]) for line in log if "ev=refused" in line)
+        self.assertEqual(folded + sum("ev=refused" not in line for line in log), 300)
+
+
+def flood(path, n):
+    with Session(path) as s:
+        return {s.request("GET", "secret/data/a/b", "cot1_x")[0] for _ in range(n)}
 
 
 @unittest.skipIf(NO_CGROUP, NO_CGROUP)

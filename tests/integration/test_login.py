@@ -9,7 +9,7 @@ import unittest
 
 import peers
 from harness import COTTER, Case, run, wait_for
-from peers import as_peer, ask, connect, request
+from peers import Session, as_peer, ask, connect, request
 from test_jobs import JOB, NO_CGROUP, OTHER, JobCase
 
 ISSUER = "https://ci.example"
@@ -28,6 +28,9 @@ CONFIG = """
   no-prod:
     - path: shared/prod
       capabilities: [deny]
+  below:
+    - path: both/*
+      allow: [list]
   creator:
     - path: made/*
       allow: [create]
@@ -78,6 +81,26 @@ roles:
       bound_audiences: [cotter]
       bound_claims: {project_id: ["20", "21"]}
       replay: same-cgroup
+    policies: [base]
+  pointers:
+    jwt:
+      issuer: ci
+      bound_audiences: [cotter]
+      bound_claims: {"/a~1b/c~0d": "x"}
+    policies: [base]
+  strict:
+    jwt:
+      issuer: ci
+      bound_audiences: [cotter]
+      bound_claims: {project_id: "20"}
+      leeway: 0s
+    policies: [base]
+  lenient:
+    jwt:
+      issuer: ci
+      bound_audiences: [cotter]
+      bound_claims: {project_id: "20"}
+      leeway: 10m
     policies: [base]
   user:
     kernel:
@@ -293,6 +316,8 @@ class IdToken(LoginCase):
         self.assertTrue(seen <= {403, 429} and 429 in seen, seen)  # 403: it would outlive its parent
         self.assertIsNone(self.b.process.poll())
         self.assertLess(self.b.status()["arena_used"], 400000)  # and all of it was given back
+        self.b.stop()  # so many refusals were counted, and the next would be
+        self.b.start()
 
     def test_replay(self):
         jwt = self.keys.sign(self.claims())
@@ -322,6 +347,25 @@ class IdToken(LoginCase):
         self.assertEqual(self.login(jwt, leader=2**22 + 1)[0], 400)
         self.token(jwt)
 
+    def test_replay_in_a_role_of_longer_leeway(self):
+        """It expired for the first role, and is remembered for as long as any other might take it."""
+        jwt = self.keys.sign(self.claims(exp=int(time.time()) + 2))
+        self.token(jwt, "strict")
+        time.sleep(3.1)
+        self.refused("expired", self.keys.sign(self.claims(exp=int(time.time()) - 1)), "strict")
+        self.token(self.keys.sign(self.claims(exp=int(time.time()) - 1)), "lenient")
+        self.refused("used before", jwt, "lenient")
+
+    def test_json_pointers(self):
+        self.token(self.keys.sign(self.claims(**{"a/b": {"c~d": "x"}})), "pointers")
+        for change in ({"a/b": {"c~d": "y"}}, {"a": {"b": {"c~d": "x"}}}, {"a~1b": {"c~0d": "x"}}):
+            self.refused("/a~1b/c~0d", self.keys.sign(self.claims(**change)), "pointers")
+
+    def test_the_record_names_the_token(self):
+        status, reply = self.login(self.keys.sign(self.claims()))
+        self.assertEqual(status, 200)
+        self.assertIn(f"tok={reply['auth']['accessor'][:8]} ", self.last_audit())
+
     def test_replay_is_raced(self):
         jwt = self.keys.sign(self.claims())
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
@@ -338,6 +382,11 @@ class IdToken(LoginCase):
         self.assertEqual(as_peer(ask, *where, uid=JOB, cgroup=other)[0], 400)
         self.assertEqual(as_peer(ask, *where, uid=OTHER, cgroup=cg)[0], 400)
         self.assertEqual(as_peer(ask, *where, uid=JOB)[0], 400)
+        # one role allows it, the other does not: in either order
+        for roles in (("again", "lenient"), ("lenient", "again")):
+            jwt = self.keys.sign(self.claims())
+            statuses = [as_peer(ask, self.b.socket, "POST", "auth/jwt/login", None, {"role": role, "jwt": jwt}, uid=JOB, cgroup=cg)[0] for role in roles]
+            self.assertEqual(statuses, [200, 400], roles)
 
     def test_keys_are_replaced(self):
         one = [k for k in self.keys.keys if k["kid"] == "ed"]
@@ -417,6 +466,15 @@ class Policies(LoginCase):
         def write(path):
             return ask(self.b.socket, "POST", f"secret/data/{path}", token, {"data": {"value": "w"}})[0]
         self.assertEqual([write("made/new"), write("made/new"), write("kept/x"), write("kept/new")], [200, 403, 200, 403])
+
+    def test_a_folder_is_not_the_secret_of_its_name(self):
+        self.b.put("both", "v")
+        self.b.put("both/x", "v")
+        token = self.b.token("--policy", "below")
+        self.assertEqual(ask(self.b.socket, "LIST", "secret/metadata/both", token)[0], 200)
+        self.assertEqual(ask(self.b.socket, "GET", "secret/metadata/both?list=true", token)[0], 200)
+        self.assertEqual(ask(self.b.socket, "GET", "secret/metadata/both", token)[0], 403)
+        self.assertEqual(ask(self.b.socket, "GET", "secret/metadata/both/x", token)[0], 200)
 
     def test_what_cannot_be_told_from_denied_is_denied(self):
         self.assertEqual(self.read(self.b.token("--policy", "unresolved-deny"), "shared/a"), 403)
@@ -506,6 +564,20 @@ class Wrapped(LoginCase):
         token = self.b.cli("login", "--unwrap", stdin=self.wrap(), check=True).stdout.decode().strip()
         self.assertEqual(self.read(token, "shared/a"), 200)
 
+    def test_a_bad_leader_uses_nothing_up(self):
+        wrapping = self.wrap()
+        self.assertEqual(self.unwrap(wrapping, leader=2**22 + 1)[0], 400)
+        self.assertEqual(self.unwrap(wrapping)[0], 200)
+
+    def test_what_came_out_goes_with_its_wrapping(self):
+        wrapping = self.wrap()
+        accessor = json.loads(self.b.cli("token", "show", "--json", stdin=wrapping, check=True).stdout)["accessor"]
+        token = self.unwrap(wrapping)[1]["auth"]["client_token"]
+        self.assertEqual(self.read(token, "shared/a"), 200)
+        self.b.cli("token", "revoke", accessor, check=True)
+        self.assertEqual(self.read(token, "shared/a"), 403)
+        self.assertEqual(self.b.cli("token", "revoke", accessor).returncode, 4)
+
     def test_across_a_restart_and_expired(self):
         wrapping, short = self.wrap(), self.b.token("--policy", "base", "--wrap", "1s")
         self.b.stop(signal.SIGKILL)
@@ -568,6 +640,38 @@ class Kernel(LoginCase):
         wait_for("the job's end", lambda: not self.jobs())
         self.assertEqual(self.get(token, "shared/a", uid=JOB, cgroup=cg), 403)
 
+    def test_it_ends_when_its_cgroup_was_empty(self):
+        """Emptied and filled again at once: whoever stands there now is somebody else, with the old job's token."""
+        cg = self.cgroup()
+        p = self.process(uid=JOB, cgroup=cg)
+        token = p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user"})[1]["auth"]["client_token"]
+        time.sleep(0.4)
+        thief = self.process(uid=JOB)
+        p.end()
+        cg.enter(thief.pid)
+        wait_for("the job's end", lambda: not self.jobs())
+        self.assertEqual(thief.do(ask, self.b.socket, "GET", "secret/data/shared/a", token)[0], 403)
+
+    def test_it_lives_through_a_freeze(self):
+        cg = self.cgroup()
+        p = self.process(uid=JOB, cgroup=cg)
+        token = p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user"})[1]["auth"]["client_token"]
+        time.sleep(0.4)
+        for state in ("1", "0"):
+            with open(os.path.join(cg.dir, "cgroup.freeze"), "w") as f:
+                f.write(state)
+            time.sleep(0.3)
+        self.assertEqual(p.do(ask, self.b.socket, "GET", "secret/data/shared/a", token)[0], 200)
+
+    def test_a_place_is_not_carried_elsewhere(self):
+        """What the kernel said is true of the caller's cgroup: its token is not for a leader in another."""
+        inside, outside = self.cgroup("cotter-test-deep"), self.cgroup()
+        inside = self.cgroup("cotter-test-deep/a")
+        caller, leader = self.process(uid=JOB, cgroup=inside), self.process(uid=JOB, cgroup=outside)
+        status, reply = caller.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "place", "leader": leader.pid})
+        self.assertEqual(status, 400)
+        self.assertIn("another cgroup", reply["errors"][0])
+
     def test_with_a_leader(self):
         cg = self.cgroup()
         p, leader, foreign = self.process(uid=JOB, cgroup=cg), self.process(uid=JOB, cgroup=cg), self.process(uid=OTHER, cgroup=cg)
@@ -619,8 +723,8 @@ class Kernel(LoginCase):
 
 
 def flood_logins(path, n):
-    with connect(path) as s:
-        return [request(s, "POST", "auth/kernel/login", None, {"role": "user"})[0] for _ in range(n)]
+    with Session(path) as s:
+        return [s.request("POST", "auth/kernel/login", None, {"role": "user"})[0] for _ in range(n)]
 
 
 class Revocation(LoginCase):
@@ -673,6 +777,13 @@ class Revocation(LoginCase):
         self.assertEqual([self.read(t, "acme/web/token") for t in roled], [403] * 3)
         self.assertEqual(self.read(other, "shared/a"), 200)
 
+    def test_the_record_says_what_was_revoked(self):
+        self.token(self.keys.sign(self.claims()))
+        self.revoke("--role", "ci")
+        self.assertRegex(self.last_audit(), "why=role_ci_[0-9]+_tokens")
+        self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/revoke", None, {"role": "\x1b[31m"})[0], 200)
+        self.assertIn("why=role_of_no_valid_name_0_tokens", self.last_audit())
+
     def test_everything(self):
         tokens = self.tree()
         self.b.cli("token", "revoke", "--all", check=True)
@@ -710,6 +821,19 @@ class Revocation(LoginCase):
             p = self.b.cli("token", *args, token=token)
             self.assertEqual((p.returncode, p.stdout), (2, b""), args)
         self.assertEqual(self.read(token, "shared/a"), 200)
+
+    def test_caveats_of_any_bytes_are_shown(self):
+        raw = base64.urlsafe_b64decode(self.b.token("--policy", "base")[5:] + "==")
+        foreign = self.foreign(raw, b"\x9b\xff\x00\x1b[x")
+        p = self.b.cli("token", "show", "--json", stdin=foreign, check=True)
+        self.assertEqual(json.loads(p.stdout)["caveats"], ["\\x9b\\xff\\x00\\x1b[x"])
+        p = self.b.cli("token", "show", stdin=foreign, check=True)
+        self.assertIn(b"\\x9b\\xff\\x00\\x1b[x  (unknown", p.stdout)
+        self.assertEqual(self.b.cli("token", "make", "--policy", "base", "--meta", b"a=\xff").returncode, 2)
+
+    def foreign(self, raw, caveat):
+        at = raw.rindex(b"\x00\x06\x20")  # end of the caveats, then the signature's packet
+        return "cot1_" + base64.urlsafe_b64encode(raw[:at] + b"\x02" + bytes([len(caveat)]) + caveat + b"\x00" + raw[at:]).decode().rstrip("=")
 
     def test_what_cannot_be_revoked(self):
         for args, status in ((["0" * 32], 4), (["xyz"], 4), ([], 2), (["--all", "--role", "ci"], 2), (["--job", "0" * 16], 4)):
