@@ -20,6 +20,7 @@ enum permit {
 };
 
 #define M(method) (1u << METHOD_##method)
+#define HASH_WORDS " sha1 sha2-224 sha2-256 sha2-384 sha2-512 none "
 
 static const struct route {
 	uint32_t methods;
@@ -28,31 +29,39 @@ static const struct route {
 	uint32_t op;
 	const char *event;
 	api_handler *handler;
+	const char *suffixes; /* words that may stand behind the path, each between spaces */
 } routes[] = {
-	{M(GET) | M(HEAD), "sys/health", PERMIT_OPEN, 0, "health", sys_health},
-	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status},
-	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader},
-	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init},
-	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read},
-	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write},
-	{M(DELETE), "secret/data/*", PERMIT_TOKEN, POLICY_DELETE, "delete", kv_delete},
-	{M(LIST), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list},
-	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata},
-	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge},
-	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed},
-	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self},
-	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create},
-	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self},
-	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login},
-	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login},
-	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap},
-	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create},
-	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list},
-	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish},
-	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke},
-	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why},
-	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status},
-	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock},
+	{M(GET) | M(HEAD), "sys/health", PERMIT_OPEN, 0, "health", sys_health, NULL},
+	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status, NULL},
+	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL},
+	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL},
+	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read, NULL},
+	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write, NULL},
+	{M(DELETE), "secret/data/*", PERMIT_TOKEN, POLICY_DELETE, "delete", kv_delete, NULL},
+	{M(LIST), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list, NULL},
+	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL},
+	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL},
+	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed, NULL},
+	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self, NULL},
+	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create, NULL},
+	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self, NULL},
+	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login, NULL},
+	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login, NULL},
+	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL},
+	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create, NULL},
+	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list, NULL},
+	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL},
+	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL},
+	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL},
+	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL},
+	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL},
+	{M(LIST), "transit/keys", PERMIT_OPERATOR_OPEN, 0, "key.list", transit_keys, NULL},
+	{M(GET), "transit/keys/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN | POLICY_DECRYPT, "key.read", transit_key_read, NULL},
+	{M(POST) | M(PUT), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.write", transit_key_write, " rotate config "},
+	{M(DELETE), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.delete", transit_key_delete, NULL},
+	{M(POST) | M(PUT), "transit/sign/*", PERMIT_TOKEN, POLICY_SIGN, "sign", transit_sign, HASH_WORDS},
+	{M(POST) | M(PUT), "transit/verify/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "verify", transit_verify, HASH_WORDS},
+	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL},
 };
 
 /* ---- JSON text ------------------------------------------------------------------------------------------------- */
@@ -84,6 +93,18 @@ int api_append_string(struct secret *s, const char *text)
 			r = secret_append(s, text, 1, NULL);
 	}
 	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
+}
+
+int api_append_base64(struct secret *s, const void *data, size_t len)
+{
+	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);
+	CLEANUP(secret_clear) struct secret text = {0};
+	int r = secret_new(&text, cap, NULL);
+
+	if (r < 0)
+		return r;
+	sodium_bin2base64((char *)text.data, cap, data, len, sodium_base64_VARIANT_ORIGINAL);
+	return secret_append(s, text.data, cap - 1, NULL);
 }
 
 void api_time(uint64_t ms, char ret[40])
@@ -146,6 +167,8 @@ static void call_free(struct call *call)
 {
 	secret_free(call->token);
 	free(call->sealed);
+	if (call->free_work)
+		call->free_work(call->work);
 	free(call);
 }
 
@@ -275,6 +298,20 @@ static const struct route *find_route(const struct request *q, enum request_meth
 	return NULL;
 }
 
+/* "release/key/sha2-256" is the key release/key and a word. */
+static void take_suffix(struct call *call, const char *words)
+{
+	char *slash = strrchr(call->path, '/'), word[20];
+
+	if (!words || !slash || strlen(slash + 1) >= sizeof(call->suffix))
+		return;
+	snprintf(word, sizeof(word), " %s ", slash + 1);
+	if (!strstr(words, word))
+		return;
+	snprintf(call->suffix, sizeof(call->suffix), "%s", slash + 1);
+	*slash = '\0';
+}
+
 static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
 {
 	size_t n = strlen(rest);
@@ -284,6 +321,7 @@ static int set_path(struct call *call, const struct route *route, const char *re
 	if (route->op == POLICY_LIST && n && rest[n - 1] == '/')
 		n--;
 	memcpy(call->path, rest, n);
+	take_suffix(call, route->suffixes);
 	if (strchr(route->pattern, '*') && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */
 		return err_set(err, ERR_INPUT,

@@ -18,7 +18,8 @@ struct call {
 	uint8_t made_id[16];	/* of the token that it makes, for the log; zeros */
 	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
-	char detail[LIMIT_NAME_LEN + 64]; /* of a grant, for the log: words of ours and checked names */
+	char suffix[16]; /* transit: the word behind the key's name; "" */
+	char detail[192]; /* of a grant, for the log: words of ours and checked names, digests */
 	uint64_t version;
 	int status;		/* kv: of the reply (404 for a deleted version) */
 	/* kv: what is being read or written */
@@ -26,6 +27,9 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
+	/* what a handler keeps while it waits for the hardware; released with the call */
+	void *work;
+	void (*free_work)(void *work);
 };
 
 void api_dispatch(struct broker *b, struct conn *c, const struct request *q);
@@ -68,10 +72,13 @@ int api_job_check(struct call *call, const json_t *body, struct err *err);
 /* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err);
+/* base64 with padding, without quotes. */
+int api_append_base64(struct secret *s, const void *data, size_t len);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
 
 typedef void api_handler(struct call *call, const struct request *q);
+api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, cotter_keys;
 api_handler kv_read, kv_write, kv_delete, kv_list, kv_metadata, kv_purge, kv_put_sealed;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;

@@ -270,7 +270,7 @@ static bool is_bereft(const struct job *job, int watch)
 }
 
 /* For the record. */
-static void describe(const json_t *body, size_t n, char ret[LIMIT_NAME_LEN + 64])
+static void describe(const json_t *body, size_t n, char ret[192])
 {
 	static const char *const keys[] = {"accessor", "job", "role"};
 	const char *key = "all", *name = "";
@@ -283,7 +283,7 @@ static void describe(const json_t *body, size_t n, char ret[LIMIT_NAME_LEN + 64]
 		key = keys[i];
 		name = strlen(value) <= LIMIT_NAME_LEN && path_valid(value) ? value : "of no valid name";
 	}
-	snprintf(ret, LIMIT_NAME_LEN + 64, "%s %s%s%s%zu tokens", key, name, *name ? " " : "",
+	snprintf(ret, 192, "%s %s%s%s%zu tokens", key, name, *name ? " " : "",
 		 json_is_true(json_object_get(body, "lineage")) ? "lineage " : "", n);
 }
 

@@ -189,6 +189,15 @@ static int check_state_dir(const char *dir, struct err *err)
 	return 0;
 }
 
+/* For the files of keys that a TPM makes. */
+static int make_key_dir(const char *state_dir, struct err *err)
+{
+	char dir[LIMIT_FILE_PATH_LEN + 8];
+
+	snprintf(dir, sizeof(dir), "%s/keys", state_dir);
+	return mkdir(dir, 0700) == 0 || errno == EEXIST ? 0 : err_errno(err, errno, "%.300s", dir);
+}
+
 /* sd_notify(3)'s protocol, in the one message that is needed: the socket is made before the sandbox is shut, the word
  * sent after. */
 struct notify {
@@ -283,6 +292,8 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 	struct notify told;
 	int r = check_state_dir(b->config.state_dir, err);
 
+	if (r == 0)
+		r = make_key_dir(b->config.state_dir, err);
 	snprintf(store_path, sizeof(store_path), "%s/store.db", b->config.state_dir);
 	if (r == 0)
 		r = read_store_key(b, err);

@@ -376,6 +376,24 @@ static int defaults(struct config *c, struct err *err)
 	return 0;
 }
 
+/* Keys that the broker has a TPM make are files of its own. */
+static int own_keys(struct config *c, struct err *err)
+{
+	char dir[LIMIT_FILE_PATH_LEN + 8], **item;
+
+	snprintf(dir, sizeof(dir), "%s/keys", c->state_dir);
+	for (size_t i = 0; i < c->n_providers; i++) {
+		struct config_provider *p = &c->providers[i];
+
+		if (strncmp(p->uri, "tpm:", 4) != 0)
+			continue;
+		item = yaml_append(&p->readable, &p->n_readable, sizeof(*item));
+		if (!item || !(*item = strdup(dir)))
+			return err_set(err, ERR_FAILED, "out of memory");
+	}
+	return 0;
+}
+
 /* A sealing key that is not in the seal would open nothing that is sealed from now on: surely a mistake. */
 static int check_seal(const struct config *c, struct err *err)
 {
@@ -416,6 +434,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = yaml_schema_read(path, text, len, config_fields, ret, err);
 	if (r == 0)
 		r = defaults(ret, err);
+	if (r == 0)
+		r = own_keys(ret, err);
 	if (r == 0)
 		r = check_seal(ret, err);
 	if (r == 0)

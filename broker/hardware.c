@@ -19,13 +19,20 @@ struct hardware_op {
 	enum wire_op op;
 	char text[LIMIT_URI_LEN];
 	char text2[96];
-	uint8_t data[P256_POINT_LEN]; /* public */
-	size_t data_len;
+	uint32_t number, type, hash, salt_len;
 	struct secret pin;
 	hardware_done *done; /* NULL: nobody waits */
 	void *ctx;
 	bool retried;
+	size_t data_len;
+	uint8_t data[]; /* public */
 };
+
+/* May be done twice without harm. */
+static bool is_safe(enum wire_op op)
+{
+	return op == WIRE_AGREE || op == WIRE_SIGN || op == WIRE_FIND;
+}
 
 static void op_free(struct hardware_op *op)
 {
@@ -137,8 +144,8 @@ static void close_helper(struct hardware_provider *p)
 	p->busy = false;
 }
 
-/* The helper died or was killed. An operation in flight is tried once more: ECDH and login attempts of our own are safe;
- * a PIN is not offered again. */
+/* The helper died or was killed. An operation in flight is tried once more where that is safe; a PIN is not
+ * offered again. */
 static void lost(struct hardware_provider *p, const char *why)
 {
 	struct hardware_op *op = p->busy ? pop(p) : NULL;
@@ -160,7 +167,7 @@ static void lost(struct hardware_provider *p, const char *why)
 		fail_waiting(p, -ERR_PIN);
 		return;
 	}
-	if (op->op == WIRE_AGREE && !op->retried && p->failures <= 1) {
+	if (is_safe(op->op) && !op->retried && p->failures <= 1) {
 		op->retried = true;
 		push_front(p, op);
 	} else {
@@ -189,7 +196,10 @@ static void send_head(struct hardware_provider *p)
 	*q = (struct wire_request){.magic = WIRE_MAGIC, .id = ++p->next_id, .op = op->op};
 	snprintf(q->text, sizeof(q->text), "%s", op->text);
 	snprintf(q->text2, sizeof(q->text2), "%s", op->text2);
-	q->number = op->op == WIRE_LOGIN && op->done != login_done;
+	q->number = op->op == WIRE_LOGIN ? op->done != login_done : op->number;
+	q->type = op->type;
+	q->hash = op->hash;
+	q->salt_len = op->salt_len;
 	q->data_len = (uint32_t)(op->pin.len ? op->pin.len : op->data_len);
 	memcpy(q->data, op->pin.len ? op->pin.data : op->data, q->data_len);
 	if (op->op == WIRE_OPEN) {
@@ -197,20 +207,33 @@ static void send_head(struct hardware_provider *p)
 		memcpy(q->data, p->failed_pin, q->data_len);
 	}
 	p->busy = true;
-	p->deadline_ms = token_boot_ms() + LIMIT_HARDWARE_TIMEOUT_MS;
+	/* a TPM looks for primes for a while */
+	p->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
 	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
 	sodium_memzero(q, sizeof(*q));
 	if (n < 0)
 		p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
 }
 
+static struct hardware_op *op_new_with(enum wire_op op, const char *text, const uint8_t *data, size_t len, hardware_done *done, void *ctx)
+{
+	struct hardware_op *o = calloc(1, sizeof(*o) + len);
+
+	if (!o)
+		return NULL;
+	o->op = op;
+	o->done = done;
+	o->ctx = ctx;
+	o->data_len = len;
+	if (len)
+		memcpy(o->data, data, len);
+	snprintf(o->text, sizeof(o->text), "%s", text);
+	return o;
+}
+
 static struct hardware_op *op_new(enum wire_op op, hardware_done *done, void *ctx)
 {
-	struct hardware_op *o = calloc(1, sizeof(*o));
-
-	if (o)
-		*o = (struct hardware_op){.op = op, .done = done, .ctx = ctx};
-	return o;
+	return op_new_with(op, "", NULL, 0, done, ctx);
 }
 
 /* 2, 4, 8 … 30 s: each look is a fresh helper, as many modules see a new token only when they start. */
@@ -299,6 +322,14 @@ int hardware_init(struct hardware *h, const struct config *config, int launcher_
 	return 0;
 }
 
+struct hardware_provider *hardware_provider(struct hardware *h, const char *name)
+{
+	for (size_t i = 0; i < h->n_providers; i++)
+		if (strcmp(h->providers[i].config->name, name) == 0)
+			return &h->providers[i];
+	return NULL;
+}
+
 void hardware_stop(struct hardware *h)
 {
 	for (size_t i = 0; i < h->n_providers; i++) {
@@ -326,20 +357,61 @@ static int submit(struct hardware_provider *p, struct hardware_op *op, struct er
 	return 0;
 }
 
-int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
-		   void *ctx, struct err *err)
+static int check_state(const struct hardware_provider *p, struct err *err)
 {
-	struct hardware_op *op;
-
 	if (p->state == HARDWARE_PIN_NEEDED)
 		return err_set(err, ERR_PIN, "provider '%s': %s", p->config->name, p->problem);
 	if (p->state == HARDWARE_ABSENT)
 		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
-	op = op_new(WIRE_AGREE, done, ctx);
+	return 0;
+}
+
+int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
+		   void *ctx, struct err *err)
+{
+	int r = check_state(p, err);
+
+	return r < 0 ? r : submit(p, op_new_with(WIRE_AGREE, ref, peer, P256_POINT_LEN, done, ctx), err);
+}
+
+int hardware_find(struct hardware_provider *p, const char *ref, hardware_done *done, void *ctx, struct err *err)
+{
+	int r = check_state(p, err);
+
+	return r < 0 ? r : submit(p, op_new_with(WIRE_FIND, ref, NULL, 0, done, ctx), err);
+}
+
+int hardware_make(struct hardware_provider *p, enum key_type type, const char *label, hardware_done *done, void *ctx, struct err *err)
+{
+	struct hardware_op *op;
+	int r = check_state(p, err);
+
+	if (r < 0)
+		return r;
+	op = op_new_with(WIRE_MAKE, label, NULL, 0, done, ctx);
 	if (op) {
-		snprintf(op->text, sizeof(op->text), "%s", ref);
-		memcpy(op->data, peer, P256_POINT_LEN);
-		op->data_len = P256_POINT_LEN;
+		op->number = PROVIDER_KEY_SIGN;
+		op->type = type;
+	}
+	return submit(p, op, err);
+}
+
+int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, hardware_done *done, void *ctx,
+		  struct err *err)
+{
+	struct hardware_op *op;
+	int r = sign_check(type, q->scheme, q->hash, q->salt_len, q->len, err);
+
+	if (r == 0)
+		r = check_state(p, err);
+	if (r < 0)
+		return r;
+	op = op_new_with(WIRE_SIGN, ref, q->data, q->len, done, ctx);
+	if (op) {
+		op->number = q->scheme;
+		op->type = type;
+		op->hash = q->hash;
+		op->salt_len = (uint32_t)q->salt_len;
 	}
 	return submit(p, op, err);
 }
@@ -427,7 +499,7 @@ void hardware_event(struct hardware_provider *p)
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)
 		login_done(p, a->result, NULL, a->message);
-	else if (op->op == WIRE_AGREE && a->result == -ERR_PIN)
+	else if (op->op != WIRE_LOGIN && a->result == -ERR_PIN)
 		set_state(p, HARDWARE_PIN_NEEDED, a->message);
 	finish(op, a->result, a->result == 0 ? a : NULL, a->message);
 	sodium_memzero(a, sizeof(*a));

@@ -54,6 +54,13 @@ void hardware_stop(struct hardware *h);
 /* Queues one ECDH. done is called exactly once, never from inside this call. ref and peer are copied. */
 int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
 		   void *ctx, struct err *err);
+/* The same for a key's description, for a new key that signs, and for a signature (or a decryption). What is given is copied. */
+int hardware_find(struct hardware_provider *p, const char *ref, hardware_done *done, void *ctx, struct err *err);
+int hardware_make(struct hardware_provider *p, enum key_type type, const char *label, hardware_done *done, void *ctx, struct err *err);
+int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, hardware_done *done, void *ctx,
+		  struct err *err);
+/* By the configuration's name; NULL: none. */
+struct hardware_provider *hardware_provider(struct hardware *h, const char *name);
 /* Logs in with an operator's PIN, or looks again at the configured source when pin is NULL. */
 int hardware_login(struct hardware_provider *p, const struct secret *pin, hardware_done *done, void *ctx, struct err *err);
 /* Forgets an operation's caller: done is not called any more. */

@@ -86,7 +86,7 @@ static int do_list(struct keyd *k, const struct wire_request *q, struct wire_rep
 
 static int do_make(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
 {
-	int r = k->ops->make(k->provider, q->number ? PROVIDER_KEY_SIGN : PROVIDER_KEY_SEAL, q->text, q->text2, &a->key,
+	int r = k->ops->make(k->provider, q->number ? PROVIDER_KEY_SIGN : PROVIDER_KEY_SEAL, (enum key_type)q->type, q->text, q->text2, &a->key,
 			     (char *)a->data, err);
 
 	a->data_len = r < 0 ? 0 : (uint32_t)strnlen((char *)a->data, sizeof(a->data));
@@ -108,10 +108,17 @@ static int do_agree(struct keyd *k, const struct wire_request *q, struct wire_re
 
 static int do_sign(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
 {
-	if (q->data_len != 32)
-		return err_set(err, ERR_INPUT, "not a SHA-256 digest");
-	a->data_len = 64;
-	return k->ops->sign(k->provider, q->text, q->data, a->data, err);
+	const struct provider_sign sign = {.scheme = (enum sign_scheme)q->number, .hash = (enum hash_type)q->hash, .salt_len = q->salt_len,
+					   .data = q->data, .len = q->data_len};
+	size_t len = 0;
+	/* never an unchecked pair of key and scheme: modules crash on some */
+	int r = q->number < SIGN_SCHEMES ? sign_check((enum key_type)q->type, sign.scheme, sign.hash, sign.salt_len, sign.len, err)
+					 : err_set(err, ERR_INPUT, "unknown scheme");
+
+	if (r == 0)
+		r = k->ops->sign(k->provider, q->text, &sign, a->data, &len, err);
+	a->data_len = (uint32_t)len;
+	return r;
 }
 
 static int do_random(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
@@ -325,6 +325,8 @@ static int make_tables(struct store *s, int version, struct err *err)
 	r = store_exec(s, version == 0 ? schema : store_token_drop, err);
 	if (r == 0)
 		r = store_exec(s, store_token_schema, err);
+	if (r == 0)
+		r = store_exec(s, store_key_schema, err);
 	if (r == 0)
 		return store_end(s, true, err);
 	store_end(s, false, NULL);

@@ -5,6 +5,7 @@
  * versions' MACs, and one sum over all secrets' MACs notices a row put back or taken away.
  */
 #include "broker/token.h"
+#include "common/keys.h"
 #include "common/limits.h"
 #include "common/secret.h"
 
@@ -23,7 +24,7 @@ struct store {
 	struct {
 		const char *sql; /* by address: each is one string constant */
 		sqlite3_stmt *st;
-	} prepared[64];
+	} prepared[96];
 	struct secret mac_key;	/* empty: sealed */
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */
@@ -102,6 +103,28 @@ struct store_seen {
 };
 /* Remembers it. ERR_CONFLICT: it was used before, and not all of its uses allow another one there. */
 int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, struct err *err);
+
+/* A version of a key that jobs use. */
+struct store_key {
+	char path[LIMIT_PATH_LEN + 1];
+	uint64_t version;
+	char provider[LIMIT_NAME_LEN + 1];
+	char ref[LIMIT_URI_LEN]; /* how the provider names it */
+	enum key_type type;
+	uint32_t spki_len;
+	uint8_t spki[KEY_SPKI_MAX];
+	uint8_t *certificates; /* malloc'ed: DER, one behind the other, the key's own first; NULL: none */
+	size_t certificates_len;
+	uint64_t created_ms;
+};
+int store_key_put(struct store *s, const struct store_key *k, struct err *err);
+/* version 0: the latest. ERR_NOT_FOUND, ERR_TAMPERED. store_key_done releases it. */
+int store_key_get(struct store *s, const char *path, uint64_t version, struct store_key *ret, struct err *err);
+void store_key_done(struct store_key *k);
+/* Calls each for every version of one key, or with path "" of all keys, sorted. */
+int store_keys(struct store *s, const char *path, int (*each)(void *ctx, const struct store_key *k), void *ctx, struct err *err);
+/* Forgets a key with all its versions; the hardware keeps it. */
+int store_key_delete(struct store *s, const char *path, struct err *err);
 
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);

@@ -29,3 +29,5 @@ int store_tampered(const char *what, struct err *err);
 
 /* The tables of store_token.c. */
 extern const char store_token_schema[], store_token_drop[];
+/* Of store_key.c. */
+extern const char store_key_schema[];

@@ -430,6 +430,14 @@ int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *
 	return weigh(t, *ret_row, m, facts, false, v, err);
 }
 
+bool token_may(struct tokens *t, const struct macaroon *m, const struct token_facts *facts)
+{
+	struct token_verdict v;
+	struct token_row *row;
+
+	return m->verified && find_row(t, m, &row, NULL) == 0 && weigh(t, row, m, facts, false, &v, NULL) == 0;
+}
+
 static bool has_uses_caveat(const struct macaroon *m)
 {
 	for (size_t i = 0; i < m->n_caveats; i++)

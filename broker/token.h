@@ -109,6 +109,8 @@ struct token_verdict {
  */
 int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
 		struct token_verdict *ret_verdict, struct err *err);
+/* Whether a token that token_check verified would also do for these facts; nothing is counted. */
+bool token_may(struct tokens *t, const struct macaroon *m, const struct token_facts *facts);
 /* Row, peer, caveats and policy again for a token that token_check verified, and count one use: on disk before the answer leaves. ERR_DENIED when none is left. */
 int token_use(struct tokens *t, const struct macaroon *m, const struct token_facts *facts, struct err *err);
 

@@ -72,7 +72,9 @@
 #define LIMIT_IDLE_TIMEOUT_MS 300000
 
 /* hardware */
-#define LIMIT_WIRE_DATA 1024u	   /* payload of one keyd packet */
+#define LIMIT_CERTIFICATES 32768u  /* of one key: its own and the chain, DER */
+#define LIMIT_BATCH 256u	   /* items of one request to transit */
+#define LIMIT_WIRE_DATA 4096u	   /* payload of one keyd packet */
 #define LIMIT_KEYS 64u		   /* keys one provider lists */
 #define LIMIT_PROVIDERS 8u
 #define LIMIT_HARDWARE_QUEUE 4096u /* operations waiting for one provider */

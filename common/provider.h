@@ -3,6 +3,7 @@
  * The key-provider interface: what cotter-keyd asks of hardware. pkcs11/ and tpm/ implement it, keyd_main.c serves it.
  * A provider is used by one thread, one call at a time.
  */
+#include "common/keys.h"
 #include "common/limits.h"
 #include "common/p256.h"
 
@@ -18,8 +19,20 @@ enum provider_key_use { PROVIDER_KEY_SEAL, PROVIDER_KEY_SIGN };
 struct provider_key {
 	char ref[LIMIT_URI_LEN];       /* how to name it again: RFC 7512 URI, PEM file, persistent handle */
 	char label[LIMIT_NAME_LEN + 1];
-	uint32_t can_agree, can_sign;  /* what the hardware says the key is for */
-	uint8_t point[P256_POINT_LEN];
+	uint32_t type;		       /* enum key_type */
+	uint32_t can_agree, can_sign, can_decrypt; /* what the hardware says the key is for */
+	uint8_t point[P256_POINT_LEN]; /* of KEY_P256, else zeros */
+	uint32_t spki_len;
+	uint8_t spki[KEY_SPKI_MAX];
+};
+
+/* One use of a private key: sign_check passed it. */
+struct provider_sign {
+	enum sign_scheme scheme;
+	enum hash_type hash;
+	size_t salt_len;
+	const uint8_t *data;
+	size_t len;
 };
 
 enum provider_state {
@@ -55,16 +68,17 @@ struct provider_ops {
 	/* The hash of the last refused PIN, or "". */
 	const char *(*failed_pin)(const struct provider *p);
 	int (*list)(struct provider *p, size_t index, struct provider_key *ret, struct err *err);
-	/* Makes a P-256 key. pcrs: "" or "sha256:0,2,7" (TPM). ret_pem receives the TPM's key file, else "". */
-	int (*make)(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+	/* Makes a key; one that seals is a P-256 key. pcrs: "" or "sha256:0,2,7" (TPM). ret_pem receives the TPM's key file, else "". */
+	int (*make)(struct provider *p, enum provider_key_use use, enum key_type type, const char *label, const char *pcrs,
 		    struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err);
 	/* Finds the key behind a reference. */
 	int (*find)(struct provider *p, const char *ref, struct provider_key *ret, struct err *err);
 	/* x coordinate of key × peer, 32 bytes. peer was checked to be on the curve. */
 	int (*agree)(struct provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN],
 		     uint8_t ret[P256_SECRET_LEN], struct err *err);
-	/* ECDSA over a SHA-256 digest, raw r||s. */
-	int (*sign)(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err);
+	/* Signs, or decrypts: see enum sign_scheme for what goes in and comes out. ERR_INPUT: this key or this hardware cannot do it so. */
+	int (*sign)(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
+		    struct err *err);
 	int (*random)(struct provider *p, uint8_t *ret, size_t len, struct err *err);
 	void (*status)(struct provider *p, struct provider_status *ret);
 	void (*close)(struct provider *p);

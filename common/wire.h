@@ -5,23 +5,24 @@
  */
 #include "common/provider.h"
 
-#define WIRE_MAGIC 0x436b6431u /* changes with the layout */
+#define WIRE_MAGIC 0x436b6432u /* changes with the layout */
 
 enum wire_op {
 	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN */
 	WIRE_LOGIN,  /* data: the PIN, or empty: the configured one; number: 1 when an operator asks */
 	WIRE_STATUS,
 	WIRE_LIST,   /* number: index */
-	WIRE_MAKE,   /* number: use, text: label, text2: PCRs; answers key, data: PEM */
+	WIRE_MAKE,   /* number: use, type: of the key, text: label, text2: PCRs; answers key, data: PEM */
 	WIRE_FIND,   /* text: reference */
 	WIRE_AGREE,  /* text: reference, data: peer point; answers data: 32 bytes */
-	WIRE_SIGN,   /* text: reference, data: digest; answers data: r||s */
+	WIRE_SIGN,   /* text: reference, type: of the key, number: enum sign_scheme, hash, salt_len, data; answers data */
 	WIRE_RANDOM, /* number: bytes */
 	WIRE_N
 };
 
 struct wire_request {
 	uint32_t magic, id, op, number;
+	uint32_t type, hash, salt_len;
 	char text[LIMIT_URI_LEN];
 	char text2[96];
 	uint32_t data_len;

@@ -12,8 +12,17 @@
 #define ID_LEN 8u
 #define CACHE 16u
 
-/* DER of OID 1.2.840.10045.3.1.7, as CKA_EC_PARAMS wants it */
-static const CK_BYTE p256_params[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
+/* CKA_EC_PARAMS: the curve's OID, and for Ed25519 also its name, in DER. The first of a type is what keys are made with. */
+static const struct {
+	enum key_type type;
+	size_t len;
+	CK_BYTE params[16];
+} curves[] = {
+	{KEY_P256, 10, {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}},
+	{KEY_P384, 7, {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22}},
+	{KEY_ED25519, 14, {0x13, 0x0c, 'e', 'd', 'w', 'a', 'r', 'd', 's', '2', '5', '5', '1', '9'}},
+	{KEY_ED25519, 5, {0x06, 0x03, 0x2b, 0x65, 0x70}},
+};
 
 struct provider {
 	struct module module;
@@ -88,30 +97,92 @@ static bool bool_attribute(struct module *m, CK_OBJECT_HANDLE object, CK_ATTRIBU
 	return m->f->C_GetAttributeValue(m->session, object, &a, 1) == CKR_OK && value == CK_TRUE;
 }
 
-/* The public point, from the public key object with the same CKA_ID; some modules also show it on the private key. */
-static int read_point(struct module *m, CK_OBJECT_HANDLE private, CK_ATTRIBUTE *id, uint8_t ret[P256_POINT_LEN],
-		      struct err *err)
+/* The public key object with the private one's CKA_ID; some modules have none, and show all on the private key. */
+static CK_OBJECT_HANDLE public_object(struct module *m, CK_OBJECT_HANDLE private, CK_ATTRIBUTE *id)
 {
 	CK_OBJECT_CLASS class = CKO_PUBLIC_KEY;
 	CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)}, *id};
-	uint8_t value[P256_POINT_LEN + 8];
-	CK_ATTRIBUTE point = {CKA_EC_POINT, value, sizeof(value)};
 	CK_OBJECT_HANDLE object;
 	CK_ULONG found;
-	const uint8_t *p = value;
 
-	if (find_first(m, template, 2, 0, &object, &found) != CKR_OK || found != 1)
-		object = private;
-	if (m->f->C_GetAttributeValue(m->session, object, &point, 1) != CKR_OK)
+	return find_first(m, template, 2, 0, &object, &found) == CKR_OK && found == 1 ? object : private;
+}
+
+static bool is_params(const CK_ATTRIBUTE *a, const CK_BYTE *want, size_t len)
+{
+	return a->ulValueLen == len && memcmp(a->pValue, want, len) == 0;
+}
+
+static enum key_type curve_of(struct module *m, CK_OBJECT_HANDLE object)
+{
+	CK_BYTE value[32];
+	CK_ATTRIBUTE a = {CKA_EC_PARAMS, value, sizeof(value)};
+
+	if (m->f->C_GetAttributeValue(m->session, object, &a, 1) != CKR_OK)
+		return KEY_NONE;
+	for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
+		if (is_params(&a, curves[i].params, curves[i].len))
+			return curves[i].type;
+	return KEY_NONE;
+}
+
+/* CKA_EC_POINT: a DER OCTET STRING, with some modules its content alone. */
+static int read_ec(struct module *m, CK_OBJECT_HANDLE object, struct provider_key *ret, struct err *err)
+{
+	uint8_t value[160];
+	CK_ATTRIBUTE a = {CKA_EC_POINT, value, sizeof(value)};
+	enum key_type type = (enum key_type)ret->type;
+	size_t want = type == KEY_ED25519 ? 32 : 1 + key_row(type)->signature_len, len = 0;
+	const uint8_t *p = value;
+	int r;
+
+	if (type == KEY_NONE)
+		return err_set(err, ERR_INPUT, "an elliptic curve that cotter does not know");
+	if (m->f->C_GetAttributeValue(m->session, object, &a, 1) != CKR_OK)
 		return err_set(err, ERR_HARDWARE, "the token shows no public key beside the private one");
-	if (point.ulValueLen == P256_POINT_LEN + 2 && value[0] == 0x04 && value[1] == P256_POINT_LEN)
-		p += 2; /* DER OCTET STRING */
-	else if (point.ulValueLen != P256_POINT_LEN)
-		return err_set(err, ERR_HARDWARE, "the token's CKA_EC_POINT has %lu bytes", point.ulValueLen);
-	if (p256_check(p, err) < 0)
-		return err_set(err, ERR_HARDWARE, "the token's public key is not a P-256 point");
-	memcpy(ret, p, P256_POINT_LEN);
-	return 0;
+	if (a.ulValueLen == want + 2 && value[0] == 0x04 && value[1] == want)
+		p += 2;
+	else if (a.ulValueLen != want)
+		return err_set(err, ERR_HARDWARE, "the token's CKA_EC_POINT has %lu bytes", a.ulValueLen);
+	r = type == KEY_ED25519 ? spki_from_ed25519(p, ret->spki, &len, err) : spki_from_ec(type, p, want, ret->spki, &len, err);
+	ret->spki_len = (uint32_t)len;
+	if (r == 0 && type == KEY_P256)
+		memcpy(ret->point, p, P256_POINT_LEN);
+	return r;
+}
+
+static int read_rsa(struct module *m, CK_OBJECT_HANDLE object, struct provider_key *ret, struct err *err)
+{
+	uint8_t n[1024], e[16];
+	CK_ATTRIBUTE a[] = {{CKA_MODULUS, n, sizeof(n)}, {CKA_PUBLIC_EXPONENT, e, sizeof(e)}};
+	enum key_type type;
+	size_t len = 0;
+	int r;
+
+	if (m->f->C_GetAttributeValue(m->session, object, a, 2) != CKR_OK)
+		return err_set(err, ERR_HARDWARE, "the token shows no public key beside the private one");
+	r = spki_from_rsa(n, a[0].ulValueLen, e, a[1].ulValueLen, ret->spki, &len, &type, err);
+	ret->spki_len = (uint32_t)len;
+	ret->type = type;
+	return r;
+}
+
+static int read_public(struct module *m, CK_OBJECT_HANDLE private, CK_ATTRIBUTE *id, struct provider_key *ret, struct err *err)
+{
+	CK_OBJECT_HANDLE object = public_object(m, private, id);
+	CK_KEY_TYPE type = 0;
+	CK_ATTRIBUTE a = {CKA_KEY_TYPE, &type, sizeof(type)};
+
+	if (m->f->C_GetAttributeValue(m->session, private, &a, 1) != CKR_OK)
+		return err_set(err, ERR_HARDWARE, "the token does not tell what kind of key it is");
+	if (type == CKK_RSA)
+		return read_rsa(m, object, ret, err);
+	if (type != CKK_EC && type != CKK_EC_EDWARDS)
+		return err_set(err, ERR_INPUT, "neither an RSA key nor one on an elliptic curve");
+	ret->type = curve_of(m, private);
+	if (ret->type == KEY_NONE)
+		ret->type = curve_of(m, object);
+	return read_ec(m, object, ret, err);
 }
 
 static int format_ref(CK_ATTRIBUTE *id, CK_ATTRIBUTE *label, char *ret, struct err *err)
@@ -152,26 +223,22 @@ static int describe(struct provider *p, CK_OBJECT_HANDLE object, struct provider
 	memcpy(ret->label, label_value, a[1].ulValueLen);
 	ret->can_agree = bool_attribute(m, object, CKA_DERIVE);
 	ret->can_sign = bool_attribute(m, object, CKA_SIGN);
-	r = read_point(m, object, &a[0], ret->point, err);
+	ret->can_decrypt = bool_attribute(m, object, CKA_DECRYPT);
+	r = read_public(m, object, &a[0], ret, err);
 	return r < 0 ? r : format_ref(&a[0], &a[1], ret->ref, err);
 }
 
 static int provider_list(struct provider *p, size_t index, struct provider_key *ret, struct err *err)
 {
 	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
-	CK_KEY_TYPE type = CKK_EC;
-	CK_BYTE params[sizeof(p256_params)];
-	CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
-				   {CKA_KEY_TYPE, &type, sizeof(type)},
-				   {CKA_EC_PARAMS, params, sizeof(params)}};
+	CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)}};
 	CK_OBJECT_HANDLE object;
 	CK_ULONG found;
 	int r = module_session(&p->module, err);
 
 	if (r < 0)
 		return r;
-	memcpy(params, p256_params, sizeof(params));
-	r = ckr_err(find_first(&p->module, template, 3, index, &object, &found), "listing keys", err);
+	r = ckr_err(find_first(&p->module, template, 1, index, &object, &found), "listing keys", err);
 	if (r < 0)
 		return r;
 	if (found == 0)
@@ -317,28 +384,56 @@ static int provider_agree(struct provider *p, const char *ref, const uint8_t pee
 }
 
 struct sign_args {
-	uint8_t digest[32];
+	const struct provider_sign *q;
 	uint8_t *ret;
+	size_t *ret_len;
+};
+
+static const struct {
+	CK_MECHANISM_TYPE hash;
+	CK_RSA_PKCS_MGF_TYPE mgf;
+} hash_names[HASH_TYPES] = {
+	[HASH_SHA1] = {CKM_SHA_1, CKG_MGF1_SHA1},	[HASH_SHA224] = {CKM_SHA224, CKG_MGF1_SHA224},
+	[HASH_SHA256] = {CKM_SHA256, CKG_MGF1_SHA256}, [HASH_SHA384] = {CKM_SHA384, CKG_MGF1_SHA384},
+	[HASH_SHA512] = {CKM_SHA512, CKG_MGF1_SHA512},
 };
 
 static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 {
+	static const CK_MECHANISM_TYPE types[SIGN_SCHEMES] = {[SIGN_ECDSA] = CKM_ECDSA, [SIGN_RSA_PKCS1] = CKM_RSA_PKCS,
+							      [SIGN_RSA_PSS] = CKM_RSA_PKCS_PSS, [SIGN_ED25519] = CKM_EDDSA,
+							      [DECRYPT_OAEP] = CKM_RSA_PKCS_OAEP};
 	struct sign_args *a = args;
-	CK_MECHANISM mechanism = {CKM_ECDSA, NULL, 0};
-	CK_ULONG len = 64;
-	CK_RV rv = p->module.f->C_SignInit(p->module.session, &mechanism, key);
+	const struct provider_sign *q = a->q;
+	CK_FUNCTION_LIST *f = p->module.f;
+	CK_RSA_PKCS_PSS_PARAMS pss = {hash_names[q->hash].hash, hash_names[q->hash].mgf, q->salt_len};
+	CK_RSA_PKCS_OAEP_PARAMS oaep = {hash_names[q->hash].hash, hash_names[q->hash].mgf, CKZ_DATA_SPECIFIED, NULL, 0};
+	CK_MECHANISM mechanism = {types[q->scheme], NULL, 0};
+	uint8_t data[SIGN_INPUT_MAX];
+	CK_ULONG len = KEY_SIGNATURE_MAX;
+	CK_RV rv;
 
+	if (q->scheme == SIGN_RSA_PSS)
+		mechanism = (CK_MECHANISM){types[q->scheme], &pss, sizeof(pss)};
+	else if (q->scheme == DECRYPT_OAEP)
+		mechanism = (CK_MECHANISM){types[q->scheme], &oaep, sizeof(oaep)};
+	memcpy(data, q->data, q->len);
+	rv = q->scheme == DECRYPT_OAEP ? f->C_DecryptInit(p->module.session, &mechanism, key) : f->C_SignInit(p->module.session, &mechanism, key);
 	if (rv == CKR_OK)
-		rv = p->module.f->C_Sign(p->module.session, a->digest, sizeof(a->digest), a->ret, &len);
-	return rv == CKR_OK && len != 64 ? CKR_DEVICE_ERROR : rv;
+		rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len)
+					       : f->C_Sign(p->module.session, data, q->len, a->ret, &len);
+	*a->ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
+	return rv;
 }
 
-static int provider_sign(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err)
+static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
+			 struct err *err)
 {
-	struct sign_args args = {.ret = ret};
+	static const char *const names[SIGN_SCHEMES] = {"signing (CKM_ECDSA)", "signing (CKM_RSA_PKCS)", "signing (CKM_RSA_PKCS_PSS)",
+							"signing (CKM_EDDSA)", "decrypting (CKM_RSA_PKCS_OAEP)"};
+	struct sign_args args = {q, ret, ret_len};
 
-	memcpy(args.digest, digest, sizeof(args.digest));
-	return with_key(p, ref, sign_op, &args, "signing (CKM_ECDSA)", err);
+	return with_key(p, ref, sign_op, &args, names[q->scheme], err);
 }
 
 struct find_args {
@@ -363,26 +458,42 @@ static int provider_find(struct provider *p, const char *ref, struct provider_ke
 	return r < 0 ? r : args.r;
 }
 
-static int provider_make(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+/* The mechanism, and what the public key's template says of the kind of key. */
+static CK_MECHANISM_TYPE generate_how(enum key_type type, CK_BYTE params[16], CK_ULONG *bits, CK_ATTRIBUTE *ret)
+{
+	for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++) {
+		if (curves[i].type != type)
+			continue;
+		memcpy(params, curves[i].params, curves[i].len);
+		*ret = (CK_ATTRIBUTE){CKA_EC_PARAMS, params, curves[i].len};
+		return type == KEY_ED25519 ? CKM_EC_EDWARDS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN;
+	}
+	*bits = key_row(type)->bits;
+	*ret = (CK_ATTRIBUTE){CKA_MODULUS_BITS, bits, sizeof(*bits)};
+	return CKM_RSA_PKCS_KEY_PAIR_GEN;
+}
+
+static int provider_make(struct provider *p, enum provider_key_use use, enum key_type type, const char *label, const char *pcrs,
 			 struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err)
 {
 	CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
 	CK_BBOOL *sign = use == PROVIDER_KEY_SIGN ? &yes : &no, *agree = use == PROVIDER_KEY_SEAL ? &yes : &no;
-	CK_BYTE id[ID_LEN], params[sizeof(p256_params)];
+	CK_BBOOL *decrypt = use == PROVIDER_KEY_SIGN && key_is_rsa(type) ? &yes : &no;
+	CK_BYTE id[ID_LEN], params[16];
 	char name[LIMIT_NAME_LEN + 1];
-	CK_ULONG name_len = strlen(label);
+	CK_ULONG name_len = strlen(label), bits;
 	CK_ATTRIBUTE public[] = {
-		{CKA_TOKEN, &yes, sizeof(yes)},	      {CKA_EC_PARAMS, params, sizeof(params)}, {CKA_ID, id, sizeof(id)},
-		{CKA_LABEL, name, name_len},	      {CKA_VERIFY, sign, sizeof(*sign)},       {CKA_ENCRYPT, &no, sizeof(no)},
+		{CKA_TOKEN, &yes, sizeof(yes)},	      {CKA_EC_PARAMS, NULL, 0},		       {CKA_ID, id, sizeof(id)},
+		{CKA_LABEL, name, name_len},	      {CKA_VERIFY, sign, sizeof(*sign)},       {CKA_ENCRYPT, decrypt, sizeof(*decrypt)},
 		{CKA_WRAP, &no, sizeof(no)},
 	};
 	CK_ATTRIBUTE private[] = {
 		{CKA_TOKEN, &yes, sizeof(yes)},	      {CKA_PRIVATE, &yes, sizeof(yes)},	  {CKA_SENSITIVE, &yes, sizeof(yes)},
 		{CKA_EXTRACTABLE, &no, sizeof(no)},   {CKA_ID, id, sizeof(id)},		  {CKA_LABEL, name, name_len},
-		{CKA_DERIVE, agree, sizeof(*agree)},  {CKA_SIGN, sign, sizeof(*sign)},	  {CKA_DECRYPT, &no, sizeof(no)},
+		{CKA_DERIVE, agree, sizeof(*agree)},  {CKA_SIGN, sign, sizeof(*sign)},	  {CKA_DECRYPT, decrypt, sizeof(*decrypt)},
 		{CKA_UNWRAP, &no, sizeof(no)},
 	};
-	CK_MECHANISM mechanism = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
+	CK_MECHANISM mechanism = {generate_how(type, params, &bits, &public[1]), NULL, 0};
 	CK_OBJECT_HANDLE public_key, private_key;
 	CK_RV rv;
 	int r;
@@ -393,11 +504,10 @@ static int provider_make(struct provider *p, enum provider_key_use use, const ch
 	if (r < 0)
 		return r;
 	snprintf(name, sizeof(name), "%s", label);
-	memcpy(params, p256_params, sizeof(params));
 	randombytes_buf(id, sizeof(id));
 	rv = p->module.f->C_GenerateKeyPair(p->module.session, &mechanism, public, sizeof(public) / sizeof(public[0]), private,
 					    sizeof(private) / sizeof(private[0]), &public_key, &private_key);
-	r = ckr_err(rv, "making a P-256 key (CKM_EC_KEY_PAIR_GEN)", err);
+	r = ckr_err(rv, "making a key", err);
 	if (r < 0)
 		return r;
 	ret_pem[0] = '\0';

@@ -159,7 +159,7 @@ static int make_key(struct init *in, size_t i, struct err *err)
 	fflush(stdout);
 	r = keyd_start(&p, in->state_dir, &k, err);
 	if (r == 0)
-		r = enrol_key(&k, PROVIDER_KEY_SEAL, LABEL, pcrs, in->dir, &in->keys[i], err);
+		r = enrol_key(&k, PROVIDER_KEY_SEAL, KEY_P256, LABEL, pcrs, in->dir, &in->keys[i], err);
 	keyd_done(&k);
 	if (r < 0)
 		return err_wrap(err, "provider '%s'", p.name);

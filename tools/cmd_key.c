@@ -1,10 +1,11 @@
-/* cotter key make|list: talks to the hardware itself; needs no broker. */
+/* cotter key make|list: talks to the hardware itself; needs no broker. The other verbs are key_broker.c's. */
 #include "broker/config.h"
 #include "common/age_p256tag.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "tools/cli.h"
 #include "tools/enrol.h"
+#include "tools/key_broker.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -12,6 +13,7 @@
 
 struct key_options {
 	const char *config, *label, *pcrs;
+	enum key_type type;
 	bool sign;
 };
 
@@ -19,16 +21,21 @@ static int parse(struct cli *cli, int argc, char **argv, struct key_options *o, 
 {
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'}, {"label", required_argument, NULL, 'l'}, {"pcrs", required_argument, NULL, 'p'},
-		{"sign", no_argument, NULL, 's'},	  {"json", no_argument, NULL, 'j'},	   {0}};
+		{"sign", no_argument, NULL, 's'},	  {"type", required_argument, NULL, 't'}, {"json", no_argument, NULL, 'j'},	   {0}};
 	int opt;
 
-	*o = (struct key_options){.pcrs = ""};
+	*o = (struct key_options){.pcrs = "", .type = KEY_P256};
 	while ((opt = getopt_long(argc, argv, "l:", options, NULL)) != -1) {
 		switch (opt) {
 		case 'c': o->config = optarg; break;
 		case 'l': o->label = optarg; break;
 		case 'p': o->pcrs = optarg; break;
 		case 's': o->sign = true; break;
+		case 't':
+			o->type = key_type_find(optarg);
+			if (o->type == KEY_NONE)
+				return cli_usage(cli, err, "--type: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519");
+			break;
 		case 'j': cli->json = true; break;
 		default: return cli_usage(cli, err, "unknown option");
 		}
@@ -73,7 +80,7 @@ static int make(struct cli *cli, const struct config *config, const struct confi
 	if (r == 0)
 		r = keyd_start(&with_dir, config->state_dir, &k, err);
 	if (r == 0)
-		r = enrol_key(&k, o->sign ? PROVIDER_KEY_SIGN : PROVIDER_KEY_SEAL, o->label, o->pcrs, dir, &key, err);
+		r = enrol_key(&k, o->sign ? PROVIDER_KEY_SIGN : PROVIDER_KEY_SEAL, o->type, o->label, o->pcrs, dir, &key, err);
 	if (r < 0)
 		return r;
 	if (cli->json) {
@@ -96,12 +103,13 @@ static int make(struct cli *cli, const struct config *config, const struct confi
 static void print_key(struct cli *cli, const struct config_provider *p, const struct provider_key *key, bool configured)
 {
 	char recipient[80] = "";
-	const char *use = key->can_agree ? "seal" : key->can_sign ? "sign" : "?";
+	const char *use = key->can_agree ? "seal" : key->can_sign ? "sign" : key->can_decrypt ? "open" : "?";
+	const char *type = key_row((enum key_type)key->type)->name;
 
-	if (key->can_agree)
+	if (key->can_agree && key->type == KEY_P256)
 		age_p256tag_recipient_text(key->point, recipient);
 	if (cli->json) {
-		json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "provider", p->name, "key", key->ref, "label", key->label, "use", use,
+		json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "provider", p->name, "key", key->ref, "label", key->label, "use", use, "type", type ? type : "?",
 				      "recipient", recipient, "configured", configured);
 
 		json_dumpf(j, stdout, JSON_COMPACT);
@@ -109,7 +117,8 @@ static void print_key(struct cli *cli, const struct config_provider *p, const st
 		json_decref(j);
 		return;
 	}
-	printf("%-10s %-5s %s%s\n", p->name, use, key->ref, configured ? "" : "  (not in the configuration)");
+	printf("%-10s %-5s %-10s %s%s\n", p->name, use, type ? type : "?", key->ref,
+	       configured || !key->can_agree ? "" : "  (not in the configuration)");
 	if (*recipient)
 		printf("           %s\n", recipient);
 }
@@ -117,7 +126,7 @@ static void print_key(struct cli *cli, const struct config_provider *p, const st
 static bool is_configured(const struct config_provider *p, const struct provider_key *key)
 {
 	for (size_t i = 0; i < p->n_keys; i++)
-		if (memcmp(p->keys[i].point, key->point, sizeof(key->point)) == 0)
+		if (key->type == KEY_P256 && memcmp(p->keys[i].point, key->point, sizeof(key->point)) == 0)
 			return true;
 	return false;
 }
@@ -167,8 +176,10 @@ int cmd_key(struct cli *cli, int argc, char **argv, struct err *err)
 	bool making = argc > 1 && strcmp(argv[1], "make") == 0;
 	int r;
 
+	if (argc > 1 && key_broker_knows(argv[1]))
+		return key_broker(cli, argc - 1, argv + 1, err);
 	if (argc < 2 || (!making && strcmp(argv[1], "list") != 0))
-		return cli_usage(cli, err, "say make or list");
+		return cli_usage(cli, err, "say make, list, add, rotate, show, certificate or remove");
 	argc--;
 	argv++;
 	r = parse(cli, argc, argv, &o, err);
@@ -182,6 +193,8 @@ int cmd_key(struct cli *cli, int argc, char **argv, struct err *err)
 			return err_set(err, ERR_USAGE, "the configuration has no provider '%.64s'", argv[optind]);
 	}
 	if (making) {
+		if (!o.sign && o.type != KEY_P256)
+			return cli_usage(cli, err, "a key that seals is a P-256 key: --type is for --sign");
 		if (!p || !o.label || strlen(o.label) > LIMIT_NAME_LEN || strchr(o.label, '/'))
 			return cli_usage(cli, err, "name the provider and a --label");
 		return make(cli, &config, p, &o, err);

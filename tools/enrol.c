@@ -47,17 +47,26 @@ static int probe_agree(struct keyd *k, const struct provider_key *key, struct er
 
 static int probe_sign(struct keyd *k, const struct provider_key *key, struct err *err)
 {
-	uint8_t digest[32];
+	enum key_type type = (enum key_type)key->type;
+	enum sign_scheme scheme = key_is_rsa(type) ? SIGN_RSA_PKCS1 : key_is_ec(type) ? SIGN_ECDSA : SIGN_ED25519;
+	const struct hash_row *hash = hash_row(HASH_SHA256);
+	uint8_t data[64];
+	size_t len = key_is_rsa(type) ? hash->info_len : 0;
 	int r;
 
-	randombytes_buf(digest, sizeof(digest));
+	memcpy(data, hash->info, len);
+	randombytes_buf(data + len, hash->len);
+	len += hash->len;
 	keyd_prepare(k, WIRE_SIGN);
 	snprintf(k->request->text, sizeof(k->request->text), "%s", key->ref);
-	memcpy(k->request->data, digest, sizeof(digest));
-	k->request->data_len = sizeof(digest);
+	k->request->type = key->type;
+	k->request->number = scheme;
+	k->request->hash = HASH_SHA256;
+	memcpy(k->request->data, data, len);
+	k->request->data_len = (uint32_t)len;
 	r = keyd_call(k, err);
 	if (r == 0)
-		r = p256_verify(key->point, digest, k->reply->data, err);
+		r = spki_verify(key->spki, key->spki_len, scheme, HASH_SHA256, 0, data, len, k->reply->data, k->reply->data_len, err);
 	return r < 0 ? err_wrap(err, "this key cannot sign") : 0;
 }
 
@@ -83,7 +92,7 @@ static int write_pem(struct keyd *k, const char *label, const char *dir, struct 
 	return 0;
 }
 
-int enrol_key(struct keyd *k, enum provider_key_use use, const char *label, const char *pcrs, const char *dir,
+int enrol_key(struct keyd *k, enum provider_key_use use, enum key_type type, const char *label, const char *pcrs, const char *dir,
 	      struct enrolled *ret, struct err *err)
 {
 	int r = enrol_login(k, err);
@@ -93,6 +102,7 @@ int enrol_key(struct keyd *k, enum provider_key_use use, const char *label, cons
 		return r;
 	keyd_prepare(k, WIRE_MAKE);
 	k->request->number = use;
+	k->request->type = type;
 	snprintf(k->request->text, sizeof(k->request->text), "%s", label);
 	snprintf(k->request->text2, sizeof(k->request->text2), "%s", pcrs);
 	r = keyd_call(k, err);

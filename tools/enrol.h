@@ -12,7 +12,7 @@ struct enrolled {
 
 /* Makes the key, writes a TPM key's file to dir/NAME-LABEL.pem, and probes: an ECDH (or a signature) is compared with
  * libcrypto's result. ERR_HARDWARE says what the token cannot do. */
-int enrol_key(struct keyd *k, enum provider_key_use use, const char *label, const char *pcrs, const char *dir,
+int enrol_key(struct keyd *k, enum provider_key_use use, enum key_type type, const char *label, const char *pcrs, const char *dir,
 	      struct enrolled *ret, struct err *err);
 /* The probe alone, for a key that exists. */
 int enrol_probe(struct keyd *k, const struct provider_key *key, struct err *err);

@@ -24,8 +24,15 @@ static const struct command commands[] = {
 	 "  --unseal 'cache 5m'       or each-use\n"
 	 "  --dir /etc/cotter, --state-dir /var/lib/cotter, --socket /run/cotter/cotter.sock\n",
 	 cmd_init, false},
-	{"key", "make PROVIDER --label L [--sign] [--pcrs sha256:0,2,7] | list [PROVIDER]",
-	 "Makes a key in the hardware and probes what it can do, or lists what is there. Needs no broker.\n\n"
+	{"key", "make PROVIDER --label L [--sign [--type T]] [--pcrs ...] | list [PROVIDER] | add|rotate|show|certificate|remove KEY",
+	 "make: a key in the hardware, probed for what it can do. list: what is there. Both need no broker.\n"
+	 "add: a key that jobs may use by the name KEY, where a policy allows 'sign' or 'decrypt': made anew, or --ref names one that is there.\n"
+	 "rotate: its next version. show: its public part. certificate: what jobs find beside it. remove: the name (the hardware keeps the key).\n\n"
+	 "  --type T                  ecdsa-p256 (default), ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519\n"
+	 "  --provider P              where there are several\n"
+	 "  --ref REF                 a PKCS#11 URI, a TPM key file, handle:0x81...: as 'cotter key list' shows it\n"
+	 "  --certificate FILE        PEM: the key's own first, then its chain\n"
+	 "  --pem                     show: the public key\n"
 	 "  --config FILE, --json\n",
 	 cmd_key, false},
 	{"seal", "[-r RECIPIENT]... [-o OUT] [-a] [FILE]",

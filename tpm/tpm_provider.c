@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "tpm/rc.h"
 #include "tpm/tpm.h"
+#include "tpm/tpm_key.h"
 #include "tpm/tss2_pem.h"
 
 #include <errno.h>
@@ -197,42 +198,14 @@ static int with_key(struct provider *p, const char *ref, key_operation *op, void
 	return rc_err(rc, what, err);
 }
 
-static void describe(const struct provider *p, const char *ref, struct provider_key *ret)
-{
-	const TPMT_PUBLIC *area = &p->public.publicArea;
-	const TPM2B_ECC_PARAMETER *x = &area->unique.ecc.x, *y = &area->unique.ecc.y;
-
-	*ret = (struct provider_key){0};
-	snprintf(ret->ref, sizeof(ret->ref), "%s", ref);
-	ret->can_agree = (area->objectAttributes & TPMA_OBJECT_DECRYPT) && !(area->objectAttributes & TPMA_OBJECT_RESTRICTED);
-	ret->can_sign = (area->objectAttributes & TPMA_OBJECT_SIGN_ENCRYPT) != 0;
-	ret->point[0] = 4;
-	memcpy(ret->point + 1 + 32 - x->size, x->buffer, x->size);
-	memcpy(ret->point + 33 + 32 - y->size, y->buffer, y->size);
-}
-
-static int check_type(const TPM2B_PUBLIC *public, struct err *err)
-{
-	const TPMT_PUBLIC *area = &public->publicArea;
-
-	if (area->type != TPM2_ALG_ECC || area->parameters.eccDetail.curveID != TPM2_ECC_NIST_P256 ||
-	    area->unique.ecc.x.size > 32 || area->unique.ecc.y.size > 32)
-		return err_set(err, ERR_INPUT, "the TPM key is not a P-256 key");
-	return 0;
-}
-
 static int provider_find(struct provider *p, const char *ref, struct provider_key *ret, struct err *err)
 {
 	int r = with_key(p, ref, NULL, NULL, "loading the TPM key", err);
 
-	if (r == 0)
-		r = check_type(&p->public, err);
-	if (r == 0)
-		describe(p, ref, ret);
-	return r;
+	return r < 0 ? r : tpm_key_describe(&p->public.publicArea, ref, ret, err);
 }
 
-/* Persistent P-256 keys; key files are known to the configuration, not to the TPM. */
+/* Persistent keys; key files are known to the configuration, not to the TPM. */
 static int provider_list(struct provider *p, size_t index, struct provider_key *ret, struct err *err)
 {
 	TPMS_CAPABILITY_DATA *data = NULL;
@@ -289,66 +262,115 @@ static int provider_agree(struct provider *p, const char *ref, const uint8_t pee
 }
 
 struct sign_args {
-	const uint8_t *digest;
+	const struct provider_sign *q;
 	uint8_t *ret;
+	size_t *ret_len;
+	struct err *err;
 };
+
+static const TPMI_ALG_HASH hash_names[HASH_TYPES] = {
+	[HASH_NONE] = TPM2_ALG_NULL,	 [HASH_SHA1] = TPM2_ALG_SHA1,	  [HASH_SHA256] = TPM2_ALG_SHA256,
+	[HASH_SHA384] = TPM2_ALG_SHA384, [HASH_SHA512] = TPM2_ALG_SHA512,
+};
+
+/* A TPM wants the digest and the hash's name, and writes the DigestInfo itself. HASH_NONE: it is none. */
+static enum hash_type split_digest_info(const uint8_t **data, size_t *len)
+{
+	for (enum hash_type h = HASH_SHA1; h < HASH_TYPES; h++) {
+		const struct hash_row *row = hash_row(h);
+
+		if (*len == row->info_len + row->len && memcmp(*data, row->info, row->info_len) == 0) {
+			*data += row->info_len;
+			*len = row->len;
+			return h;
+		}
+	}
+	return HASH_NONE;
+}
+
+static size_t take_signature(const TPMT_SIGNATURE *s, size_t want, uint8_t ret[KEY_SIGNATURE_MAX])
+{
+	const TPM2B_ECC_PARAMETER *x = &s->signature.ecdsa.signatureR, *y = &s->signature.ecdsa.signatureS;
+	const TPM2B_PUBLIC_KEY_RSA *rsa = s->sigAlg == TPM2_ALG_RSAPSS ? &s->signature.rsapss.sig : &s->signature.rsassa.sig;
+	size_t half = want / 2;
+
+	memset(ret, 0, want);
+	if (s->sigAlg != TPM2_ALG_ECDSA) {
+		if (rsa->size > want)
+			return 0;
+		memcpy(ret + want - rsa->size, rsa->buffer, rsa->size);
+		return want;
+	}
+	if (x->size > half || y->size > half)
+		return 0;
+	memcpy(ret + half - x->size, x->buffer, x->size);
+	memcpy(ret + want - y->size, y->buffer, y->size);
+	return want;
+}
 
 static TSS2_RC sign_op(struct provider *p, ESYS_TR session, void *args)
 {
 	struct sign_args *a = args;
-	TPM2B_DIGEST digest = {.size = 32};
-	const TPMT_SIG_SCHEME scheme = {.scheme = TPM2_ALG_ECDSA, .details.ecdsa.hashAlg = TPM2_ALG_SHA256};
 	const TPMT_TK_HASHCHECK ticket = {.tag = TPM2_ST_HASHCHECK, .hierarchy = TPM2_RH_NULL};
+	const uint8_t *data = a->q->data;
+	size_t len = a->q->len, want = key_row(tpm_key_type(&p->public.publicArea))->signature_len;
+	enum hash_type hash = a->q->scheme == SIGN_RSA_PKCS1 ? split_digest_info(&data, &len) : hash_type_of_length(len);
+	TPMT_SIG_SCHEME scheme = {.scheme = a->q->scheme == SIGN_ECDSA ? TPM2_ALG_ECDSA : a->q->scheme == SIGN_RSA_PSS ? TPM2_ALG_RSAPSS : TPM2_ALG_RSASSA,
+				  .details.any.hashAlg = hash_names[hash]};
+	TPM2B_DIGEST digest = {.size = (UINT16)len};
 	TPMT_SIGNATURE *out = NULL;
-	const TPM2B_ECC_PARAMETER *r, *s;
 	TSS2_RC rc;
 
-	memcpy(digest.buffer, a->digest, 32);
+	if (hash == HASH_NONE || hash_names[hash] == 0 || want == 0) {
+		err_set(a->err, ERR_INPUT, "a TPM signs digests of SHA-1, SHA-256, SHA-384 or SHA-512 alone");
+		return TSS2_RC_SUCCESS;
+	}
+	memcpy(digest.buffer, data, len);
 	rc = Esys_Sign(p->tpm.esys, p->loaded, session, ESYS_TR_NONE, ESYS_TR_NONE, &digest, &scheme, &ticket, &out);
 	if (rc != TSS2_RC_SUCCESS)
 		return rc;
-	r = &out->signature.ecdsa.signatureR;
-	s = &out->signature.ecdsa.signatureS;
-	memset(a->ret, 0, 64);
-	if (r->size <= 32 && s->size <= 32) {
-		memcpy(a->ret + 32 - r->size, r->buffer, r->size);
-		memcpy(a->ret + 64 - s->size, s->buffer, s->size);
-	}
+	*a->ret_len = take_signature(out, want, a->ret);
 	Esys_Free(out);
 	return rc;
 }
 
-static int provider_sign(struct provider *p, const char *ref, const uint8_t digest[32], uint8_t ret[64], struct err *err)
+static TSS2_RC decrypt_op(struct provider *p, ESYS_TR session, void *args)
 {
-	struct sign_args args = {digest, ret};
+	struct sign_args *a = args;
+	TPM2B_PUBLIC_KEY_RSA in = {.size = (UINT16)a->q->len}, *out = NULL;
+	const TPMT_RSA_DECRYPT scheme = {.scheme = TPM2_ALG_OAEP, .details.oaep.hashAlg = hash_names[a->q->hash]};
+	const TPM2B_DATA label = {0};
+	TSS2_RC rc;
 
-	return with_key(p, ref, sign_op, &args, "signing (TPM2_Sign)", err);
+	memcpy(in.buffer, a->q->data, a->q->len);
+	rc = Esys_RSA_Decrypt(p->tpm.esys, p->loaded, session, ESYS_TR_NONE, ESYS_TR_NONE, &in, &scheme, &label, &out);
+	if (rc != TSS2_RC_SUCCESS)
+		return rc;
+	if (out->size <= KEY_SIGNATURE_MAX) {
+		memcpy(a->ret, out->buffer, out->size);
+		*a->ret_len = out->size;
+	}
+	sodium_memzero(out, sizeof(*out));
+	Esys_Free(out);
+	return rc;
 }
 
-static void key_template(enum provider_key_use use, TPM2B_PUBLIC *ret)
+static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
+			 struct err *err)
 {
-	*ret = (TPM2B_PUBLIC){
-		.publicArea = {
-			.type = TPM2_ALG_ECC,
-			.nameAlg = TPM2_ALG_SHA256,
-			.objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT |
-					    TPMA_OBJECT_SENSITIVEDATAORIGIN | TPMA_OBJECT_NODA,
-			.parameters.eccDetail = {
-				.symmetric.algorithm = TPM2_ALG_NULL,
-				.curveID = TPM2_ECC_NIST_P256,
-				.kdf.scheme = TPM2_ALG_NULL,
-			},
-		},
-	};
-	if (use == PROVIDER_KEY_SEAL) {
-		ret->publicArea.objectAttributes |= TPMA_OBJECT_DECRYPT;
-		ret->publicArea.parameters.eccDetail.scheme.scheme = TPM2_ALG_ECDH;
-		ret->publicArea.parameters.eccDetail.scheme.details.ecdh.hashAlg = TPM2_ALG_SHA256;
-	} else {
-		ret->publicArea.objectAttributes |= TPMA_OBJECT_SIGN_ENCRYPT;
-		ret->publicArea.parameters.eccDetail.scheme.scheme = TPM2_ALG_ECDSA;
-		ret->publicArea.parameters.eccDetail.scheme.details.ecdsa.hashAlg = TPM2_ALG_SHA256;
-	}
+	struct err why = {0};
+	struct sign_args args = {q, ret, ret_len, &why};
+	int r;
+
+	*ret_len = 0;
+	if (q->scheme == SIGN_ED25519)
+		return err_set(err, ERR_INPUT, "a TPM has no Ed25519");
+	if (q->scheme == DECRYPT_OAEP)
+		return with_key(p, ref, decrypt_op, &args, "decrypting (TPM2_RSA_Decrypt)", err);
+	r = with_key(p, ref, sign_op, &args, "signing (TPM2_Sign)", err);
+	if (r == 0 && why.code)
+		*err = why;
+	return r == 0 && why.code ? -why.code : r;
 }
 
 static int create(struct provider *p, const TPM2B_PUBLIC *template, struct tss2_key *key, struct err *err)
@@ -374,7 +396,7 @@ static int create(struct provider *p, const TPM2B_PUBLIC *template, struct tss2_
 	return r;
 }
 
-static int provider_make(struct provider *p, enum provider_key_use use, const char *label, const char *pcrs,
+static int provider_make(struct provider *p, enum provider_key_use use, enum key_type type, const char *label, const char *pcrs,
 			 struct provider_key *ret, char ret_pem[LIMIT_WIRE_DATA], struct err *err)
 {
 	struct tss2_key key = {.parent = TPM2_RH_OWNER};
@@ -383,7 +405,9 @@ static int provider_make(struct provider *p, enum provider_key_use use, const ch
 
 	if (r < 0)
 		return r;
-	key_template(use, &template);
+	if (type == KEY_ED25519)
+		return err_set(err, ERR_INPUT, "a TPM has no Ed25519");
+	tpm_key_template(use, type, &template);
 	if (pcrs[0]) {
 		key.has_pcr_policy = true;
 		r = tpm_parse_pcrs(pcrs, &key.pcrs, err);
@@ -401,10 +425,9 @@ static int provider_make(struct provider *p, enum provider_key_use use, const ch
 		return r;
 	}
 	p->public = key.public;
-	r = check_type(&p->public, err);
+	r = tpm_key_describe(&p->public.publicArea, "", ret, err);
 	if (r < 0)
 		return r;
-	describe(p, "", ret);
 	unload(p);
 	snprintf(ret->label, sizeof(ret->label), "%s", label);
 	return 0;

@@ -1,0 +1,446 @@
+/* transit/sign and transit/verify in Vault's dialect, one item or a batch; each signature is granted and recorded by itself. */
+#include "broker/api.h"
+
+#include "common/b64.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SALT_AUTO (-1)
+
+struct item {
+	enum sign_scheme scheme;
+	enum hash_type hash;
+	int salt_len; /* SALT_AUTO: as long as possible; in a signature: whatever it has */
+	bool jws;
+	uint8_t *data; /* digest, DigestInfo or message */
+	size_t len;
+	uint8_t signature[KEY_SIGNATURE_MAX];
+	size_t signature_len;
+	uint64_t version; /* verify: that the signature names */
+	bool done, valid;
+	char error[96]; /* "": none */
+};
+
+struct work {
+	struct call *call;
+	struct store_key key;
+	struct item *items;
+	size_t n, next;
+	bool batch;
+	uint64_t seq; /* of the last record */
+};
+
+static void free_work(void *p)
+{
+	struct work *w = p;
+
+	for (size_t i = 0; i < w->n; i++) {
+		if (w->items[i].data)
+			sodium_memzero(w->items[i].data, w->items[i].len);
+		free(w->items[i].data);
+	}
+	free(w->items);
+	store_key_done(&w->key);
+	free(w);
+}
+
+/* ---- reading a request ------------------------------------------------------------------------------------------ */
+
+static int item_error(struct item *it, const char *text)
+{
+	snprintf(it->error, sizeof(it->error), "%s", text);
+	return 0;
+}
+
+static const char *text_of(const json_t *item, const json_t *body, const char *name)
+{
+	const char *value = json_string_value(json_object_get(item, name));
+
+	return value ? value : json_string_value(json_object_get(body, name));
+}
+
+static const json_t *value_of(const json_t *item, const json_t *body, const char *name)
+{
+	const json_t *value = json_object_get(item, name);
+
+	return value ? value : json_object_get(body, name);
+}
+
+/* "auto", "hash", or a number. */
+static int parse_salt(const json_t *j, struct item *it)
+{
+	const char *text = json_string_value(j);
+	long n;
+	char *end;
+
+	it->salt_len = SALT_AUTO;
+	if (!j || (text && strcmp(text, "auto") == 0))
+		return 0;
+	if (text && strcmp(text, "hash") == 0) {
+		it->salt_len = (int)hash_row(it->hash)->len;
+		return 0;
+	}
+	n = json_is_integer(j) ? (long)json_integer_value(j) : text ? strtol(text, &end, 10) : -1;
+	if (n < 0 || n > KEY_SIGNATURE_MAX || (text && *end))
+		return -1;
+	it->salt_len = (int)n;
+	return 0;
+}
+
+/* How it is to be signed: key type, hash, padding. */
+static int parse_how(const struct work *w, const json_t *item, const json_t *body, struct item *it, bool *ret_prehashed)
+{
+	const char *hash = w->call->suffix[0] ? w->call->suffix : text_of(item, body, "hash_algorithm"), *padding = text_of(item, body, "signature_algorithm");
+	const char *marshaling = text_of(item, body, "marshaling_algorithm");
+	const json_t *prehashed = value_of(item, body, "prehashed");
+	bool none = hash && strcmp(hash, "none") == 0, pkcs1 = padding && strcmp(padding, "pkcs1v15") == 0;
+
+	*ret_prehashed = json_is_true(prehashed) || (json_is_string(prehashed) && strcmp(json_string_value(prehashed), "true") == 0);
+	it->jws = marshaling && strcmp(marshaling, "jws") == 0;
+	it->hash = none ? HASH_NONE : hash && *hash ? hash_type_find(hash) : HASH_SHA256;
+	if (!none && it->hash == HASH_NONE)
+		return item_error(it, "unsupported hash algorithm");
+	if (padding && *padding && !pkcs1 && strcmp(padding, "pss") != 0)
+		return item_error(it, "signature_algorithm is pss or pkcs1v15");
+	if (marshaling && *marshaling && !it->jws && strcmp(marshaling, "asn1") != 0)
+		return item_error(it, "marshaling_algorithm is asn1 or jws");
+	it->scheme = key_is_ec(w->key.type) ? SIGN_ECDSA : w->key.type == KEY_ED25519 ? SIGN_ED25519 : pkcs1 ? SIGN_RSA_PKCS1 : SIGN_RSA_PSS;
+	if (none && !(it->scheme == SIGN_RSA_PKCS1 && *ret_prehashed) && it->scheme != SIGN_ED25519)
+		return item_error(it, "hash_algorithm none needs prehashed and pkcs1v15");
+	return parse_salt(value_of(item, body, "salt_length"), it) < 0 ? item_error(it, "salt_length is auto, hash or a number") : 0;
+}
+
+/* From what is given to what the scheme signs. */
+static int set_data(struct item *it, const uint8_t *input, size_t len, bool prehashed)
+{
+	const struct hash_row *hash = hash_row(it->hash);
+	size_t before = it->scheme == SIGN_RSA_PKCS1 ? hash->info_len : 0;
+	bool as_is = it->scheme == SIGN_ED25519 || it->hash == HASH_NONE;
+
+	if (!as_is && prehashed && len != hash->len)
+		return item_error(it, "the input is not a digest of that hash");
+	it->len = as_is ? len : before + hash->len;
+	it->data = malloc(it->len + 1);
+	if (!it->data)
+		return item_error(it, "out of memory");
+	if (as_is) {
+		memcpy(it->data, input, len);
+		return 0;
+	}
+	memcpy(it->data, hash->info, before);
+	if (prehashed)
+		memcpy(it->data + before, input, len);
+	else if (hash_digest(it->hash, input, len, it->data + before) != hash->len)
+		return item_error(it, "libcrypto does not have that hash");
+	return 0;
+}
+
+static int parse_input(struct item *it, const json_t *item, bool prehashed)
+{
+	const json_t *input = json_object_get(item, "input");
+	CLEANUP(secret_clear) struct secret bytes = {0};
+	size_t len = json_string_length(input);
+
+	if (!json_is_string(input))
+		return item_error(it, "missing input to be signed");
+	if (secret_new(&bytes, len + 1, NULL) < 0)
+		return item_error(it, "the locked memory is full: try again");
+	if (!b64_decode_padded(json_string_value(input), len, NULL, bytes.data, bytes.cap, &bytes.len))
+		return item_error(it, "the input is not base64");
+	return set_data(it, bytes.data, bytes.len, prehashed);
+}
+
+/* "vault:v1:…", the signature in the form of SIGN_*. */
+static int parse_signature(const struct work *w, struct item *it, const json_t *item)
+{
+	const char *text = json_string_value(json_object_get(item, "signature")), *body;
+	size_t half = key_row(w->key.type)->signature_len / 2, n = 0;
+	uint8_t raw[KEY_SIGNATURE_MAX + 16];
+	char *end;
+
+	if (!text || strncmp(text, "vault:v", 7) != 0)
+		return item_error(it, "missing signature, or not of the form vault:v1:...");
+	it->version = strtoull(text + 7, &end, 10);
+	if (end == text + 7 || *end != ':' || it->version == 0)
+		return item_error(it, "the signature names no version");
+	body = end + 1;
+	if (!(it->jws ? b64url_decode(body, strlen(body), raw, sizeof(raw), &n) : b64_decode_padded(body, strlen(body), NULL, raw, sizeof(raw), &n)))
+		return item_error(it, "the signature is not base64");
+	if (key_is_ec(w->key.type) && !it->jws) {
+		it->signature_len = ecdsa_from_der(raw, n, half, it->signature) ? 2 * half : 0;
+	} else {
+		it->signature_len = n <= sizeof(it->signature) ? n : 0;
+		memcpy(it->signature, raw, it->signature_len);
+	}
+	return 0;
+}
+
+static int parse_item(struct work *w, struct item *it, const json_t *item, const json_t *body, bool verify)
+{
+	bool prehashed;
+	size_t salt, most;
+
+	if (!json_is_object(item))
+		return item_error(it, "an item of the batch is an object");
+	parse_how(w, item, body, it, &prehashed);
+	if (!it->error[0])
+		parse_input(it, item, prehashed);
+	if (!it->error[0] && verify)
+		parse_signature(w, it, item);
+	if (it->error[0])
+		return 0;
+	most = key_row(w->key.type)->signature_len - hash_row(it->hash)->len - 2;
+	salt = it->salt_len < 0 ? (verify ? 0 : most) : (size_t)it->salt_len;
+	if (sign_check(w->key.type, it->scheme, it->hash, it->scheme == SIGN_RSA_PSS ? salt : 0, it->len, NULL) < 0)
+		item_error(it, "the input is not of a length that this key and hash take");
+	return 0;
+}
+
+static int parse(struct call *call, const struct request *q, bool verify, struct err *err)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct work *w = calloc(1, sizeof(*w));
+	const json_t *batch, *version;
+	int r = api_body(q, &body, err);
+
+	if (!w)
+		return err_set(err, ERR_FAILED, "out of memory");
+	call->work = w;
+	call->free_work = free_work;
+	w->call = call;
+	if (r < 0)
+		return r;
+	version = json_object_get(body, "key_version");
+	r = store_key_get(&call->broker->store, call->path, json_is_integer(version) && json_integer_value(version) > 0 ? (uint64_t)json_integer_value(version) : 0,
+			  &w->key, err);
+	if (r < 0)
+		return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "signing key not found") : r;
+	call->version = w->key.version;
+	batch = json_object_get(body, "batch_input");
+	w->batch = json_is_array(batch);
+	w->n = w->batch ? json_array_size(batch) : 1;
+	if (w->n == 0 || w->n > LIMIT_BATCH) {
+		w->n = 0;
+		return err_set(err, ERR_INPUT, "batch_input has 1 to %u items", LIMIT_BATCH);
+	}
+	w->items = calloc(w->n, sizeof(*w->items));
+	if (!w->items) {
+		w->n = 0;
+		return err_set(err, ERR_FAILED, "out of memory");
+	}
+	for (size_t i = 0; i < w->n; i++)
+		parse_item(w, &w->items[i], w->batch ? json_array_get(batch, i) : body, body, verify);
+	if (!w->batch && w->items[0].error[0])
+		return err_set(err, ERR_INPUT, "%s", w->items[0].error);
+	return 0;
+}
+
+/* ---- answering -------------------------------------------------------------------------------------------------- */
+
+static int append_signature(struct secret *s, const struct work *w, const struct item *it)
+{
+	uint8_t der[2 * 48 + 16];
+	const uint8_t *p = it->signature;
+	size_t n = it->signature_len;
+	char url[B64_LEN(KEY_SIGNATURE_MAX) + 1];
+	int r = api_append(s, "\"signature\":\"vault:v%llu:", (unsigned long long)w->key.version);
+
+	if (key_is_ec(w->key.type) && !it->jws) {
+		n = ecdsa_to_der(it->signature, it->signature_len / 2, der);
+		p = der;
+	}
+	if (r < 0)
+		return r;
+	if (it->jws) {
+		b64url_encode(p, n, url);
+		r = api_append(s, "%s", url);
+	} else {
+		r = api_append_base64(s, p, n);
+	}
+	return r < 0 ? r : api_append(s, "\",\"key_version\":%llu", (unsigned long long)w->key.version);
+}
+
+static int append_item(struct secret *s, const struct work *w, const struct item *it, bool verify)
+{
+	int r;
+
+	if (it->error[0]) {
+		r = api_append(s, "\"error\":");
+		return r < 0 ? r : api_append_string(s, it->error);
+	}
+	return verify ? api_append(s, "\"valid\":%s", it->valid ? "true" : "false") : append_signature(s, w, it);
+}
+
+/* A batch with a bad item is a 400 that still has the results of the others. */
+static void reply(struct call *call, bool verify)
+{
+	struct work *w = call->work;
+	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	bool bad = false;
+	int r = secret_new(&data, 1024, NULL);
+
+	if (r == 0)
+		r = api_append(&data, w->batch ? "{\"batch_results\":[" : "{");
+	for (size_t i = 0; r == 0 && i < w->n; i++) {
+		bad |= w->items[i].error[0] != '\0';
+		if (w->batch)
+			r = api_append(&data, i ? ",{" : "{");
+		if (r == 0)
+			r = append_item(&data, w, &w->items[i], verify);
+		if (r == 0 && w->batch)
+			r = api_append(&data, "}");
+	}
+	if (r == 0)
+		r = api_append(&data, w->batch ? "]}" : "}");
+	if (r == 0)
+		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
+	if (r < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
+	else
+		call_reply(call, bad ? 400 : 200, &body, w->seq);
+}
+
+/* ---- signing ---------------------------------------------------------------------------------------------------- */
+
+/* For the record: what was signed. */
+static void describe(const struct item *it, char *ret, size_t size)
+{
+	static const char *const schemes[SIGN_SCHEMES] = {"ecdsa", "pkcs1v15", "pss", "ed25519", "oaep"};
+	const struct hash_row *hash = hash_row(it->scheme == SIGN_ECDSA ? hash_type_of_length(it->len) : it->hash);
+	uint8_t digest[HASH_MAX];
+	char hex[2 * HASH_MAX + 1];
+	const uint8_t *p = it->data;
+	size_t n = it->len;
+	const char *of = hash->vault;
+
+	for (enum hash_type h = HASH_SHA1; it->scheme == SIGN_RSA_PKCS1 && h < HASH_TYPES; h++) {
+		if (it->len == hash_row(h)->info_len + hash_row(h)->len && memcmp(it->data, hash_row(h)->info, hash_row(h)->info_len) == 0) {
+			p += hash_row(h)->info_len;
+			n = hash_row(h)->len;
+			of = hash_row(h)->vault;
+		}
+	}
+	if (n > HASH_MAX || it->scheme == SIGN_ED25519 || !of) {
+		n = hash_digest(HASH_SHA256, it->data, it->len, digest);
+		p = digest;
+		of = "message sha2-256";
+	}
+	sodium_bin2hex(hex, sizeof(hex), p, n);
+	snprintf(ret, size, "%s %s %s", schemes[it->scheme], of, hex);
+}
+
+static void next(struct call *call);
+
+/* RSA by the Chinese remainder theorem with one fault in it gives the key away; and a TPM chooses its own salt. */
+static int check_rsa(const struct work *w, const struct item *it, struct err *err)
+{
+	if (!key_is_rsa(w->key.type) || spki_verify(w->key.spki, w->key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature,
+						    it->signature_len, NULL) == 0)
+		return 0;
+	return err_set(err, ERR_HARDWARE, it->scheme == SIGN_RSA_PSS && it->salt_len >= 0
+						  ? "the hardware's signature is wrong, or it makes no salt of that length (salt_length: auto takes any)"
+						  : "the hardware's signature is wrong: it is not given away");
+}
+
+static void signed_one(void *ctx, int result, const struct wire_reply *reply, const char *message)
+{
+	struct call *call = ctx;
+	struct work *w = call->work;
+	struct item *it = &w->items[w->next];
+	struct err err = {0};
+	int r = result;
+
+	if (r < 0) {
+		call_fail(call, r, message);
+		return;
+	}
+	if (reply->data_len != key_row(w->key.type)->signature_len) {
+		call_fail(call, -ERR_HARDWARE, "the hardware's signature has a wrong length");
+		return;
+	}
+	memcpy(it->signature, reply->data, reply->data_len);
+	it->signature_len = reply->data_len;
+	r = check_rsa(w, it, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	describe(it, call->detail, sizeof(call->detail));
+	if (call_grant(call, &w->seq) < 0)
+		return;
+	it->done = true;
+	w->next++;
+	next(call);
+}
+
+static void next(struct call *call)
+{
+	struct work *w = call->work;
+	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->key.provider);
+	struct provider_sign q;
+	struct item *it;
+	struct err err = {0};
+	int r;
+
+	while (w->next < w->n && w->items[w->next].error[0])
+		w->next++;
+	if (w->next == w->n) {
+		reply(call, false);
+		return;
+	}
+	it = &w->items[w->next];
+	q = (struct provider_sign){.scheme = it->scheme, .hash = it->hash, .data = it->data, .len = it->len,
+				   .salt_len = it->scheme != SIGN_RSA_PSS ? 0
+					       : it->salt_len >= 0	  ? (size_t)it->salt_len
+									  : key_row(w->key.type)->signature_len - hash_row(it->hash)->len - 2};
+	r = p ? hardware_sign(p, w->key.ref, w->key.type, &q, signed_one, call, &err)
+	      : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->key.provider);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+}
+
+void transit_sign(struct call *call, const struct request *q)
+{
+	struct err err = {0};
+	int r = parse(call, q, false, &err);
+
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		next(call);
+}
+
+/* ---- verifying -------------------------------------------------------------------------------------------------- */
+
+static void verify_one(struct work *w, struct item *it)
+{
+	struct store_key k;
+
+	if (store_key_get(&w->call->broker->store, w->call->path, it->version, &k, NULL) < 0)
+		return; /* a version that is not there: not valid */
+	it->valid = k.type == w->key.type && spki_verify(k.spki, k.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature,
+							 it->signature_len, NULL) == 0;
+	store_key_done(&k);
+}
+
+void transit_verify(struct call *call, const struct request *q)
+{
+	struct work *w;
+	struct err err = {0};
+	int r = parse(call, q, true, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	w = call->work;
+	for (size_t i = 0; i < w->n; i++)
+		if (!w->items[i].error[0])
+			verify_one(w, &w->items[i]);
+	if (call_grant(call, &w->seq) == 0)
+		reply(call, true);
+}

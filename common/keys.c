@@ -1,0 +1,355 @@
+#include "common/keys.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/param_build.h>
+#include <openssl/rsa.h>
+#include <openssl/x509.h>
+#include <string.h>
+
+#define BIT(x) (1u << (x))
+#define RSA_SCHEMES (BIT(SIGN_RSA_PKCS1) | BIT(SIGN_RSA_PSS) | BIT(DECRYPT_OAEP))
+
+static const struct key_row keys[KEY_TYPES] = {
+	[KEY_P256] = {"ecdsa-p256", 256, 64, BIT(SIGN_ECDSA), "P-256"},
+	[KEY_P384] = {"ecdsa-p384", 384, 96, BIT(SIGN_ECDSA), "P-384"},
+	[KEY_RSA2048] = {"rsa-2048", 2048, 256, RSA_SCHEMES, NULL},
+	[KEY_RSA3072] = {"rsa-3072", 3072, 384, RSA_SCHEMES, NULL},
+	[KEY_RSA4096] = {"rsa-4096", 4096, 512, RSA_SCHEMES, NULL},
+	[KEY_ED25519] = {"ed25519", 256, 64, BIT(SIGN_ED25519), NULL},
+};
+
+#define INFO(total, arc, len) {0x30, total, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc, 0x05, 0x00, 0x04, len}, 19
+
+static const struct hash_row hashes[HASH_TYPES] = {
+	[HASH_SHA1] = {"SHA1", "sha1", 20, {0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x0e, 0x03, 0x02, 0x1a, 0x05, 0x00, 0x04, 0x14}, 15},
+	[HASH_SHA224] = {"SHA224", "sha2-224", 28, INFO(0x2d, 0x04, 0x1c)},
+	[HASH_SHA256] = {"SHA256", "sha2-256", 32, INFO(0x31, 0x01, 0x20)},
+	[HASH_SHA384] = {"SHA384", "sha2-384", 48, INFO(0x41, 0x02, 0x30)},
+	[HASH_SHA512] = {"SHA512", "sha2-512", 64, INFO(0x51, 0x03, 0x40)},
+};
+
+const struct key_row *key_row(enum key_type type)
+{
+	return &keys[(unsigned int)type < KEY_TYPES ? type : KEY_NONE];
+}
+
+const struct hash_row *hash_row(enum hash_type type)
+{
+	return &hashes[(unsigned int)type < HASH_TYPES ? type : HASH_NONE];
+}
+
+enum key_type key_type_find(const char *name)
+{
+	for (unsigned int i = KEY_NONE + 1; i < KEY_TYPES; i++)
+		if (strcmp(keys[i].name, name) == 0)
+			return (enum key_type)i;
+	return KEY_NONE;
+}
+
+enum hash_type hash_type_find(const char *name)
+{
+	for (unsigned int i = HASH_NONE + 1; i < HASH_TYPES; i++)
+		if (strcmp(hashes[i].vault, name) == 0)
+			return (enum hash_type)i;
+	return HASH_NONE;
+}
+
+enum hash_type hash_type_of_length(size_t len)
+{
+	for (unsigned int i = HASH_NONE + 1; i < HASH_TYPES; i++)
+		if (hashes[i].len == len)
+			return (enum hash_type)i;
+	return HASH_NONE;
+}
+
+size_t hash_digest(enum hash_type type, const void *data, size_t len, uint8_t ret[HASH_MAX])
+{
+	unsigned int n = 0;
+	const EVP_MD *md = type ? EVP_get_digestbyname(hash_row(type)->name) : NULL;
+
+	return md && EVP_Digest(data, len, ret, &n, md, NULL) == 1 ? n : 0;
+}
+
+bool key_is_rsa(enum key_type type)
+{
+	return key_row(type)->schemes & BIT(SIGN_RSA_PKCS1);
+}
+
+bool key_is_ec(enum key_type type)
+{
+	return key_row(type)->schemes & BIT(SIGN_ECDSA);
+}
+
+bool key_can(enum key_type type, enum sign_scheme scheme)
+{
+	return (unsigned int)scheme < SIGN_SCHEMES && key_row(type)->schemes & BIT(scheme);
+}
+
+int sign_check(enum key_type type, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, size_t len, struct err *err)
+{
+	size_t hash_len = hash_row(hash)->len, modulus = key_row(type)->signature_len;
+	bool good;
+
+	if (!key_can(type, scheme))
+		return err_set(err, ERR_INPUT, "a key of type %s cannot do that", key_row(type)->name ? key_row(type)->name : "?");
+	switch (scheme) {
+	case SIGN_ECDSA: good = hash_type_of_length(len) != HASH_NONE; break;
+	case SIGN_RSA_PKCS1: good = len > 0 && len + 11 <= modulus; break;
+	case SIGN_RSA_PSS: good = hash_len && len == hash_len && salt_len <= modulus && hash_len + salt_len + 2 <= modulus; break;
+	case SIGN_ED25519: good = len <= SIGN_INPUT_MAX; break;
+	case DECRYPT_OAEP: good = hash_len && len == modulus && 2 * hash_len + 2 <= modulus; break;
+	case SIGN_SCHEMES:
+	default: good = false;
+	}
+	return good ? 0 : err_set(err, ERR_INPUT, "what is to be signed or decrypted is not of a length that this key and hash take");
+}
+
+/* ---- SubjectPublicKeyInfo --------------------------------------------------------------------------------------- */
+
+static void cleanup_key(EVP_PKEY **key)
+{
+	EVP_PKEY_free(*key);
+}
+
+static void cleanup_ctx(EVP_PKEY_CTX **ctx)
+{
+	EVP_PKEY_CTX_free(*ctx);
+}
+
+static void cleanup_md_ctx(EVP_MD_CTX **ctx)
+{
+	EVP_MD_CTX_free(*ctx);
+}
+
+static int no_key(struct err *err)
+{
+	return err_set(err, ERR_INPUT, "the public key is malformed, or of a kind that cotter does not know");
+}
+
+static int write_spki(EVP_PKEY *key, uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err)
+{
+	uint8_t *p = ret;
+	int n = key ? i2d_PUBKEY(key, NULL) : -1;
+
+	if (n <= 0 || (size_t)n > KEY_SPKI_MAX)
+		return no_key(err);
+	*ret_len = (size_t)i2d_PUBKEY(key, &p);
+	return 0;
+}
+
+static EVP_PKEY *from_params(const char *type, OSSL_PARAM *params)
+{
+	CLEANUP(cleanup_ctx) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+	EVP_PKEY *key = NULL;
+
+	if (!ctx || EVP_PKEY_fromdata_init(ctx) <= 0 || EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) <= 0)
+		return NULL;
+	return key;
+}
+
+static void cleanup_bn(BIGNUM **n)
+{
+	BN_free(*n);
+}
+
+static void cleanup_bld(OSSL_PARAM_BLD **b)
+{
+	OSSL_PARAM_BLD_free(*b);
+}
+
+int spki_from_rsa(const uint8_t *n, size_t n_len, const uint8_t *e, size_t e_len, uint8_t ret[KEY_SPKI_MAX], size_t *ret_len,
+		  enum key_type *ret_type, struct err *err)
+{
+	CLEANUP(cleanup_bn) BIGNUM *modulus = n_len <= 1024 ? BN_bin2bn(n, (int)n_len, NULL) : NULL;
+	CLEANUP(cleanup_bn) BIGNUM *exponent = e_len <= 16 ? BN_bin2bn(e, (int)e_len, NULL) : NULL;
+	CLEANUP(cleanup_bld) OSSL_PARAM_BLD *b = OSSL_PARAM_BLD_new();
+	CLEANUP(cleanup_key) EVP_PKEY *key = NULL;
+	OSSL_PARAM *params = NULL;
+
+	*ret_type = KEY_NONE;
+	for (enum key_type t = KEY_RSA2048; modulus && t <= KEY_RSA4096; t++)
+		if (keys[t].bits == (uint32_t)BN_num_bits(modulus))
+			*ret_type = t;
+	if (*ret_type == KEY_NONE)
+		return err_set(err, ERR_INPUT, "an RSA key of %d bits: cotter uses 2048, 3072 and 4096", modulus ? BN_num_bits(modulus) : 0);
+	if (b && exponent && OSSL_PARAM_BLD_push_BN(b, OSSL_PKEY_PARAM_RSA_N, modulus) && OSSL_PARAM_BLD_push_BN(b, OSSL_PKEY_PARAM_RSA_E, exponent))
+		params = OSSL_PARAM_BLD_to_param(b);
+	key = params ? from_params("RSA", params) : NULL;
+	OSSL_PARAM_free(params);
+	return write_spki(key, ret, ret_len, err);
+}
+
+int spki_from_ec(enum key_type type, const uint8_t *point, size_t point_len, uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err)
+{
+	char curve[16];
+	uint8_t copy[1 + 2 * 48];
+	OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, 0),
+			       OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, point_len), OSSL_PARAM_construct_end()};
+	CLEANUP(cleanup_key) EVP_PKEY *key = NULL;
+	CLEANUP(cleanup_ctx) EVP_PKEY_CTX *ctx = NULL;
+
+	if (!key_is_ec(type) || point_len != 1 + key_row(type)->signature_len || point[0] != 4)
+		return no_key(err);
+	snprintf(curve, sizeof(curve), "%s", key_row(type)->curve);
+	memcpy(copy, point, point_len);
+	key = from_params("EC", params);
+	ctx = key ? EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL) : NULL;
+	if (!ctx || EVP_PKEY_public_check(ctx) <= 0)
+		return no_key(err);
+	return write_spki(key, ret, ret_len, err);
+}
+
+int spki_from_ed25519(const uint8_t public[32], uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err)
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public, 32);
+
+	return write_spki(key, ret, ret_len, err);
+}
+
+static EVP_PKEY *read_spki(const uint8_t *spki, size_t len)
+{
+	const uint8_t *p = spki;
+	EVP_PKEY *key = len <= KEY_SPKI_MAX ? d2i_PUBKEY(NULL, &p, (long)len) : NULL;
+
+	if (key && p != spki + len) {
+		EVP_PKEY_free(key);
+		return NULL;
+	}
+	return key;
+}
+
+static enum key_type type_of(const EVP_PKEY *key)
+{
+	char curve[32] = "";
+	int id = EVP_PKEY_get_base_id(key), bits = EVP_PKEY_get_bits(key);
+
+	if (id == EVP_PKEY_ED25519)
+		return KEY_ED25519;
+	if (id == EVP_PKEY_EC && EVP_PKEY_get_group_name(key, curve, sizeof(curve), NULL) == 1)
+		return strcmp(curve, "prime256v1") == 0 ? KEY_P256 : strcmp(curve, "secp384r1") == 0 ? KEY_P384 : KEY_NONE;
+	for (enum key_type t = KEY_RSA2048; id == EVP_PKEY_RSA && t <= KEY_RSA4096; t++)
+		if (keys[t].bits == (uint32_t)bits)
+			return t;
+	return KEY_NONE;
+}
+
+enum key_type spki_type(const uint8_t *spki, size_t len)
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, len);
+
+	return key ? type_of(key) : KEY_NONE;
+}
+
+/* ---- signatures ------------------------------------------------------------------------------------------------- */
+
+static size_t der_integer(const uint8_t *raw, size_t len, uint8_t *ret)
+{
+	size_t n = 0;
+
+	while (len > 1 && raw[0] == 0) {
+		raw++;
+		len--;
+	}
+	ret[n++] = 0x02;
+	ret[n++] = (uint8_t)(len + (raw[0] >> 7));
+	if (raw[0] & 0x80)
+		ret[n++] = 0;
+	memcpy(ret + n, raw, len);
+	return n + len;
+}
+
+size_t ecdsa_to_der(const uint8_t *raw, size_t half, uint8_t *ret)
+{
+	uint8_t body[2 * 48 + 8];
+	size_t n = der_integer(raw, half, body);
+
+	n += der_integer(raw + half, half, body + n);
+	ret[0] = 0x30;
+	ret[1] = (uint8_t)n; /* at most 102: one byte of length */
+	memcpy(ret + 2, body, n);
+	return n + 2;
+}
+
+static const uint8_t *take_integer(const uint8_t *p, const uint8_t *end, size_t half, uint8_t *ret)
+{
+	size_t len;
+
+	if (end - p < 2 || p[0] != 0x02 || p[1] == 0 || p[1] > 0x7f || (size_t)(end - p - 2) < p[1] || p[2] & 0x80)
+		return NULL;
+	len = p[1];
+	p += 2;
+	if (len > 1 && p[0] == 0 && !(p[1] & 0x80))
+		return NULL; /* not minimal */
+	if (p[0] == 0 && len > 1) {
+		p++;
+		len--;
+	}
+	if (len > half)
+		return NULL;
+	memset(ret, 0, half);
+	memcpy(ret + half - len, p, len);
+	return p + len;
+}
+
+bool ecdsa_from_der(const uint8_t *der, size_t len, size_t half, uint8_t *ret)
+{
+	const uint8_t *p;
+
+	if (len < 8 || der[0] != 0x30 || der[1] != len - 2 || der[1] > 0x7f)
+		return false;
+	p = take_integer(der + 2, der + len, half, ret);
+	p = p ? take_integer(p, der + len, half, ret + half) : NULL;
+	return p == der + len;
+}
+
+static int wrong(struct err *err)
+{
+	return err_set(err, ERR_DENIED, "the signature is wrong");
+}
+
+static bool set_scheme(EVP_PKEY_CTX *ctx, enum sign_scheme scheme, enum hash_type hash, int salt_len)
+{
+	const EVP_MD *md = hash ? EVP_get_digestbyname(hash_row(hash)->name) : NULL;
+
+	if (scheme == SIGN_ECDSA)
+		return true;
+	if (scheme == SIGN_RSA_PKCS1) /* the DigestInfo is in what is given */
+		return EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) > 0;
+	return md && EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) > 0 && EVP_PKEY_CTX_set_signature_md(ctx, md) > 0 &&
+	       EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, md) > 0 && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, salt_len < 0 ? RSA_PSS_SALTLEN_AUTO : salt_len) > 0;
+}
+
+int spki_verify(const uint8_t *spki, size_t spki_len, enum sign_scheme scheme, enum hash_type hash, int salt_len, const uint8_t *data,
+		size_t len, const uint8_t *signature, size_t signature_len, struct err *err)
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, spki_len);
+	CLEANUP(cleanup_ctx) EVP_PKEY_CTX *ctx = NULL;
+	CLEANUP(cleanup_md_ctx) EVP_MD_CTX *md = NULL;
+	uint8_t der[2 * 48 + 16];
+	enum key_type type = key ? type_of(key) : KEY_NONE;
+
+	if (!key_can(type, scheme) || scheme == DECRYPT_OAEP)
+		return no_key(err);
+	if (signature_len != key_row(type)->signature_len)
+		return wrong(err);
+	if (scheme == SIGN_ED25519) {
+		md = EVP_MD_CTX_new();
+		return md && EVP_DigestVerifyInit(md, NULL, NULL, NULL, key) > 0 && EVP_DigestVerify(md, signature, signature_len, data, len) == 1
+			       ? 0
+			       : wrong(err);
+	}
+	if (scheme == SIGN_ECDSA) {
+		signature_len = ecdsa_to_der(signature, signature_len / 2, der);
+		signature = der;
+	}
+	ctx = EVP_PKEY_CTX_new(key, NULL);
+	if (!ctx || EVP_PKEY_verify_init(ctx) <= 0 || !set_scheme(ctx, scheme, hash, salt_len))
+		return err_set(err, ERR_FAILED, "libcrypto does not verify that");
+	return EVP_PKEY_verify(ctx, signature, signature_len, data, len) == 1 ? 0 : wrong(err);
+}

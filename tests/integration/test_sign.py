@@ -1,0 +1,305 @@
+"""Signing keys in hardware, by name: transit's sign and verify, versions, batches, grants and records. Checked by openssl and hvac."""
+import base64
+import hashlib
+import json
+import os
+import signal
+import unittest
+
+import hvac
+
+from harness import Case, run, wait_for
+from peers import Session, ask
+
+POLICIES = """\
+  signer:
+    - path: release/*
+      allow: [sign]
+  reader:
+    - path: release/*
+      allow: [read]
+  narrow:
+    - path: release/ecdsa-p256
+      allow: [sign]
+"""
+OPENSSL = {"sha1": "sha1", "sha2-224": "sha224", "sha2-256": "sha256", "sha2-384": "sha384", "sha2-512": "sha512"}
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+class SignCase(Case):
+    types = ()
+    hsm = tpm = None
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.make_hardware()
+        cls.b = cls.broker(hsm=cls.hsm, tpm=cls.tpm, edit=lambda text: text.replace("require_cgroup: true", "require_cgroup: false") + POLICIES)
+        for kind in cls.types:
+            cls.b.cli("key", "add", f"release/{kind}", "--type", kind, check=True)
+        cls.token = cls.b.token("--policy", "signer")
+
+    @classmethod
+    def make_hardware(cls):
+        raise unittest.SkipTest("only the classes below")
+
+    def post(self, path, body, token=None):
+        return ask(self.b.socket, "POST", f"transit/{path}", token or self.token, body)
+
+    def key(self, name):
+        """The public key in a file."""
+        path = os.path.join(self.dir, name.replace("/", "-") + ".pem")
+        with open(path, "wb") as f:
+            f.write(self.b.cli("key", "show", f"release/{name}", "--pem", check=True).stdout)
+        return path
+
+    def openssl_verifies(self, name, message, signature, hash_name="sha2-256", options=()):
+        files = {}
+        for what, data in (("message", message), ("signature", signature)):
+            files[what] = os.path.join(self.dir, what)
+            with open(files[what], "wb") as f:
+                f.write(data)
+        if name == "ed25519":
+            p = run("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.key(name), "-rawin", "-in", files["message"], "-sigfile", files["signature"])
+        else:
+            p = run("openssl", "dgst", f"-{OPENSSL[hash_name]}", "-verify", self.key(name), *options, "-signature", files["signature"], files["message"])
+        return p.returncode == 0
+
+    def sign(self, name, message, suffix="", **body):
+        status, reply = self.post(f"sign/release/{name}{suffix}", {"input": b64(message), **body})
+        self.assertEqual(status, 200, reply)
+        self.assertEqual(reply["data"]["signature"].split(":")[:2], ["vault", f"v{reply['data']['key_version']}"])
+        return reply["data"]["signature"]
+
+    def last(self, what="ev=sign"):
+        return [line for line in self.b.audit(50).splitlines() if what in line][-1]
+
+
+class Algorithms:
+    def test_every_type_by_openssl(self):
+        message = os.urandom(1000)
+        for kind in self.types:
+            for hash_name in (("sha2-256",) if kind == "ed25519" else self.hashes):
+                signature = self.sign(kind, message, f"/{hash_name}", signature_algorithm="pkcs1v15")
+                raw = base64.b64decode(signature.split(":")[2])
+                self.assertTrue(self.openssl_verifies(kind, message, raw, hash_name), (kind, hash_name))
+                self.assertFalse(self.openssl_verifies(kind, message + b"x", raw, hash_name), (kind, hash_name))
+                for text, valid in ((message, True), (message + b"x", False)):
+                    status, reply = self.post(f"verify/release/{kind}/{hash_name}", {"input": b64(text), "signature": signature, "signature_algorithm": "pkcs1v15"})
+                    self.assertEqual((status, reply["data"]), (200, {"valid": valid}), (kind, hash_name))
+
+    def test_pss(self):
+        message = os.urandom(300)
+        for kind in [k for k in self.types if k.startswith("rsa")]:
+            for hash_name in ("sha2-256", "sha2-512"):
+                options = ["-sigopt", "rsa_padding_mode:pss"]
+                raw = base64.b64decode(self.sign(kind, message, hash_algorithm=hash_name).split(":")[2])
+                self.assertTrue(self.openssl_verifies(kind, message, raw, hash_name, [*options, "-sigopt", "rsa_pss_saltlen:-2"]))
+                status, reply = self.post(f"sign/release/{kind}/{hash_name}", {"input": b64(message), "salt_length": "hash"})
+                if self.tpm:  # it chooses
+                    self.assertIn(status, (200, 503))
+                    continue
+                raw = base64.b64decode(reply["data"]["signature"].split(":")[2])
+                self.assertTrue(self.openssl_verifies(kind, message, raw, hash_name, [*options, "-sigopt", "rsa_pss_saltlen:-1"]))
+
+    def test_prehashed_and_raw(self):
+        message = b"release 1.0"
+        digest = hashlib.sha256(message).digest()
+        for kind in [k for k in self.types if k != "ed25519"]:
+            raw = base64.b64decode(self.sign(kind, digest, prehashed=True, signature_algorithm="pkcs1v15").split(":")[2])
+            self.assertTrue(self.openssl_verifies(kind, message, raw))
+        for kind in [k for k in self.types if k.startswith("rsa")]:
+            info = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+            raw = base64.b64decode(self.sign(kind, info, "/none", prehashed=True, signature_algorithm="pkcs1v15").split(":")[2])
+            self.assertTrue(self.openssl_verifies(kind, message, raw))
+        self.assertIn("why=", self.last())
+
+    def test_jws(self):
+        raw = self.sign("ecdsa-p256", b"x", marshaling_algorithm="jws").split(":")[2]
+        self.assertEqual(len(raw), 86)
+        status, reply = self.post("verify/release/ecdsa-p256", {"input": b64(b"x"), "signature": f"vault:v1:{raw}", "marshaling_algorithm": "jws"})
+        self.assertEqual(reply["data"], {"valid": True})
+
+    def test_records(self):
+        message = b"what was signed"
+        self.sign("ecdsa-p256", message)
+        record = self.last()
+        self.assertIn("secret=release/ecdsa-p256 ver=1 ", record)
+        self.assertIn(f"why=ecdsa_sha2-256_{hashlib.sha256(message).hexdigest()}", record)
+        self.assertIn("result=granted", record)
+
+    def test_grants(self):
+        body = {"input": b64(b"x")}
+        reader, narrow, secret = (self.b.token("--policy", p) for p in ("reader", "narrow", "writer"))
+        self.assertEqual(self.post("sign/release/ecdsa-p256", body, narrow)[0], 200)
+        self.assertEqual(self.post("sign/release/ecdsa-p256", body, reader)[0], 403)
+        self.assertEqual(self.post("sign/release/ecdsa-p256", body, secret)[0], 403)
+        self.assertEqual(self.post("sign/release/nothing", body, narrow)[0], 403)
+        self.assertEqual(self.post("sign/release/nothing", body)[0], 400)
+        self.assertEqual(ask(self.b.socket, "GET", "transit/keys/release/ecdsa-p256", reader)[0], 200)
+        self.assertEqual(ask(self.b.socket, "GET", "transit/keys/release/ecdsa-p256", secret)[0], 403)
+        once = self.b.cli("token", "narrow", "--uses", "1", "--op", "sign", token=self.token, check=True).stdout.decode().strip()
+        # looking what it may use costs no use
+        names = [k["name"] for k in ask(self.b.socket, "GET", "cotter/keys", once)[1]["data"]["keys"]]
+        self.assertEqual(names, sorted(f"release/{k}" for k in self.types))
+        self.assertEqual([self.post("sign/release/ecdsa-p256", body, once)[0] for _ in range(2)], [200, 403])
+        self.assertEqual([k["name"] for k in ask(self.b.socket, "GET", "cotter/keys", narrow)[1]["data"]["keys"]], ["release/ecdsa-p256"])
+        self.assertEqual(ask(self.b.socket, "GET", "cotter/keys", secret)[1]["data"]["keys"], [])
+        for method, path, body in (("POST", "transit/keys/release/new", {}), ("DELETE", "transit/keys/release/ecdsa-p256", None),
+                                   ("POST", "transit/keys/release/ecdsa-p256/rotate", {}), ("LIST", "transit/keys", None)):
+            self.assertEqual(ask(self.b.socket, method, path, self.token, body)[0], 403, path)
+
+    def test_batch(self):
+        items = [{"input": b64(b"%d" % i)} for i in range(20)]
+        status, reply = self.post("sign/release/ecdsa-p256", {"batch_input": items})
+        self.assertEqual(status, 200, reply)
+        results = reply["data"]["batch_results"]
+        self.assertEqual(len(results), 20)
+        for i, result in enumerate(results):
+            self.assertTrue(self.openssl_verifies("ecdsa-p256", b"%d" % i, base64.b64decode(result["signature"].split(":")[2])))
+        checks = [{**item, "signature": result["signature"]} for item, result in zip(items, results)]
+        checks[3]["input"] = b64(b"x")
+        status, reply = self.post("verify/release/ecdsa-p256", {"batch_input": checks})
+        self.assertEqual([r["valid"] for r in reply["data"]["batch_results"]], [i != 3 for i in range(20)])
+        # a bad item spoils no other; uses are counted one by one
+        status, reply = self.post("sign/release/ecdsa-p256", {"batch_input": [items[0], {"input": "*"}, {}, items[1]]})
+        self.assertEqual(status, 400)
+        self.assertEqual(["signature" in r for r in reply["data"]["batch_results"]], [True, False, False, True])
+        two = self.b.cli("token", "narrow", "--uses", "2", token=self.token, check=True).stdout.decode().strip()
+        self.assertEqual(self.post("sign/release/ecdsa-p256", {"batch_input": items[:3]}, two)[0], 403)
+
+    def test_bad_input(self):
+        good = {"input": b64(b"x")}
+        for path, body, text in (
+                ("sign/release/ecdsa-p256", {}, "missing input"), ("sign/release/ecdsa-p256", {"input": "?"}, "base64"),
+                ("sign/release/ecdsa-p256", {"input": 5}, "missing input"), ("sign/release/ecdsa-p256", {**good, "hash_algorithm": "md5"}, "unsupported hash"),
+                ("sign/release/ecdsa-p256", {**good, "prehashed": True}, "not a digest"), ("sign/release/ecdsa-p256/none", good, "none needs"),
+                ("sign/release/ecdsa-p256", {**good, "marshaling_algorithm": "x"}, "asn1 or jws"), ("sign/release/ecdsa-p256", {"batch_input": []}, "1 to 256"),
+                ("sign/release/ecdsa-p256", {"batch_input": [good] * 257}, "1 to 256"), ("sign/release/ecdsa-p256", {**good, "key_version": 9}, "not found"),
+                ("verify/release/ecdsa-p256", good, "missing signature"), ("verify/release/ecdsa-p256", {**good, "signature": "vault:v1:*"}, "base64"),
+                ("verify/release/ecdsa-p256", {**good, "signature": "vault:vx:AAAA"}, "version")):
+            status, reply = self.post(path, body)
+            self.assertEqual(status, 400, (path, body, reply))
+            self.assertIn(text, reply["errors"][0])
+        for signature in ("vault:v1:AAAA", "vault:v7:AAAA", "vault:v1:" + b64(bytes(72))):
+            self.assertEqual(self.post("verify/release/ecdsa-p256", {**good, "signature": signature})[1]["data"], {"valid": False})
+
+    def test_versions(self):
+        name = "release/rotated"
+        self.b.cli("key", "add", name, "--type", "ecdsa-p256", check=True)
+        self.assertEqual(self.b.cli("key", "add", name).returncode, 1)
+        old = self.sign("rotated", b"x")
+        self.b.cli("key", "rotate", name, check=True)
+        new = self.sign("rotated", b"x")
+        self.assertTrue(old.startswith("vault:v1:") and new.startswith("vault:v2:"))
+        for signature in (old, new):
+            self.assertEqual(self.post(f"verify/{name}", {"input": b64(b"x"), "signature": signature})[1]["data"], {"valid": True})
+        self.assertTrue(self.sign("rotated", b"x", key_version=1).startswith("vault:v1:"))
+        key = json.loads(self.b.cli("key", "show", name, "--json", check=True).stdout)
+        self.assertEqual((key["latest_version"], sorted(key["keys"])), (2, ["1", "2"]))
+        # across a restart, and in whatever order the helper comes up
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertTrue(self.sign("rotated", b"x", key_version=1).startswith("vault:v1:"))
+        self.b.cli("key", "remove", name, check=True)
+        self.assertEqual(self.b.cli("key", "show", name).returncode, 4)
+
+    def test_a_certificate(self):
+        key = self.key("ecdsa-p256")
+        other = os.path.join(self.dir, "other")
+        for name, public in ((other, None), (os.path.join(self.dir, "own"), key)):
+            run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name + ".key", "-out", name + ".crt",
+                "-subj", "/CN=test", "-days", "2", check=True)
+            if public:
+                run("openssl", "x509", "-new", "-force_pubkey", public, "-subj", "/CN=own", "-CA", other + ".crt", "-CAkey", other + ".key", "-out", name + ".crt",
+                    "-days", "1", check=True)
+        p = self.b.cli("key", "certificate", "release/ecdsa-p256", "--certificate", other + ".crt")
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"another key", p.stderr)
+        chain = os.path.join(self.dir, "chain.pem")
+        with open(chain, "wb") as f:
+            for name in (os.path.join(self.dir, "own"), other):
+                with open(name + ".crt", "rb") as c:
+                    f.write(c.read())
+        self.b.cli("key", "certificate", "release/ecdsa-p256", "--certificate", chain, check=True)
+        shown = json.loads(self.b.cli("key", "show", "release/ecdsa-p256", "--json", check=True).stdout)
+        with open(chain) as f:
+            self.assertEqual(shown["keys"]["1"]["certificate_chain"].split(), f.read().split())
+
+    def test_sealing_keys_do_nothing_else(self):
+        ref = next(line.split()[-1] for line in self.b.cli("key", "list", check=True).stdout.decode().splitlines() if " seal " in line)
+        provider = "hsm" if self.hsm else "tpm"
+        p = self.b.cli("key", "add", "release/sealing", "--provider", provider, "--ref", ref)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"seals", p.stderr)
+
+    def test_hvac(self):
+        """hvac over the Unix socket by an adapter of its own."""
+        client = hvac_client(self.b.socket, self.token)
+        signed = client.secrets.transit.sign_data(name="release/ecdsa-p256", hash_input=b64(b"x"), hash_algorithm="sha2-384")
+        checked = client.secrets.transit.verify_signed_data(name="release/ecdsa-p256", hash_input=b64(b"x"), signature=signed["data"]["signature"],
+                                                           hash_algorithm="sha2-384")
+        self.assertTrue(checked["data"]["valid"])
+        operator = hvac_client(self.b.operator_socket, None)
+        operator.secrets.transit.create_key(name="by-hvac", key_type="ecdsa-p256")
+        operator.secrets.transit.rotate_key(name="by-hvac")
+        self.assertEqual(operator.secrets.transit.read_key(name="by-hvac")["data"]["latest_version"], 2)
+        self.assertIn("by-hvac", operator.secrets.transit.list_keys()["data"]["keys"])
+
+    def test_the_helper_dies(self):
+        for pid in self.b.children():
+            os.kill(pid, signal.SIGKILL)
+        self.assertEqual(self.post("sign/release/ecdsa-p256", {"input": b64(b"x")})[0], 200)
+        with Session(self.b.socket) as s:
+            for _ in range(20):
+                self.assertEqual(s.request("POST", "transit/sign/release/ecdsa-p256", self.token, {"input": b64(b"x")})[0], 200)
+
+
+def hvac_client(path, token):
+    import requests
+    import urllib3
+    import socket as sockets
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self):
+            self.sock = sockets.socket(sockets.AF_UNIX)
+            self.sock.connect(path)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+        def _new_conn(self):
+            return Connection("localhost")
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def get_connection(self, url, proxies=None):
+            return Pool("localhost")
+
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    return hvac.Client(url="http://localhost", token=token, session=session)
+
+
+class SoftHsm(Algorithms, SignCase):
+    types = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "ed25519")
+    hashes = tuple(OPENSSL)
+
+    @classmethod
+    def make_hardware(cls):
+        cls.hsm = cls.softhsm()
+
+
+class Tpm(Algorithms, SignCase):
+    types = ("ecdsa-p256", "ecdsa-p384", "rsa-2048")
+    hashes = ("sha1", "sha2-256", "sha2-384", "sha2-512")
+
+    @classmethod
+    def make_hardware(cls):
+        cls.tpm = cls.swtpm()
+
+
+if __name__ == "__main__":
+    unittest.main()

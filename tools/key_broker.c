@@ -1,0 +1,174 @@
+#include "tools/key_broker.h"
+
+#include "common/bind.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "tools/cli.h"
+#include "tools/client.h"
+
+#include <getopt.h>
+#include <string.h>
+
+struct options {
+	const char *provider, *ref, *type, *certificate;
+	bool pem;
+};
+
+static int add_certificate(const char *path, const char *file, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	CLEANUP(client_json_free) json_t *body = json_object();
+	CLEANUP(secret_clear) struct secret text = {0};
+	char url[LIMIT_PATH_LEN + 64];
+	int r = cli_read_secret(file, 2 * LIMIT_CERTIFICATES, &text, err);
+
+	if (r < 0)
+		return r;
+	if (json_object_set_new(body, "certificate_chain", json_stringn((char *)text.data, text.len)) < 0)
+		return err_set(err, ERR_INPUT, "%.200s: not certificates in PEM", file);
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s/config", path);
+	return client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+}
+
+static void print_latest(const json_t *key, bool pem)
+{
+	char version[24];
+	const json_t *latest;
+	const char *chain;
+
+	snprintf(version, sizeof(version), "%lld", json_integer_value(json_object_get(key, "latest_version")));
+	latest = json_object_get(json_object_get(key, "keys"), version);
+	chain = json_string_value(json_object_get(latest, "certificate_chain"));
+	if (pem) {
+		fputs(json_string_value(json_object_get(latest, "public_key")), stdout);
+		return;
+	}
+	printf("%s  version %s  %s  provider %s%s\n", json_string_value(json_object_get(key, "name")), version, json_string_value(json_object_get(key, "type")),
+	       json_string_value(json_object_get(key, "cotter_provider")), chain && *chain ? "  with a certificate" : "");
+}
+
+static int print_key(const struct cli *cli, const struct client_reply *reply, bool pem)
+{
+	if (cli->json) {
+		json_dumpf(client_data(reply), stdout, JSON_COMPACT);
+		putchar('\n');
+	} else {
+		print_latest(client_data(reply), pem);
+	}
+	return 0;
+}
+
+static int add(struct cli *cli, const char *path, const struct options *o, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	CLEANUP(client_json_free) json_t *body = json_object();
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	if (o->provider)
+		json_object_set_new(body, "provider", json_string(o->provider));
+	if (o->ref)
+		json_object_set_new(body, "ref", json_string(o->ref));
+	if (o->type)
+		json_object_set_new(body, "type", json_string(o->type));
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
+	r = client_call(CLIENT_OPERATOR, "GET", url, NULL, &reply, NULL);
+	client_reply_done(&reply);
+	if (r == 0)
+		return err_set(err, ERR_CONFLICT, "there is a key %s already: 'cotter key rotate' makes its next version", path);
+	r = client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+	if (r == 0 && o->certificate)
+		r = add_certificate(path, o->certificate, err);
+	return r < 0 ? r : print_key(cli, &reply, o->pem);
+}
+
+static int rotate(struct cli *cli, const char *path, const struct options *o, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	CLEANUP(client_json_free) json_t *body = json_object();
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	if (o->ref)
+		json_object_set_new(body, "ref", json_string(o->ref));
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s/rotate", path);
+	r = client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+	return r < 0 ? r : print_key(cli, &reply, o->pem);
+}
+
+static int show(struct cli *cli, const char *path, const struct options *o, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
+	r = client_call(CLIENT_JOB, "GET", url, NULL, &reply, err);
+	return r < 0 ? r : print_key(cli, &reply, o->pem);
+}
+
+static int certificate(struct cli *cli, const char *path, const struct options *o, struct err *err)
+{
+	(void)cli;
+	return o->certificate ? add_certificate(path, o->certificate, err) : cli_usage(cli, err, "name the file: --certificate FILE");
+}
+
+static int drop(struct cli *cli, const char *path, const struct options *o, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	char url[LIMIT_PATH_LEN + 64];
+
+	(void)cli;
+	(void)o;
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
+	return client_call(CLIENT_OPERATOR, "DELETE", url, NULL, &reply, err);
+}
+
+static const struct {
+	const char *verb;
+	int (*run)(struct cli *cli, const char *path, const struct options *o, struct err *err);
+} verbs[] = {{"add", add}, {"rotate", rotate}, {"show", show}, {"certificate", certificate}, {"remove", drop}};
+
+bool key_broker_knows(const char *verb)
+{
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (strcmp(verbs[i].verb, verb) == 0)
+			return true;
+	return false;
+}
+
+static int parse(struct cli *cli, int argc, char **argv, struct options *o, struct err *err)
+{
+	static const struct option options[] = {
+		{"provider", required_argument, NULL, 'p'}, {"ref", required_argument, NULL, 'r'},   {"type", required_argument, NULL, 't'},
+		{"certificate", required_argument, NULL, 'c'}, {"pem", no_argument, NULL, 'P'}, {"json", no_argument, NULL, 'j'}, {0}};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (opt) {
+		case 'p': o->provider = optarg; break;
+		case 'r': o->ref = optarg; break;
+		case 't': o->type = optarg; break;
+		case 'c': o->certificate = optarg; break;
+		case 'P': o->pem = true; break;
+		case 'j': cli->json = true; break;
+		default: return cli_usage(cli, err, "unknown option");
+		}
+	}
+	return 0;
+}
+
+int key_broker(struct cli *cli, int argc, char **argv, struct err *err)
+{
+	struct options o = {0};
+	int r = parse(cli, argc, argv, &o, err);
+
+	if (r < 0)
+		return r;
+	if (optind != argc - 1 || !path_valid(argv[optind]))
+		return cli_usage(cli, err, "name the key: a path such as release/codesign");
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (strcmp(verbs[i].verb, argv[0]) == 0)
+			return verbs[i].run(cli, argv[optind], &o, err);
+	return cli_usage(cli, err, "unknown: key %.32s", argv[0]);
+}
