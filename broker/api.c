@@ -204,10 +204,14 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 	const struct peer *p = &call->conn->peer;
 
 	call->broker->n_denied += denied;
-	if (p->operator_socket || refusals_take(&call->broker->refusals, p->uid, p->cgroup, call->facts.boot_ms))
-		audit_call(call, denied ? "denied" : "failed", why, NULL, NULL);
-	else
+	if (!(p->operator_socket && broker_is_operator(call->broker, p->uid)) &&
+	    !refusals_take(&call->broker->refusals, p->uid, p->cgroup, call->facts.boot_ms)) {
 		call->conn->keep_alive = false;
+		return;
+	}
+	audit_call(call, denied ? "denied" : "failed", why, NULL, NULL);
+	if (call->alarm[0])
+		log_warn("%s", call->alarm);
 }
 
 void call_fail(struct call *call, int code, const char *message)
@@ -239,16 +243,32 @@ static int check_peer_again(struct call *call, struct err *err)
 	return 0;
 }
 
+static int check_again(struct call *call, struct err *err)
+{
+	int r = check_peer_again(call, err);
+
+	call->facts.wall_ms = token_wall_ms();
+	call->facts.boot_ms = token_boot_ms();
+	return r == 0 && call->token ? token_use(&call->broker->tokens, call->token, &call->facts, err) : r;
+}
+
+int call_check(struct call *call)
+{
+	struct err err = {0};
+	int r = check_again(call, &err);
+
+	call->checked = r == 0;
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	return r < 0 ? -1 : 0;
+}
+
 int call_grant(struct call *call, uint64_t *ret_seq)
 {
 	struct broker *b = call->broker;
 	struct err err = {0};
-	int r = check_peer_again(call, &err);
+	int r = call->checked ? 0 : check_again(call, &err);
 
-	call->facts.wall_ms = token_wall_ms();
-	call->facts.boot_ms = token_boot_ms();
-	if (r == 0 && call->token)
-		r = token_use(&b->tokens, call->token, &call->facts, &err);
 	if (r == 0)
 		r = audit_call(call, "granted", call->detail, ret_seq, &err);
 	if (r < 0 && call->takes && err.code == ERR_AUDIT) {

@@ -16,6 +16,8 @@ struct call {
 	struct token_facts facts;
 	char job_id[2 * JOB_ID_LEN + 1]; /* of the token, for the log; "" */
 	uint8_t made_id[16];	/* of the token that it makes, for the log; zeros */
+	char alarm[192];	/* for the log of the broker, when it is refused and that gets a record; "" */
+	bool checked;		/* call_check passed: the record alone is left */
 	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	char suffix[16]; /* transit: the word behind the key's name; "" */
@@ -44,6 +46,9 @@ int api_error_body(const char *message, struct secret *ret);
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
 /* Ends the call with an error and its record. A denial tells its reason to the audit log alone. */
 void call_fail(struct call *call, int code, const char *message);
+/* Peer's token and row again, before something is done that cannot be taken back; call_grant then only records. On failure the
+ * call was ended and -1 is returned. */
+int call_check(struct call *call);
 /* The last check before an answer: peer's token and row again, one use counted, the record written. On failure the call
  * was ended and -1 is returned. */
 int call_grant(struct call *call, uint64_t *ret_seq);

@@ -20,7 +20,8 @@ static int check_replay(struct call *call, const struct identity *id, struct err
 	r = store_replay(&call->broker->store, &seen, call->facts.wall_ms, err);
 	if (r != -ERR_CONFLICT)
 		return r;
-	log_warn("an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name, call->facts.uid);
+	snprintf(call->alarm, sizeof(call->alarm), "an ID token for role '%s' was shown a second time, by uid %u: was it stolen?", id->role->name,
+		 call->facts.uid);
 	return err_set(err, ERR_LOGIN, "error validating token: it was used before: an ID token is good once");
 }
 
@@ -35,15 +36,15 @@ static int prepare(struct call *call, const json_t *body, const struct proof *pr
 {
 	struct broker *b = call->broker;
 	bool kernel = proof->id && !proof->id->role->issuer[0];
-	size_t n;
 	/* an ID token's use is remembered with its token or not at all */
 	int r = proof->id && !kernel ? check_replay(call, proof->id, err) : 0;
 
 	/* what the kernel said of the caller's cgroup is true for that one alone */
 	if (r == 0)
 		r = api_job(call, body, call->facts.uid, kernel ? call->facts.cgroup : 0, q->ttl_ms, &q->job, err);
+	/* here its row goes with the commit: whoever gets nothing keeps the wrapping token */
 	if (r == 0 && proof->wrapping) {
-		r = token_revoke(&b->tokens, proof->wrapping, &n, err);
+		r = store_token_delete(&b->store, proof->wrapping->id, err);
 		if (r < 0 && q->job)
 			job_end(&b->jobs, q->job, "its token could not be given", NULL);
 	}
@@ -186,7 +187,6 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 	if (r == 0)
 		r = token_check(&call->broker->tokens, m, &call->facts, &proof.wrapping, NULL, &err);
 	if (r == 0) {
-		/* its row goes in the same write, before the new one is made */
 		memcpy(accessor, proof.wrapping->id, sizeof(accessor));
 		snprintf(policies, sizeof(policies), "%s", proof.wrapping->policies);
 		snprintf(meta, sizeof(meta), "%s", proof.wrapping->meta);
@@ -196,7 +196,8 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 		return;
 	}
 	if (r == -ERR_DENIED)
-		log_warn("uid %u showed a wrapping token that is not valid (%s): if it was never unwrapped, it was stolen", call->facts.uid, err.msg);
+		snprintf(call->alarm, sizeof(call->alarm), "uid %u showed a wrapping token that is not valid (%.60s): if it was never unwrapped, it was stolen",
+			 call->facts.uid, err.msg);
 	call_fail(call, r == -ERR_DENIED || r == -ERR_INPUT ? -ERR_LOGIN : r,
 		  r == -ERR_DENIED || r == -ERR_INPUT ? "wrapping token is not valid or does not exist" : err.msg);
 }

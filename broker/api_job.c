@@ -254,12 +254,13 @@ static bool is_any(const struct job *job, int watch)
 
 static int revoke_all(struct broker *b, size_t *ret_n, struct err *err)
 {
+	bool behind = b->store.behind;
 	int r;
 
 	*ret_n = b->tokens.n;
 	r = tokens_revoke_all(&b->tokens, err);
 	jobs_end(&b->jobs, is_any, 0, true, "everything was revoked");
-	return r < 0 || b->store.behind ? -ERR_FAILED : 0;
+	return r < 0 || (b->store.behind && !behind) ? -ERR_FAILED : 0;
 }
 
 /* Nobody can do anything by it any more. */
@@ -324,17 +325,25 @@ void cotter_revoke(struct call *call, const struct request *q)
 		return;
 	}
 	call->takes = true;
+	if (call_check(call) < 0)
+		return;
+	for (struct job *job = call->broker->jobs.list; job; job = job->next)
+		job->bereft = false;
 	r = revoke_what(call->broker, body, &n, &err);
 	jobs_end(&call->broker->jobs, is_bereft, 0, true, "its tokens were revoked");
 	describe(body, n, call->detail);
-	if (r < 0) {
-		call_fail(call, r, r == -ERR_NOT_FOUND || r == -ERR_INPUT
-					   ? err.msg
-					   : "revoked; but the store cannot be written, and a restart before it can would bring them back");
+	if (r == -ERR_NOT_FOUND || r == -ERR_INPUT) {
+		call_fail(call, r, err.msg);
 		return;
 	}
+	/* whatever the store says: here they are gone */
 	if (call_grant(call, &seq) < 0)
 		return;
+	if (r < 0) {
+		api_error_body("revoked; but the store cannot be written, and a restart before it can would bring them back", &reply);
+		call_reply(call, 500, &reply, seq);
+		return;
+	}
 	r = secret_new(&data, 64, NULL);
 	if (r == 0)
 		r = api_append(&data, "{\"revoked\":%zu,\"epoch\":%u}", n, call->broker->tokens.epoch);

@@ -344,12 +344,14 @@ static int make(struct call *call, struct token_request *q, int (*show)(struct s
 }
 
 /* Nobody was told of them. */
-static void undo(struct broker *b, struct job *job, struct token_row *row)
+static void undo(struct broker *b, const struct token_request *q, struct job *made, struct token_row *row)
 {
 	size_t n;
 
-	if (job)
-		job_end(&b->jobs, job, "its token could not be given", NULL);
+	if (row && q->parent)
+		q->parent->n_children--;
+	if (made)
+		job_end(&b->jobs, made, "", NULL);
 	else if (row)
 		token_revoke(&b->tokens, row, &n, NULL);
 }
@@ -368,7 +370,7 @@ void api_give(struct call *call, struct token_request *q, struct job *made, int 
 	r = make(call, q, show, &row, &reply, &err);
 	if (r == 0 && call_grant(call, &seq) < 0) {
 		store_end(&b->store, false, NULL);
-		undo(b, made, row);
+		undo(b, q, made, row);
 		return;
 	}
 	if (r == 0)
@@ -376,10 +378,14 @@ void api_give(struct call *call, struct token_request *q, struct job *made, int 
 	else
 		store_end(&b->store, false, NULL);
 	if (r < 0) {
-		undo(b, made, row);
+		undo(b, q, made, row);
 		call_fail(call, r, err.msg);
 		return;
 	}
+	if (q->unwrapped_from)
+		token_forget(&b->tokens, q->unwrapped_from);
+	if (made)
+		job_record(&b->jobs, made);
 	call_reply(call, 200, &reply, seq);
 }
 

@@ -2,6 +2,7 @@
 
 #include "broker/broker.h"
 #include "broker/cgroup.h"
+#include "broker/job_watch.h"
 #include "broker/peer.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
@@ -54,6 +55,7 @@ void job_add_token(struct job *job, struct token_row *row)
 	row->job_next = job->tokens;
 	job->tokens = row;
 	job->n_tokens++;
+	job->bereft = false;
 }
 
 void job_remove_token(struct job *job, struct token_row *row)
@@ -73,7 +75,7 @@ static void audit(struct jobs *j, const struct job *job, const char *event, cons
 {
 	char id[2 * JOB_ID_LEN + 1];
 	struct audit_event e = {.event = event, .uid = job->uid, .job = id, .cgroup = job->cgroup, .pidfd = job->leader_id, .secret = "",
-				.result = "granted", .why = why, .takes = true};
+				.result = "granted", .why = why, .takes = strcmp(event, "job.end") == 0};
 
 	job_id_text(job, id);
 	audit_write(&j->broker->audit, &e, NULL, NULL);
@@ -113,7 +115,8 @@ static int end_one(struct jobs *j, struct job *job, const char *why, struct err 
 {
 	int r;
 
-	audit(j, job, "job.end", why);
+	if (job->told_of)
+		audit(j, job, "job.end", why);
 	r = tokens_end_job(&j->broker->tokens, job, err);
 	if (r == 0)
 		r = store_job_delete(&j->broker->store, job->id, err);
@@ -126,10 +129,11 @@ static int end_one(struct jobs *j, struct job *job, const char *why, struct err 
 
 int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
 {
-	int begun = store_begin(&j->broker->store, err), ended = begun, r = end_one(j, job, why, err);
+	struct store *s = &j->broker->store;
+	int begun = store_begin_removal(s, err), ended = begun, r = end_one(j, job, why, err);
 
 	if (begun == 0)
-		ended = store_end(&j->broker->store, r == 0, err);
+		ended = store_end(s, r == 0, err);
 	return r < 0 ? r : ended;
 }
 
@@ -137,7 +141,7 @@ int job_end(struct jobs *j, struct job *job, const char *why, struct err *err)
 
 size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, bool all, const char *why)
 {
-	bool begun = false;
+	int begun = -ERR_FAILED;
 	struct job *next;
 	size_t n = 0;
 
@@ -145,12 +149,12 @@ size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch),
 		next = job->next;
 		if (!which(job, watch))
 			continue;
-		begun = begun || store_begin(&j->broker->store, NULL) == 0;
+		if (n++ == 0)
+			begun = store_begin_removal(&j->broker->store, NULL);
 		/* what could not be written is gone here, and catch_up sees to the rest */
 		end_one(j, job, why, NULL);
-		n++;
 	}
-	if (begun)
+	if (begun == 0)
 		store_end(&j->broker->store, true, NULL);
 	return n;
 }
@@ -189,32 +193,6 @@ static void job_link(struct jobs *j, struct job *job)
 static int pidfd_open_pid(pid_t pid)
 {
 	return (int)syscall(SYS_pidfd_open, pid, 0);
-}
-
-/* From here on its end is noticed. */
-static int watch(struct jobs *j, struct job *job, struct err *err)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = job};
-	char path[LIMIT_CGROUP_PATH + 64];
-	struct cgroup_events now;
-
-	if (job->pidfd >= 0 && epoll_ctl(j->epoll_fd, EPOLL_CTL_ADD, job->pidfd, &ev) < 0)
-		return err_errno(err, errno, "cannot watch the job's leader");
-	if (!job->cgroup_path[0])
-		return 0;
-	snprintf(path, sizeof(path), "%s%s/cgroup.events", cgroup_root(), job->cgroup_path);
-	job->watch = inotify_add_watch(j->inotify_fd, path, IN_MODIFY);
-	job->watched_ms = token_boot_ms();
-	cgroup_events(job->cgroup_path, &now);
-	job->frozen = now.frozen;
-	/* emptied before anybody looked */
-	if (job->watch >= 0 && now.empty)
-		return err_set(err, ERR_DENIED, "the job's cgroup is empty already");
-	if (job->watch < 0 && job->pidfd < 0)
-		return err_errno(err, errno, "cannot watch the job's cgroup");
-	if (job->watch < 0)
-		log_warn("the cgroup %s cannot be watched (%s): its job ends with its leader alone", job->cgroup_path, strerror(errno));
-	return 0;
 }
 
 /* ---- starting --------------------------------------------------------------------------------------------------- */
@@ -286,16 +264,21 @@ int job_start(struct jobs *j, const struct job_request *q, struct job **ret, str
 	job->pidfd = steal_fd(&pidfd);
 	r = store_job_put(&j->broker->store, j->broker->tokens.boot_id, job, err);
 	if (r == 0)
-		r = watch(j, job, err);
+		r = job_watch(j, job, err);
 	if (r < 0) {
 		store_job_delete(&j->broker->store, job->id, NULL);
 		job_free(j, job);
 		return r;
 	}
 	job_link(j, job);
-	audit(j, job, "job.start", job->name);
 	*ret = job;
 	return 0;
+}
+
+void job_record(struct jobs *j, struct job *job)
+{
+	audit(j, job, "job.start", job->name);
+	job->told_of = true;
 }
 
 /* ---- restart ---------------------------------------------------------------------------------------------------- */
@@ -328,10 +311,11 @@ static int load_job(void *ctx, const struct job *from)
 
 	if (!job)
 		return 0;
+	job->told_of = true;
 	job_link(j, job);
 	if (!leader_lives(job) || token_boot_ms() >= job->deadline_ms ||
 	    (job->cgroup_path[0] && (cgroup_path(job->cgroup, job->cgroup_path, 0, path, NULL) < 0 || cgroup_empty(job->cgroup_path))) ||
-	    watch(j, job, NULL) < 0)
+	    job_watch(j, job, NULL) < 0)
 		job->deadline_ms = 0; /* ended while nobody looked */
 	return 0;
 }
@@ -388,65 +372,10 @@ void jobs_done(struct jobs *j)
 		close(j->epoll_fd);
 }
 
-static bool is_watched_by(const struct job *job, int watch)
-{
-	return job->watch == watch;
-}
-
 static bool is_empty(const struct job *job, int watch)
 {
 	(void)watch;
 	return job->watch >= 0 && cgroup_empty(job->cgroup_path);
-}
-
-#define SETTLE_MS 250u /* a change before the watch may still be told of after it */
-
-/* Only its cgroup says how long such a job lives. */
-static bool is_without_leader(const struct job *job, int watch)
-{
-	return job->watch == watch && !job->leader_id && token_boot_ms() >= job->watched_ms + SETTLE_MS;
-}
-
-/*
- * All jobs of one watch are in one cgroup: one look is enough. What is told changes with "populated" and "frozen" alone, late at
- * times: when both are as before, it was emptied and filled again meanwhile, and who stands in it now is somebody else.
- */
-static void look_again(struct jobs *j, int wd, bool changed)
-{
-	const struct job *job = j->list;
-	struct cgroup_events now;
-	bool was_frozen;
-
-	while (job && job->watch != wd)
-		job = job->next;
-	if (!job)
-		return;
-	was_frozen = job->frozen;
-	cgroup_events(job->cgroup_path, &now);
-	if (now.empty)
-		jobs_end(j, is_watched_by, wd, true, "its cgroup is empty");
-	else if (changed && !now.unknown && now.frozen == was_frozen)
-		jobs_end(j, is_without_leader, wd, true, "its cgroup was empty meanwhile");
-	for (struct job *other = j->list; other && !now.unknown; other = other->next)
-		if (other->watch == wd)
-			other->frozen = now.frozen;
-}
-
-static void read_inotify(struct jobs *j)
-{
-	char buffer[4096] __attribute__((aligned(8)));
-	const struct inotify_event *e;
-	ssize_t n;
-
-	while ((n = read(j->inotify_fd, buffer, sizeof(buffer))) > 0) {
-		for (char *p = buffer; p < buffer + n; p += sizeof(*e) + e->len) {
-			e = (const struct inotify_event *)(void *)p;
-			if (e->mask & IN_Q_OVERFLOW) /* events were lost: look at all */
-				jobs_end(j, is_empty, 0, true, "its cgroup is empty");
-			else
-				look_again(j, e->wd, e->mask & IN_MODIFY);
-		}
-	}
 }
 
 /* A leader may lead many: all that watch this very process end as one write. */
@@ -464,7 +393,7 @@ void jobs_event(struct jobs *j)
 
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.ptr == j) {
-			read_inotify(j);
+			jobs_look(j);
 			return; /* it may have freed the other */
 		}
 	}
@@ -516,8 +445,9 @@ static void catch_up(struct jobs *j)
 	struct store *s = &j->broker->store;
 	struct err err = {0};
 
-	if (!s->behind)
+	if (!s->behind || token_boot_ms() < j->retry_ms)
 		return;
+	j->retry_ms = token_boot_ms() + 2000;
 	if (store_catch_up(s, lives, j, &err) < 0 && !j->behind) {
 		log_error("the store still has rows of jobs or tokens that ended: %s; they are removed once it can be written", err.msg);
 		audit_store(j, "store.behind", "failed", "rows of what ended are still in the store");

@@ -26,7 +26,9 @@ struct job {
 	int pidfd, watch;	       /* -1: none */
 	uint64_t watched_ms;	       /* boot-time clock: since when */
 	bool frozen;		       /* its cgroup, when last looked */
+	enum { JOB_TOLD_NOTHING, JOB_TOLD_EMPTY, JOB_TOLD_REFILLED } told; /* of its cgroup, in this round */
 	bool bereft;		       /* tokens of it were revoked */
+	bool told_of;		       /* its start was recorded */
 	struct token_row *tokens;
 	size_t n_tokens;
 	struct job *next, *prev;
@@ -44,6 +46,8 @@ struct jobs {
 	size_t n;
 	uint64_t n_ended;
 	uint32_t by_uid[JOB_UIDS]; /* uids that share a place share its limit */
+	uint64_t drained_ms; /* boot-time clock: all that the kernel had to tell until then was read */
+	uint64_t retry_ms;   /* when rows that could not go are tried again */
 	bool behind; /* it was said that the store still has rows of what ended */
 };
 
@@ -73,6 +77,8 @@ struct job_request {
 };
 /* ERR_DENIED, ERR_INPUT, ERR_LIMIT with a text for whoever asked. */
 int job_start(struct jobs *j, const struct job_request *q, struct job **ret, struct err *err);
+/* Writes the record of its start: once its token is given. */
+void job_record(struct jobs *j, struct job *job);
 /* Its tokens' rows go, here and in the store; the job is freed. why is for the audit log. A failure means that the store still has
  * rows of it: jobs_expire tries again until they are gone, and a restart before that may bring them back. */
 int job_end(struct jobs *j, struct job *job, const char *why, struct err *err);

@@ -6,7 +6,8 @@ struct rate {
 	uint64_t burst, every_ms;
 };
 
-static const struct rate one_source = {LIMIT_REFUSALS, LIMIT_REFUSAL_MS}, all_sources = {LIMIT_REFUSALS_ALL, LIMIT_REFUSAL_ALL_MS};
+static const struct rate of_source = {LIMIT_REFUSALS, LIMIT_REFUSAL_MS}, of_user = {2 * LIMIT_REFUSALS, LIMIT_REFUSAL_MS},
+			 of_all = {LIMIT_REFUSALS_ALL, LIMIT_REFUSAL_ALL_MS};
 
 static void refill(struct refusal_bucket *b, struct rate rate, uint64_t now_ms)
 {
@@ -16,43 +17,79 @@ static void refill(struct refusal_bucket *b, struct rate rate, uint64_t now_ms)
 	b->at_ms = now_ms;
 }
 
-static bool is_full(const struct refusal_bucket *b, struct rate rate)
+/* Nothing is remembered in it. */
+static bool is_full(struct refusal_bucket *b, struct rate rate, uint64_t now_ms)
 {
+	refill(b, rate, now_ms);
 	return b->credit_ms == rate.burst * rate.every_ms;
 }
 
-static bool take_both(struct refusals *r, struct refusal_source *s, uint64_t now_ms)
+static struct refusal_user *find_user(struct refusals *r, uint32_t uid, uint64_t now_ms)
 {
-	refill(&s->bucket, one_source, now_ms);
-	refill(&r->all, all_sources, now_ms);
-	if (s->bucket.credit_ms < one_source.every_ms || r->all.credit_ms < all_sources.every_ms)
+	struct refusal_user *unused = NULL;
+
+	for (size_t i = 1; i < REFUSAL_USERS; i++) {
+		struct refusal_user *u = &r->users[i];
+
+		if (u->bucket.at_ms && u->uid == uid)
+			return u;
+		if (!unused && is_full(&u->bucket, of_user, now_ms))
+			unused = u;
+	}
+	if (!unused)
+		return &r->users[0];
+	unused->uid = uid;
+	return unused;
+}
+
+static bool take_all(struct refusals *r, struct refusal_source *s, uint64_t now_ms)
+{
+	struct refusal_user *u = find_user(r, s->uid, now_ms);
+
+	refill(&s->bucket, of_source, now_ms);
+	refill(&u->bucket, of_user, now_ms);
+	refill(&r->all, of_all, now_ms);
+	if (s->bucket.credit_ms < of_source.every_ms || u->bucket.credit_ms < of_user.every_ms || r->all.credit_ms < of_all.every_ms)
 		return false;
-	s->bucket.credit_ms -= one_source.every_ms;
-	r->all.credit_ms -= all_sources.every_ms;
+	s->bucket.credit_ms -= of_source.every_ms;
+	u->bucket.credit_ms -= of_user.every_ms;
+	r->all.credit_ms -= of_all.every_ms;
 	return true;
 }
 
-/* The source's own place, or one that nothing is remembered in, or the one for all others. */
-static struct refusal_source *find(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t now_ms)
+/* The source's own place, or an unused one, or NULL. *ret_n: how many the user has. */
+static struct refusal_source *find_place(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t now_ms, size_t *ret_n)
 {
 	struct refusal_source *unused = NULL;
 
+	*ret_n = 0;
 	for (size_t i = 1; i < REFUSAL_SOURCES; i++) {
 		struct refusal_source *s = &r->sources[i];
 
 		if (s->bucket.at_ms && s->uid == uid && s->cgroup == cgroup)
 			return s;
-		if (unused || s->folded)
-			continue;
-		refill(&s->bucket, one_source, now_ms);
-		if (is_full(&s->bucket, one_source))
-			unused = s;
+		if (s->folded == 0 && is_full(&s->bucket, of_source, now_ms))
+			unused = unused ? unused : s;
+		else
+			*ret_n += s->uid == uid;
 	}
-	if (!unused)
-		return &r->sources[0];
-	unused->uid = uid;
-	unused->cgroup = cgroup;
 	return unused;
+}
+
+static struct refusal_source *find(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t now_ms)
+{
+	size_t n;
+	struct refusal_source *s = find_place(r, uid, cgroup, now_ms, &n);
+
+	if (s && !(s->uid == uid && s->cgroup == cgroup) && n >= REFUSAL_SOURCES_OF_USER) {
+		cgroup = REFUSAL_ANY_CGROUP;
+		s = find_place(r, uid, cgroup, now_ms, &n);
+	}
+	if (!s)
+		return &r->sources[0];
+	s->uid = uid;
+	s->cgroup = cgroup;
+	return s;
 }
 
 bool refusals_take(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t boot_ms)
@@ -60,7 +97,7 @@ bool refusals_take(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t b
 	struct refusal_source *s = find(r, uid, cgroup, boot_ms);
 
 	/* in their order: what was counted comes first */
-	if (s->folded == 0 && take_both(r, s, boot_ms))
+	if (s->folded == 0 && take_all(r, s, boot_ms))
 		return true;
 	s->folded++;
 	return false;
@@ -70,11 +107,13 @@ void refusals_flush(struct refusals *r, uint64_t boot_ms, bool all,
 		    void (*each)(void *ctx, uint32_t uid, uint64_t cgroup, bool several, uint64_t n), void *ctx)
 {
 	for (size_t i = 0; i < REFUSAL_SOURCES; i++) {
-		struct refusal_source *s = &r->sources[i];
+		size_t at = (r->next + i) % REFUSAL_SOURCES;
+		struct refusal_source *s = &r->sources[at];
 
-		if (s->folded == 0 || !(all || take_both(r, s, boot_ms)))
+		if (s->folded == 0 || !(all || take_all(r, s, boot_ms)))
 			continue;
-		each(ctx, s->uid, s->cgroup, i == 0, s->folded);
+		each(ctx, s->uid, s->cgroup == REFUSAL_ANY_CGROUP ? 0 : s->cgroup, at == 0, s->folded);
 		s->folded = 0;
+		r->next = at + 1;
 	}
 }

@@ -2,6 +2,7 @@
 
 #include "broker/api.h"
 #include "broker/broker.h"
+#include "broker/job_watch.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -295,6 +296,7 @@ int server_run(struct server *s, struct err *err)
 		hardware_tick(&s->broker->hardware, now);
 		if (now >= next_sweep) {
 			sweep(s, now);
+			jobs_look(&s->broker->jobs);
 			next_sweep = now + 250;
 		}
 		if (now >= next_expiry) {

@@ -128,6 +128,14 @@ int store_begin(struct store *s, struct err *err)
 	return 0;
 }
 
+int store_begin_removal(struct store *s, struct err *err)
+{
+	int r = store_begin(s, err);
+
+	s->behind |= r < 0;
+	return r;
+}
+
 int store_end(struct store *s, bool commit, struct err *err)
 {
 	bool written;
@@ -344,7 +352,7 @@ int store_open(const char *path, struct store *s, struct err *err)
 		store_close(s);
 		return r;
 	}
-	sqlite3_busy_timeout(s->db, 2000);
+	sqlite3_busy_timeout(s->db, 250); /* the loop waits with it */
 	r = store_exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
 		    "PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON", err);
 	if (r == 0)

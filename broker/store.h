@@ -129,3 +129,5 @@ int store_key_delete(struct store *s, const char *path, struct err *err);
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);
+/* For rows of jobs and tokens that go: when it cannot begin, they are left to store_catch_up, and no deletion waits again. */
+int store_begin_removal(struct store *s, struct err *err);

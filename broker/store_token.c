@@ -72,11 +72,21 @@ static int removed(struct store *s, int r)
 	return r;
 }
 
+/* One that could not begin: store_catch_up removes the row. */
+static int is_left(const struct store *s, struct err *err)
+{
+	return s->behind && !s->depth ? err_set(err, ERR_FAILED, "the store cannot be written: it is tried again") : 0;
+}
+
 int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
 {
 	STMT *token = NULL;
 	STMT *uses = NULL;
-	int r = store_prepare(s, "DELETE FROM token WHERE id = ?", &token, err, "b", id, (size_t)16);
+	int r = is_left(s, err);
+
+	if (r < 0)
+		return r;
+	r = store_prepare(s, "DELETE FROM token WHERE id = ?", &token, err, "b", id, (size_t)16);
 
 	if (r == 0)
 		r = store_step(s, token, err);
@@ -212,8 +222,11 @@ int store_job_put(struct store *s, const char *boot_id, const struct job *j, str
 int store_job_delete(struct store *s, const uint8_t id[JOB_ID_LEN], struct err *err)
 {
 	STMT *q = NULL;
-	int r = store_prepare(s, "DELETE FROM job WHERE id = ?", &q, err, "b", id, (size_t)JOB_ID_LEN);
+	int r = is_left(s, err);
 
+	if (r < 0)
+		return r;
+	r = store_prepare(s, "DELETE FROM job WHERE id = ?", &q, err, "b", id, (size_t)JOB_ID_LEN);
 	return removed(s, r < 0 ? r : store_step(s, q, err));
 }
 

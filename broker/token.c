@@ -119,10 +119,9 @@ int tokens_load(struct tokens *t, struct store *store, const struct config *conf
 
 #define EXPIRE_AT_ONCE 256u /* in one transaction: the loop must go on */
 
-static int remove_row(struct tokens *t, struct token_row **at, struct err *err)
+static void unlink_row(struct tokens *t, struct token_row **at)
 {
 	struct token_row *row = *at;
-	int r = store_token_delete(t->store, row->id, err);
 
 	if (row->job)
 		job_remove_token(row->job, row);
@@ -130,26 +129,33 @@ static int remove_row(struct tokens *t, struct token_row **at, struct err *err)
 	t->by_uid[row->uid % TOKEN_UIDS]--;
 	free(row);
 	t->n--;
+}
+
+static int remove_row(struct tokens *t, struct token_row **at, struct err *err)
+{
+	int r = store_token_delete(t->store, (*at)->id, err);
+
+	unlink_row(t, at);
 	return r;
 }
 
 void tokens_expire(struct tokens *t, uint64_t boot_ms)
 {
 	size_t budget = EXPIRE_AT_ONCE;
-	bool writing = false;
+	int begun = -ERR_FAILED;
 
 	for (size_t i = 0; i < TOKEN_BUCKETS && budget; i++) {
 		for (struct token_row **at = &t->buckets[i]; *at && budget;) {
 			if ((*at)->deadline_ms <= boot_ms) {
-				writing = writing || store_begin(t->store, NULL) == 0;
-				budget--;
+				if (budget-- == EXPIRE_AT_ONCE)
+					begun = store_begin_removal(t->store, NULL);
 				remove_row(t, at, NULL);
 			} else {
 				at = &(*at)->next;
 			}
 		}
 	}
-	if (writing)
+	if (begun == 0)
 		store_end(t->store, true, NULL);
 }
 
@@ -197,7 +203,7 @@ int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_
 	for (size_t i = 0; i < TOKEN_BUCKETS; i++)
 		for (struct token_row *row = t->buckets[i]; row; row = row->next)
 			row->doomed = descends_from_doomed(t, row);
-	begun = store_begin(t->store, err);
+	begun = store_begin_removal(t->store, err);
 	r = remove_doomed(t, &n, err);
 	if (begun == 0) {
 		int ended = store_end(t->store, r == 0, err);
@@ -213,6 +219,16 @@ int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_
 static bool is_row(void *ctx, const struct token_row *row)
 {
 	return row == ctx;
+}
+
+void token_forget(struct tokens *t, const uint8_t id[16])
+{
+	struct token_row **at = bucket(t, id);
+
+	while (*at && memcmp((*at)->id, id, 16) != 0)
+		at = &(*at)->next;
+	if (*at)
+		unlink_row(t, at);
 }
 
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)

@@ -89,6 +89,8 @@ struct token_row *token_find(struct tokens *t, const uint8_t id[16]);
 int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err);
 /* One row and all made from it. */
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err);
+/* A row whose store's row is gone already. */
+void token_forget(struct tokens *t, const uint8_t id[16]);
 /* The rows of a job, within the caller's transaction. */
 int tokens_end_job(struct tokens *t, struct job *job, struct err *err);
 /* All rows go and no token made so far has a key any more. */

@@ -101,10 +101,10 @@
 #define LIMIT_AUDIT_PREALLOC (1u << 20)
 #define LIMIT_AUDIT_RESERVE (64u << 10) /* kept for denials on a full disk */
 #define LIMIT_AUDIT_WAIT_MS 2000
-#define LIMIT_REFUSALS 100u	   /* records at once for what one uid in one cgroup was refused */
+#define LIMIT_REFUSALS 100u	   /* records at once for what one uid in one cgroup was refused; twice as many for the uid */
 #define LIMIT_REFUSAL_MS 1000u	   /* and then one in that time: the others are counted */
-#define LIMIT_REFUSALS_ALL 1000u   /* the same for all of them together */
-#define LIMIT_REFUSAL_ALL_MS 200u
+#define LIMIT_REFUSALS_ALL 2000u   /* the same for all of them together */
+#define LIMIT_REFUSAL_ALL_MS 100u
 
 /* memory */
 #define LIMIT_ARENA_BROKER (4u << 20)

@@ -41,6 +41,25 @@ const struct token_mechanism token_mechanisms[] = {
 };
 const size_t token_n_mechanisms = sizeof(token_mechanisms) / sizeof(token_mechanisms[0]);
 
+/* Of the kinds of keys that are there. */
+bool token_offers(const struct token *t, const struct token_mechanism *mechanism)
+{
+	if (mechanism->scheme == SIGN_SCHEMES)
+		return true;
+	for (size_t i = 0; i < t->n_keys; i++)
+		if (key_can(t->keys[i].type, mechanism->scheme) && (mechanism->scheme == DECRYPT_OAEP ? t->keys[i].decrypt : t->keys[i].sign))
+			return true;
+	return false;
+}
+
+const struct token_mechanism *token_find_mechanism(const struct token *t, CK_MECHANISM_TYPE type)
+{
+	for (size_t i = 0; i < token_n_mechanisms; i++)
+		if (token_mechanisms[i].type == type && token_offers(t, &token_mechanisms[i]))
+			return &token_mechanisms[i];
+	return NULL;
+}
+
 const struct token_attribute *token_attribute(const struct token_object *o, CK_ATTRIBUTE_TYPE type)
 {
 	for (size_t i = 0; i < o->n_attributes; i++)
@@ -250,7 +269,7 @@ static int add_key(struct token *t, const struct token_key *k)
 	return put_public(o, k, false);
 }
 
-int token_init(struct token *t, struct token_key *keys, size_t n_keys, token_sign *sign, void *ctx, struct err *err)
+int token_init(struct token *t, struct token_key *keys, size_t n_keys, token_backend *sign, void *ctx, struct err *err)
 {
 	uint8_t hash[crypto_hash_sha256_BYTES];
 	crypto_hash_sha256_state st;

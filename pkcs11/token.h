@@ -23,7 +23,7 @@ struct token_key {
 };
 
 /* Signs or decrypts with a key, by enum sign_scheme. ERR_DENIED: it may not, or not any more. */
-typedef int token_sign(void *ctx, const struct token_key *key, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, const uint8_t *data,
+typedef int token_backend(void *ctx, const struct token_key *key, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, const uint8_t *data,
 		       size_t len, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len, struct err *err);
 
 enum token_value { TOKEN_BYTE, TOKEN_ULONG, TOKEN_BYTES };
@@ -50,13 +50,13 @@ struct token {
 	struct token_object *objects; /* handle n is objects[n - 1] */
 	size_t n_objects;
 	char serial[17];
-	token_sign *sign;
+	token_backend *sign;
 	void *ctx;
 };
 
 /* Makes the objects. keys are lent until token_done. Ed25519 keys get none: no stock client can use them, and one in sight keeps some
  * from using the others. ERR_INPUT: a certificate or a key is malformed. */
-int token_init(struct token *t, struct token_key *keys, size_t n_keys, token_sign *sign, void *ctx, struct err *err);
+int token_init(struct token *t, struct token_key *keys, size_t n_keys, token_backend *sign, void *ctx, struct err *err);
 void token_done(struct token *t);
 /* NULL: the object has none of that type. */
 const struct token_attribute *token_attribute(const struct token_object *o, CK_ATTRIBUTE_TYPE type);
@@ -71,3 +71,7 @@ struct token_mechanism {
 };
 extern const struct token_mechanism token_mechanisms[];
 extern const size_t token_n_mechanisms;
+/* Some key that is there can do it, and may. */
+bool token_offers(const struct token *t, const struct token_mechanism *mechanism);
+/* NULL: it is not offered. */
+const struct token_mechanism *token_find_mechanism(const struct token *t, CK_MECHANISM_TYPE type);

@@ -1,13 +1,12 @@
 #include "pkcs11/token_rpc.h"
 
-#include "common/buf.h"
 #include "common/err.h"
+#include "pkcs11/token_operation.h"
 
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NULL_LENGTH UINT32_MAX /* of a byte array: it is NULL */
 #define ATTRIBUTES_MAX 64u
 #define RANDOM_MAX 1024u
 #define SLOT 1u
@@ -22,70 +21,7 @@ enum call {
 	CALL_MAX = 256,
 };
 
-struct message {
-	struct token_rpc *rpc;
-	struct reader in;
-	struct writer out;
-};
-
 typedef CK_RV handler(struct message *m);
-
-/* ---- values ----------------------------------------------------------------------------------------------------- */
-
-static CK_ULONG read_ulong(struct message *m)
-{
-	return (CK_ULONG)reader_u64be(&m->in);
-}
-
-/* A byte array; NULL is an array of none. *ret_len is what was said where none is given ("ay" without data). */
-static const uint8_t *read_bytes(struct message *m, size_t *ret_len)
-{
-	uint32_t n = reader_u32be(&m->in);
-
-	*ret_len = n == NULL_LENGTH ? 0 : n;
-	return n == NULL_LENGTH ? NULL : reader_bytes(&m->in, n);
-}
-
-static const uint8_t *read_array(struct message *m, size_t *ret_len)
-{
-	if (reader_u8(&m->in) != 0)
-		return read_bytes(m, ret_len);
-	/* no data, but a length, which is of no use to anybody */
-	reader_u32be(&m->in);
-	*ret_len = 0;
-	return NULL;
-}
-
-static void write_bytes(struct message *m, const void *p, size_t n)
-{
-	writer_u32be(&m->out, (uint32_t)n);
-	writer_bytes(&m->out, p, n);
-}
-
-/* "ay": data, or with p NULL the length alone: it did not fit, or was only asked for. */
-static void write_array(struct message *m, const void *p, size_t n)
-{
-	writer_u8(&m->out, p != NULL);
-	if (p)
-		write_bytes(m, p, n);
-	else
-		writer_u32be(&m->out, (uint32_t)n);
-}
-
-static void write_padded(struct message *m, const char *text, size_t size)
-{
-	char padded[64];
-
-	memset(padded, ' ', sizeof(padded));
-	memcpy(padded, text, strlen(text) < size ? strlen(text) : size);
-	write_bytes(m, padded, size);
-}
-
-static void write_version(struct message *m, uint8_t major, uint8_t minor)
-{
-	writer_u8(&m->out, major);
-	writer_u8(&m->out, minor);
-}
 
 /* How p11-kit writes an attribute's value; a type that it does not know is bytes. -1: nested, which nobody needs. */
 static int value_kind(CK_ATTRIBUTE_TYPE type)
@@ -116,9 +52,9 @@ static CK_RV initialize(struct message *m)
 {
 	size_t n;
 
-	read_array(m, &n);
+	message_read_array(m, &n);
 	reader_u8(&m->in);
-	read_array(m, &n);
+	message_read_array(m, &n);
 	m->rpc->initialized = true;
 	return CKR_OK;
 }
@@ -126,8 +62,7 @@ static CK_RV initialize(struct message *m)
 static void session_close(struct token_rpc_session *s)
 {
 	free(s->found);
-	EVP_MD_CTX_free(s->digest);
-	sodium_memzero(s->input, s->input_len);
+	token_operation_end(s);
 	*s = (struct token_rpc_session){0};
 }
 
@@ -147,11 +82,11 @@ static CK_RV finalize(struct message *m)
 
 static CK_RV get_info(struct message *m)
 {
-	write_version(m, 2, 40);
-	write_padded(m, "cotter", 32);
+	message_write_version(m, 2, 40);
+	message_write_padded(m, "cotter", 32);
 	writer_u64be(&m->out, 0);
-	write_padded(m, "cotter virtual token", 32);
-	write_version(m, 1, 0);
+	message_write_padded(m, "cotter virtual token", 32);
+	message_write_version(m, 1, 0);
 	return CKR_OK;
 }
 
@@ -175,13 +110,13 @@ static CK_RV get_slot_list(struct message *m)
 
 static CK_RV get_slot_info(struct message *m)
 {
-	if (read_ulong(m) != SLOT)
+	if (message_read_ulong(m) != SLOT)
 		return CKR_SLOT_ID_INVALID;
-	write_padded(m, "cotter", 64);
-	write_padded(m, "cotter", 32);
+	message_write_padded(m, "cotter", 64);
+	message_write_padded(m, "cotter", 32);
 	writer_u64be(&m->out, CKF_TOKEN_PRESENT);
-	write_version(m, 1, 0);
-	write_version(m, 1, 0);
+	message_write_version(m, 1, 0);
+	message_write_version(m, 1, 0);
 	return CKR_OK;
 }
 
@@ -198,12 +133,12 @@ static CK_RV get_token_info(struct message *m)
 {
 	const CK_ULONG unknown = CK_UNAVAILABLE_INFORMATION;
 
-	if (read_ulong(m) != SLOT)
+	if (message_read_ulong(m) != SLOT)
 		return CKR_SLOT_ID_INVALID;
-	write_padded(m, "cotter", 32);
-	write_padded(m, "cotter", 32);
-	write_padded(m, "virtual", 16);
-	write_padded(m, m->rpc->token->serial, 16);
+	message_write_padded(m, "cotter", 32);
+	message_write_padded(m, "cotter", 32);
+	message_write_padded(m, "virtual", 16);
+	message_write_padded(m, m->rpc->token->serial, 16);
 	/* no PIN: the kernel says who asks */
 	writer_u64be(&m->out, CKF_RNG | CKF_LOGIN_REQUIRED | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED | CKF_PROTECTED_AUTHENTICATION_PATH);
 	writer_u64be(&m->out, TOKEN_RPC_SESSIONS);
@@ -214,29 +149,10 @@ static CK_RV get_token_info(struct message *m)
 	writer_u64be(&m->out, 0);
 	for (int i = 0; i < 4; i++)
 		writer_u64be(&m->out, unknown);
-	write_version(m, 1, 0);
-	write_version(m, 1, 0);
-	write_padded(m, "", 16);
+	message_write_version(m, 1, 0);
+	message_write_version(m, 1, 0);
+	message_write_padded(m, "", 16);
 	return CKR_OK;
-}
-
-/* Of the kinds of keys that are there. */
-static bool offered(const struct token *t, const struct token_mechanism *mechanism)
-{
-	if (mechanism->scheme == SIGN_SCHEMES)
-		return true;
-	for (size_t i = 0; i < t->n_keys; i++)
-		if (key_can(t->keys[i].type, mechanism->scheme) && (mechanism->scheme == DECRYPT_OAEP ? t->keys[i].decrypt : t->keys[i].sign))
-			return true;
-	return false;
-}
-
-static const struct token_mechanism *find_mechanism(const struct token *t, CK_MECHANISM_TYPE type)
-{
-	for (size_t i = 0; i < token_n_mechanisms; i++)
-		if (token_mechanisms[i].type == type && offered(t, &token_mechanisms[i]))
-			return &token_mechanisms[i];
-	return NULL;
 }
 
 static CK_RV get_mechanism_list(struct message *m)
@@ -244,10 +160,10 @@ static CK_RV get_mechanism_list(struct message *m)
 	CK_ULONG types[64];
 	size_t n = 0;
 
-	if (read_ulong(m) != SLOT)
+	if (message_read_ulong(m) != SLOT)
 		return CKR_SLOT_ID_INVALID;
 	for (size_t i = 0; i < token_n_mechanisms; i++)
-		if (offered(m->rpc->token, &token_mechanisms[i]))
+		if (token_offers(m->rpc->token, &token_mechanisms[i]))
 			types[n++] = token_mechanisms[i].type;
 	write_list(m, types, n, reader_u32be(&m->in));
 	return CKR_OK;
@@ -255,8 +171,8 @@ static CK_RV get_mechanism_list(struct message *m)
 
 static CK_RV get_mechanism_info(struct message *m)
 {
-	CK_ULONG slot = read_ulong(m);
-	const struct token_mechanism *mechanism = find_mechanism(m->rpc->token, read_ulong(m));
+	CK_ULONG slot = message_read_ulong(m);
+	const struct token_mechanism *mechanism = token_find_mechanism(m->rpc->token, message_read_ulong(m));
 
 	if (slot != SLOT)
 		return CKR_SLOT_ID_INVALID;
@@ -270,16 +186,9 @@ static CK_RV get_mechanism_info(struct message *m)
 
 /* ---- sessions --------------------------------------------------------------------------------------------------- */
 
-static struct token_rpc_session *read_session(struct message *m)
-{
-	CK_ULONG handle = read_ulong(m);
-
-	return handle >= 1 && handle <= TOKEN_RPC_SESSIONS && m->rpc->sessions[handle - 1].open ? &m->rpc->sessions[handle - 1] : NULL;
-}
-
 static CK_RV open_session(struct message *m)
 {
-	CK_ULONG slot = read_ulong(m), flags = read_ulong(m);
+	CK_ULONG slot = message_read_ulong(m), flags = message_read_ulong(m);
 
 	if (slot != SLOT)
 		return CKR_SLOT_ID_INVALID;
@@ -298,7 +207,7 @@ static CK_RV open_session(struct message *m)
 
 static CK_RV close_session(struct message *m)
 {
-	struct token_rpc_session *s = read_session(m);
+	struct token_rpc_session *s = message_read_session(m);
 
 	if (!s)
 		return CKR_SESSION_HANDLE_INVALID;
@@ -308,7 +217,7 @@ static CK_RV close_session(struct message *m)
 
 static CK_RV close_all_sessions(struct message *m)
 {
-	if (read_ulong(m) != SLOT)
+	if (message_read_ulong(m) != SLOT)
 		return CKR_SLOT_ID_INVALID;
 	close_all(m->rpc);
 	return CKR_OK;
@@ -316,7 +225,7 @@ static CK_RV close_all_sessions(struct message *m)
 
 static CK_RV get_session_info(struct message *m)
 {
-	const struct token_rpc_session *s = read_session(m);
+	const struct token_rpc_session *s = message_read_session(m);
 	bool rw;
 
 	if (!s)
@@ -332,11 +241,11 @@ static CK_RV get_session_info(struct message *m)
 /* Whatever PIN comes, or none: the socket is the job's own. Some clients log in again and again. */
 static CK_RV login(struct message *m)
 {
-	const struct token_rpc_session *s = read_session(m);
+	const struct token_rpc_session *s = message_read_session(m);
 	size_t n;
 
-	read_ulong(m);
-	read_array(m, &n);
+	message_read_ulong(m);
+	message_read_array(m, &n);
 	if (!s)
 		return CKR_SESSION_HANDLE_INVALID;
 	m->rpc->logged_in = true;
@@ -345,20 +254,13 @@ static CK_RV login(struct message *m)
 
 static CK_RV logout(struct message *m)
 {
-	if (!read_session(m))
+	if (!message_read_session(m))
 		return CKR_SESSION_HANDLE_INVALID;
 	m->rpc->logged_in = false;
 	return CKR_OK;
 }
 
 /* ---- objects ---------------------------------------------------------------------------------------------------- */
-
-static const struct token_object *read_object(struct message *m)
-{
-	CK_ULONG handle = read_ulong(m);
-
-	return handle >= 1 && handle <= m->rpc->token->n_objects ? &m->rpc->token->objects[handle - 1] : NULL;
-}
 
 /* Such an attribute is there and stays there. */
 static bool is_secret(const struct token_object *o, CK_ATTRIBUTE_TYPE type)
@@ -374,15 +276,15 @@ static void write_value(struct message *m, const struct token_attribute *a, bool
 	else if (a->kind == TOKEN_ULONG)
 		writer_u64be(&m->out, a->number);
 	else if (size_only)
-		writer_u32be(&m->out, NULL_LENGTH);
+		writer_u32be(&m->out, MESSAGE_NULL);
 	else
-		write_bytes(m, a->bytes, a->len);
+		message_write_bytes(m, a->bytes, a->len);
 }
 
 static CK_RV get_attribute_value(struct message *m)
 {
-	const struct token_rpc_session *s = read_session(m);
-	const struct token_object *o = read_object(m);
+	const struct token_rpc_session *s = message_read_session(m);
+	const struct token_object *o = message_read_object(m);
 	uint32_t n = reader_u32be(&m->in);
 	CK_RV rv = CKR_OK;
 
@@ -432,7 +334,7 @@ static CK_RV match_next(struct message *m, bool *keep)
 	else if (kind == TOKEN_ULONG)
 		number = reader_u64be(&m->in);
 	else
-		p = read_bytes(m, &n);
+		p = message_read_bytes(m, &n);
 	for (size_t i = 0; i < t->n_objects && !m->in.failed; i++) {
 		const struct token_attribute *a = token_attribute(&t->objects[i], type);
 
@@ -443,7 +345,7 @@ static CK_RV match_next(struct message *m, bool *keep)
 
 static CK_RV find_objects_init(struct message *m)
 {
-	struct token_rpc_session *s = read_session(m);
+	struct token_rpc_session *s = message_read_session(m);
 	size_t total = m->rpc->token->n_objects;
 	uint32_t n = reader_u32be(&m->in);
 	bool *keep;
@@ -476,7 +378,7 @@ static CK_RV find_objects_init(struct message *m)
 
 static CK_RV find_objects(struct message *m)
 {
-	struct token_rpc_session *s = read_session(m);
+	struct token_rpc_session *s = message_read_session(m);
 	uint32_t room = reader_u32be(&m->in);
 	size_t n;
 
@@ -496,7 +398,7 @@ static CK_RV find_objects(struct message *m)
 
 static CK_RV find_objects_final(struct message *m)
 {
-	struct token_rpc_session *s = read_session(m);
+	struct token_rpc_session *s = message_read_session(m);
 
 	if (!s)
 		return CKR_SESSION_HANDLE_INVALID;
@@ -506,306 +408,9 @@ static CK_RV find_objects_final(struct message *m)
 	return CKR_OK;
 }
 
-/* ---- signing, decrypting ---------------------------------------------------------------------------------------- */
-
-static void operation_end(struct token_rpc_session *s)
-{
-	EVP_MD_CTX_free(s->digest);
-	s->digest = NULL;
-	sodium_memzero(s->input, s->input_len);
-	s->input_len = 0;
-	s->operation = TOKEN_RPC_IDLE;
-}
-
-static enum hash_type hash_of(CK_MECHANISM_TYPE type)
-{
-	static const struct {
-		CK_MECHANISM_TYPE type;
-		enum hash_type hash;
-	} rows[] = {{CKM_SHA_1, HASH_SHA1}, {CKM_SHA224, HASH_SHA224}, {CKM_SHA256, HASH_SHA256}, {CKM_SHA384, HASH_SHA384}, {CKM_SHA512, HASH_SHA512}};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].type == type)
-			return rows[i].hash;
-	return HASH_NONE;
-}
-
-static enum hash_type hash_of_mgf(CK_ULONG mgf)
-{
-	static const enum hash_type rows[] = {HASH_NONE, HASH_SHA1, HASH_SHA256, HASH_SHA384, HASH_SHA512, HASH_SHA224};
-
-	return mgf < sizeof(rows) / sizeof(rows[0]) ? rows[mgf] : HASH_NONE;
-}
-
-/* Hash, MGF, and salt length or label. Both functions must use the same hash. */
-static CK_RV read_params(struct message *m, struct token_rpc_session *s, const struct token_mechanism *mechanism)
-{
-	CK_MECHANISM_TYPE hash = read_ulong(m);
-	CK_ULONG mgf = read_ulong(m), third = read_ulong(m);
-	size_t label = 0;
-
-	if (mechanism->scheme == DECRYPT_OAEP)
-		read_bytes(m, &label);
-	s->hash = hash_of(hash);
-	s->salt_len = mechanism->scheme == SIGN_RSA_PSS ? third : 0;
-	if (m->in.failed || s->hash == HASH_NONE || s->hash != hash_of_mgf(mgf) || label || s->salt_len > KEY_SIGNATURE_MAX ||
-	    (mechanism->hash && mechanism->hash != s->hash))
-		return CKR_MECHANISM_PARAM_INVALID;
-	return CKR_OK;
-}
-
-/* The two dialects differ in what follows a mechanism's number. NULL and CKR_OK: the operation is to be cancelled. */
-static CK_RV read_mechanism(struct message *m, struct token_rpc_session *s, const struct token_mechanism **ret)
-{
-	bool newer = m->rpc->version >= 2;
-	uint32_t type = reader_u32be(&m->in);
-	size_t n;
-
-	*ret = NULL;
-	if (newer && type == UINT32_MAX)
-		return CKR_OK;
-	*ret = find_mechanism(m->rpc->token, type);
-	if (!*ret)
-		return CKR_MECHANISM_INVALID;
-	s->hash = (*ret)->hash;
-	s->salt_len = 0;
-	if (!(*ret)->has_params) {
-		if (!newer)
-			read_bytes(m, &n);
-		return CKR_OK;
-	}
-	if (newer && reader_u8(&m->in) == 0)
-		return CKR_MECHANISM_PARAM_INVALID;
-	return read_params(m, s, *ret);
-}
-
-static CK_RV start_digest(struct token_rpc_session *s, enum hash_type hash)
-{
-	s->digest = EVP_MD_CTX_new();
-	return s->digest && EVP_DigestInit_ex(s->digest, EVP_get_digestbyname(hash_row(hash)->name), NULL) == 1 ? CKR_OK : CKR_HOST_MEMORY;
-}
-
-static CK_RV operation_init(struct message *m, enum token_rpc_operation operation)
-{
-	struct token_rpc_session *s = read_session(m);
-	const struct token_mechanism *mechanism;
-	const struct token_object *o;
-	CK_RV rv;
-
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	operation_end(s); /* begun anew: some clients do it twice */
-	rv = read_mechanism(m, s, &mechanism);
-	if (rv != CKR_OK || !mechanism)
-		return rv;
-	o = operation == TOKEN_RPC_DIGEST ? NULL : read_object(m);
-	if (operation != TOKEN_RPC_DIGEST && (!o || !o->key))
-		return CKR_KEY_HANDLE_INVALID;
-	if (operation == TOKEN_RPC_DIGEST ? mechanism->scheme != SIGN_SCHEMES
-					  : mechanism->scheme == SIGN_SCHEMES || (operation == TOKEN_RPC_DECRYPT) != (mechanism->scheme == DECRYPT_OAEP))
-		return CKR_MECHANISM_INVALID;
-	/* before the hardware sees it: modules crash on some of these */
-	if (o && !key_can(o->key->type, mechanism->scheme))
-		return CKR_KEY_TYPE_INCONSISTENT;
-	if (o && !(operation == TOKEN_RPC_SIGN ? o->key->sign : o->key->decrypt))
-		return CKR_KEY_FUNCTION_NOT_PERMITTED;
-	if (mechanism->hash)
-		rv = start_digest(s, mechanism->hash);
-	s->mechanism = mechanism;
-	s->object = o;
-	s->operation = rv == CKR_OK ? operation : TOKEN_RPC_IDLE;
-	return rv;
-}
-
-static CK_RV sign_init(struct message *m)
-{
-	return operation_init(m, TOKEN_RPC_SIGN);
-}
-
-static CK_RV decrypt_init(struct message *m)
-{
-	return operation_init(m, TOKEN_RPC_DECRYPT);
-}
-
-static CK_RV digest_init(struct message *m)
-{
-	return operation_init(m, TOKEN_RPC_DIGEST);
-}
-
-static CK_RV feed(struct token_rpc_session *s, const uint8_t *p, size_t n)
-{
-	if (s->digest)
-		return n == 0 || EVP_DigestUpdate(s->digest, p, n) == 1 ? CKR_OK : CKR_FUNCTION_FAILED;
-	if (n > sizeof(s->input) - s->input_len)
-		return CKR_DATA_LEN_RANGE;
-	if (n)
-		memcpy(s->input + s->input_len, p, n);
-	s->input_len += n;
-	return CKR_OK;
-}
-
-static CK_RV rv_of(int r)
-{
-	switch (-r) {
-	case ERR_DENIED: return CKR_FUNCTION_REJECTED;
-	case ERR_INPUT: return CKR_DATA_LEN_RANGE;
-	case ERR_LIMIT: return CKR_DATA_LEN_RANGE;
-	case ERR_HARDWARE:
-	case ERR_PIN:
-	case ERR_NO_BROKER: return CKR_DEVICE_ERROR;
-	default: return CKR_FUNCTION_FAILED;
-	}
-}
-
-/* The bytes that the backend takes: a digest, behind its DigestInfo for PKCS#1, or what was given. */
-static CK_RV prepare(struct token_rpc_session *s)
-{
-	const struct hash_row *hash = hash_row(s->hash);
-	unsigned int n = 0;
-
-	if (!s->digest)
-		return CKR_OK;
-	if (s->mechanism->scheme == SIGN_RSA_PKCS1) {
-		memcpy(s->input, hash->info, hash->info_len);
-		s->input_len = hash->info_len;
-	}
-	if (EVP_DigestFinal_ex(s->digest, s->input + s->input_len, &n) != 1)
-		return CKR_FUNCTION_FAILED;
-	s->input_len += n;
-	return CKR_OK;
-}
-
-/* Bytes of the result at most; exact but for a decryption. */
-static size_t result_length(const struct token_rpc_session *s)
-{
-	return s->operation == TOKEN_RPC_DIGEST ? hash_row(s->hash)->len : key_row(s->object->key->type)->signature_len;
-}
-
-static CK_RV finish(struct message *m, struct token_rpc_session *s)
-{
-	const struct token *t = m->rpc->token;
-	uint8_t result[KEY_SIGNATURE_MAX];
-	enum hash_type hash = s->mechanism->scheme == SIGN_ECDSA ? hash_type_of_length(s->input_len) : s->hash;
-	size_t n = 0;
-	struct err err = {0};
-	CK_RV rv = prepare(s);
-	int r = 0;
-
-	if (rv == CKR_OK && s->operation == TOKEN_RPC_DIGEST) {
-		memcpy(result, s->input, s->input_len);
-		n = s->input_len;
-	} else if (rv == CKR_OK) {
-		if (s->mechanism->scheme == SIGN_ECDSA && s->digest)
-			hash = s->hash;
-		r = sign_check(s->object->key->type, s->mechanism->scheme, hash, s->salt_len, s->input_len, &err);
-		if (r == 0)
-			r = t->sign(t->ctx, s->object->key, s->mechanism->scheme, hash, s->salt_len, s->input, s->input_len, result, &n, &err);
-		rv = r < 0 ? rv_of(r) : CKR_OK;
-	}
-	if (rv == CKR_OK)
-		write_array(m, result, n);
-	sodium_memzero(result, sizeof(result));
-	operation_end(s);
-	return rv;
-}
-
-/* Sign, Decrypt, Digest in one call: a question for the length costs nothing and ends nothing. */
-static CK_RV operation_single(struct message *m, enum token_rpc_operation operation)
-{
-	struct token_rpc_session *s = read_session(m);
-	size_t n;
-	const uint8_t *p = read_array(m, &n);
-	uint32_t room = reader_u32be(&m->in);
-	CK_RV rv;
-
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
-	if (m->in.failed)
-		return CKR_OK; /* the connection ends */
-	if (room == NULL_LENGTH || (room < result_length(s) && (room == 0 || operation != TOKEN_RPC_DECRYPT))) {
-		write_array(m, NULL, result_length(s));
-		return CKR_OK;
-	}
-	rv = feed(s, p, n);
-	if (rv == CKR_OK)
-		return finish(m, s);
-	operation_end(s);
-	return rv;
-}
-
-static CK_RV sign(struct message *m)
-{
-	return operation_single(m, TOKEN_RPC_SIGN);
-}
-
-static CK_RV decrypt(struct message *m)
-{
-	return operation_single(m, TOKEN_RPC_DECRYPT);
-}
-
-static CK_RV digest(struct message *m)
-{
-	return operation_single(m, TOKEN_RPC_DIGEST);
-}
-
-static CK_RV operation_update(struct message *m, enum token_rpc_operation operation)
-{
-	struct token_rpc_session *s = read_session(m);
-	size_t n;
-	const uint8_t *p = read_array(m, &n);
-	CK_RV rv;
-
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
-	rv = m->in.failed ? CKR_OK : feed(s, p, n);
-	if (rv != CKR_OK)
-		operation_end(s);
-	return rv;
-}
-
-static CK_RV sign_update(struct message *m)
-{
-	return operation_update(m, TOKEN_RPC_SIGN);
-}
-
-static CK_RV digest_update(struct message *m)
-{
-	return operation_update(m, TOKEN_RPC_DIGEST);
-}
-
-static CK_RV operation_final(struct message *m, enum token_rpc_operation operation)
-{
-	struct token_rpc_session *s = read_session(m);
-	uint32_t room = reader_u32be(&m->in);
-
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
-	if (room == NULL_LENGTH || room < result_length(s)) {
-		write_array(m, NULL, result_length(s));
-		return CKR_OK;
-	}
-	return m->in.failed ? CKR_OK : finish(m, s);
-}
-
-static CK_RV sign_final(struct message *m)
-{
-	return operation_final(m, TOKEN_RPC_SIGN);
-}
-
-static CK_RV digest_final(struct message *m)
-{
-	return operation_final(m, TOKEN_RPC_DIGEST);
-}
-
 static CK_RV generate_random(struct message *m)
 {
-	const struct token_rpc_session *s = read_session(m);
+	const struct token_rpc_session *s = message_read_session(m);
 	uint32_t n = reader_u32be(&m->in);
 	uint8_t random[RANDOM_MAX];
 
@@ -814,7 +419,7 @@ static CK_RV generate_random(struct message *m)
 	if (n > sizeof(random))
 		return CKR_ARGUMENTS_BAD;
 	randombytes_buf(random, n);
-	write_array(m, random, n);
+	message_write_array(m, random, n);
 	return CKR_OK;
 }
 
@@ -842,16 +447,16 @@ static const struct {
 	[CALL_FIND_OBJECTS_INIT] = {"uaA", "", find_objects_init},
 	[CALL_FIND_OBJECTS] = {"ufu", "au", find_objects},
 	[CALL_FIND_OBJECTS_FINAL] = {"u", "", find_objects_final},
-	[CALL_DECRYPT_INIT] = {"uMu", "", decrypt_init},
-	[CALL_DECRYPT] = {"uayfy", "ay", decrypt},
-	[CALL_DIGEST_INIT] = {"uM", "", digest_init},
-	[CALL_DIGEST] = {"uayfy", "ay", digest},
-	[CALL_DIGEST_UPDATE] = {"uay", "", digest_update},
-	[CALL_DIGEST_FINAL] = {"ufy", "ay", digest_final},
-	[CALL_SIGN_INIT] = {"uMu", "", sign_init},
-	[CALL_SIGN] = {"uayfy", "ay", sign},
-	[CALL_SIGN_UPDATE] = {"uay", "", sign_update},
-	[CALL_SIGN_FINAL] = {"ufy", "ay", sign_final},
+	[CALL_DECRYPT_INIT] = {"uMu", "", token_decrypt_init},
+	[CALL_DECRYPT] = {"uayfy", "ay", token_decrypt},
+	[CALL_DIGEST_INIT] = {"uM", "", token_digest_init},
+	[CALL_DIGEST] = {"uayfy", "ay", token_digest},
+	[CALL_DIGEST_UPDATE] = {"uay", "", token_digest_update},
+	[CALL_DIGEST_FINAL] = {"ufy", "ay", token_digest_final},
+	[CALL_SIGN_INIT] = {"uMu", "", token_sign_init},
+	[CALL_SIGN] = {"uayfy", "ay", token_sign},
+	[CALL_SIGN_UPDATE] = {"uay", "", token_sign_update},
+	[CALL_SIGN_FINAL] = {"ufy", "ay", token_sign_final},
 	[CALL_GENERATE_RANDOM] = {"ufy", "ay", generate_random},
 };
 
@@ -867,7 +472,7 @@ static int answer_call(struct message *m, uint32_t call, CK_RV *ret_rv)
 		return 0;
 	}
 	writer_u32be(&m->out, call);
-	write_bytes(m, calls[call].response, strlen(calls[call].response));
+	message_write_bytes(m, calls[call].response, strlen(calls[call].response));
 	*ret_rv = calls[call].handle(m);
 	if (*ret_rv != CKR_OK)
 		return 0;
@@ -888,7 +493,7 @@ int token_rpc_answer(struct token_rpc *c, const uint8_t *message, size_t len, ui
 	if (m.in.failed || body != m.in.len - m.in.pos)
 		return -ERR_INPUT;
 	call = reader_u32be(&m.in);
-	signature = read_bytes(&m, &n);
+	signature = message_read_bytes(&m, &n);
 	if (m.in.failed || !signature || call == CALL_ERROR)
 		return -ERR_INPUT;
 	if (call < CALL_MAX && calls[call].handle && (n != strlen(calls[call].request) || memcmp(signature, calls[call].request, n) != 0))
@@ -900,7 +505,7 @@ int token_rpc_answer(struct token_rpc *c, const uint8_t *message, size_t len, ui
 		m.out.len = 0;
 		m.out.failed = false;
 		writer_u32be(&m.out, CALL_ERROR);
-		write_bytes(&m, "u", 1);
+		message_write_bytes(&m, "u", 1);
 		writer_u64be(&m.out, rv != CKR_OK ? rv : CKR_DEVICE_MEMORY);
 	}
 	writer_u32be(&head, code);

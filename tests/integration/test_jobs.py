@@ -697,6 +697,40 @@ class Refusals(JobCase):
         self.assertIn(f" uid={JOB} ", self.last_audit())
         self.assertEqual(self.get(self.b.token("--policy", "release"), uid=OTHER), 200)
 
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_one_user_does_not_hide_another(self):
+        """However many cgroups it has."""
+        for _ in range(40):
+            cg = self.cgroup()
+            as_peer(flood, self.b.socket, 105, uid=OTHER + 2, cgroup=cg)
+        for _ in range(5):
+            self.assertEqual(self.get("x", uid=OTHER + 3), 403)
+        self.assertEqual(sum(f" uid={OTHER + 3} " in line for line in self.b.audit(1000).splitlines()), 5)
+
+    def test_an_operator_no_more_is_nobody(self):
+        self.b.edit(lambda text: text.replace("operators:", f"operators: [0, {OTHER + 4}]", 1) if "operators: [" in text
+                    else text.replace("operators:\n", f"operators:\n  - {OTHER + 4}\n", 1))
+        self.b.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        p = self.process(uid=OTHER + 4)
+        before = self.size()
+        self.assertEqual(p.do(ask, self.b.operator_socket, "GET", "cotter/status")[0], 200)
+        connection = Process(uid=OTHER + 4)
+        self.ends.append(connection.end)
+        connection.start(flood_later, self.b.operator_socket, 2000)
+        time.sleep(0.3)
+        self.b.edit(lambda text: text.replace(f", {OTHER + 4}]", "]").replace(f"  - {OTHER + 4}\n", ""))
+        self.b.process.send_signal(signal.SIGHUP)
+        self.assertLess(connection.result(), 200)
+        self.assertLess(self.size() - before, 100_000)
+
+    def test_wrong_wrapping_tokens_do_not_fill_the_log(self):
+        before = os.path.getsize(self.b.log)
+        wrapping = self.b.token("--policy", "release", "--wrap", "60s")
+        self.assertEqual(ask(self.b.socket, "POST", "sys/wrapping/unwrap", wrapping, {})[0], 200)
+        as_peer(flood_unwraps, self.b.socket, wrapping, 2000, uid=OTHER + 5)
+        self.assertLess(os.path.getsize(self.b.log) - before, 50_000)
+
     def test_what_was_counted_is_recorded_at_the_end(self):
         as_peer(flood, self.b.socket, 300, uid=OTHER + 1)
         self.b.stop()
@@ -704,6 +738,26 @@ class Refusals(JobCase):
         log = [line for line in self.b.audit(1000).splitlines() if f" uid={OTHER + 1} " in line]
         folded = sum(int(line.rpartition("repeated=")[2].split()[0]) for line in log if "ev=refused" in line)
         self.assertEqual(folded + sum("ev=refused" not in line for line in log), 300)
+
+
+def flood_later(path, n):
+    """How many answers came over one connection, once who made it is no operator any more."""
+    with connect(path) as s:
+        request(s, "GET", "cotter/status")
+        time.sleep(1)
+        for i in range(n):
+            try:
+                if request(s, "GET", "cotter/status")[0] != 403:
+                    return n
+            except OSError:
+                return i
+        return n
+
+
+def flood_unwraps(path, token, n):
+    with Session(path) as s:
+        for _ in range(n):
+            s.request("POST", "sys/wrapping/unwrap", token, {})
 
 
 def flood(path, n):

@@ -645,22 +645,62 @@ class Kernel(LoginCase):
         cg = self.cgroup()
         p = self.process(uid=JOB, cgroup=cg)
         token = p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user"})[1]["auth"]["client_token"]
-        time.sleep(0.4)
+        time.sleep(0.8)
         thief = self.process(uid=JOB)
         p.end()
         cg.enter(thief.pid)
         wait_for("the job's end", lambda: not self.jobs())
         self.assertEqual(thief.do(ask, self.b.socket, "GET", "secret/data/shared/a", token)[0], 403)
 
+    def freeze(self, cg, state):
+        with open(os.path.join(cg.dir, "cgroup.freeze"), "w") as f:
+            f.write(state)
+        time.sleep(0.2)
+
+    def test_it_lives_through_nested_freezes(self):
+        """Of which the kernel tells, though nothing changes; and jobs that start meanwhile spoil nothing for the older ones."""
+        outer = self.cgroup()
+        inner = self.cgroup(outer.name[1:] + "/inner")
+        p = self.process(uid=JOB, cgroup=inner)
+        token = p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user"})[1]["auth"]["client_token"]
+        time.sleep(0.6)
+        self.freeze(outer, "1")
+        self.freeze(inner, "1")
+        self.job(p.pid, "--policy", "base")
+        self.freeze(inner, "0")
+        self.freeze(outer, "0")
+        self.assertEqual(p.do(ask, self.b.socket, "GET", "secret/data/shared/a", token)[0], 200)
+
+    def test_freezes_do_not_stop_the_broker(self):
+        """Many jobs in many cgroups, all told of at once and without end: others have their answers."""
+        outer = self.cgroup()
+        inside = [self.cgroup(f"{outer.name[1:]}/{i}") for i in range(100)]
+        processes = [self.process(uid=JOB, cgroup=c) for c in inside]
+        before = self.jobs()
+        for p in processes:
+            for _ in range(4):
+                self.assertEqual(p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user", "leader": p.pid})[0], 200)
+        toggler = os.fork()
+        if toggler == 0:
+            with open(os.path.join(outer.dir, "cgroup.freeze"), "w") as f:
+                while True:
+                    for state in "10":
+                        f.write(state)
+                        f.flush()
+                        time.sleep(0.012)
+        self.ends.append(lambda: (os.kill(toggler, 9), os.waitpid(toggler, 0), self.freeze(outer, "0")))
+        with Session(self.b.socket) as s:
+            for _ in range(200):
+                self.assertEqual(s.request("GET", "sys/health")[0], 200)
+        self.assertEqual(len(self.jobs() - before), 400)
+
     def test_it_lives_through_a_freeze(self):
         cg = self.cgroup()
         p = self.process(uid=JOB, cgroup=cg)
         token = p.do(ask, self.b.socket, "POST", "auth/kernel/login", None, {"role": "user"})[1]["auth"]["client_token"]
-        time.sleep(0.4)
+        time.sleep(0.8)
         for state in ("1", "0"):
-            with open(os.path.join(cg.dir, "cgroup.freeze"), "w") as f:
-                f.write(state)
-            time.sleep(0.3)
+            self.freeze(cg, state)
         self.assertEqual(p.do(ask, self.b.socket, "GET", "secret/data/shared/a", token)[0], 200)
 
     def test_a_place_is_not_carried_elsewhere(self):
