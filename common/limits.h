@@ -110,3 +110,4 @@
 #define LIMIT_ARENA_BROKER (4u << 20)
 #define LIMIT_ARENA_TOOL (2u << 20)
 #define LIMIT_ARENA_KEYD (256u << 10)
+#define LIMIT_ARENA_AGENT (512u << 10)

@@ -147,6 +147,16 @@ void secret_arena_done(void)
 	memset(&arena, 0, sizeof(arena));
 }
 
+int secret_arena_child(size_t size, struct err *err)
+{
+	/* the addresses are the parent's: nothing is there */
+	free(arena.tags);
+	free(arena.next);
+	free(arena.prev);
+	memset(&arena, 0, sizeof(arena));
+	return secret_arena_init(size, err);
+}
+
 const char *secret_arena_kind(void)
 {
 	return arena.kind ? arena.kind : "none";

@@ -13,6 +13,8 @@ struct err;
 /* size: a power of two, at least 64 KiB. Fails with ERR_FAILED and advice when memory cannot be locked. */
 int secret_arena_init(size_t size, struct err *err);
 void secret_arena_done(void);
+/* In a forked child, which has none of its parent's: begins one of its own. */
+int secret_arena_child(size_t size, struct err *err);
 /* "memfd_secret" or "mlock"; bytes in use and in total, for status. */
 const char *secret_arena_kind(void);
 size_t secret_arena_used(void);

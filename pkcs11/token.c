@@ -236,8 +236,8 @@ static int add_certificates(struct token *t, const struct token_key *k, const ui
 static int add_key(struct token *t, const struct token_key *k)
 {
 	static const CK_ATTRIBUTE_TYPE private_true[] = {CKA_SENSITIVE, CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE, (CK_ATTRIBUTE_TYPE)-1};
-	static const CK_ATTRIBUTE_TYPE private_false[] = {CKA_EXTRACTABLE, CKA_UNWRAP, CKA_DERIVE, CKA_SIGN_RECOVER, CKA_ALWAYS_AUTHENTICATE, (CK_ATTRIBUTE_TYPE)-1};
-	static const CK_ATTRIBUTE_TYPE public_false[] = {CKA_WRAP, CKA_DERIVE, CKA_VERIFY_RECOVER, CKA_TRUSTED, (CK_ATTRIBUTE_TYPE)-1};
+	static const CK_ATTRIBUTE_TYPE private_false[] = {CKA_EXTRACTABLE, CKA_UNWRAP, CKA_DERIVE, CKA_SIGN_RECOVER, CKA_ALWAYS_AUTHENTICATE, CKA_LOCAL, (CK_ATTRIBUTE_TYPE)-1};
+	static const CK_ATTRIBUTE_TYPE public_false[] = {CKA_WRAP, CKA_DERIVE, CKA_VERIFY_RECOVER, CKA_TRUSTED, CKA_LOCAL, (CK_ATTRIBUTE_TYPE)-1};
 	struct token_attribute subject = {0};
 	struct token_object *o;
 	uint8_t id[20];

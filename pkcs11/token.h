@@ -14,6 +14,7 @@ struct err;
 
 struct token_key {
 	char name[LIMIT_PATH_LEN + 1];
+	uint64_t version;
 	enum key_type type;
 	bool sign, decrypt;
 	uint8_t spki[KEY_SPKI_MAX];

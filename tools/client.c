@@ -85,6 +85,7 @@ struct asked {
 	const char *token;
 	size_t token_len;
 	bool operators;
+	struct client *client; /* NULL: a connection for this request alone */
 };
 
 static int build(const struct asked *q, struct secret *ret, struct err *err)
@@ -93,8 +94,8 @@ static int build(const struct asked *q, struct secret *ret, struct err *err)
 	size_t body_len = body ? json_dumpb(body, NULL, 0, JSON_COMPACT) : 0;
 	char head[LIMIT_PATH_LEN + 256];
 	int n = snprintf(head, sizeof(head),
-			 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Vault-Request: true\r\nContent-Length: %zu\r\n%s%.20s%s",
-			 q->method, q->path, body_len, q->wrap_ttl ? "X-Vault-Wrap-TTL: " : "", q->wrap_ttl ? q->wrap_ttl : "",
+			 "%s %s HTTP/1.1\r\nHost: localhost\r\n%sX-Vault-Request: true\r\nContent-Length: %zu\r\n%s%.20s%s",
+			 q->method, q->path, q->client ? "" : "Connection: close\r\n", body_len, q->wrap_ttl ? "X-Vault-Wrap-TTL: " : "", q->wrap_ttl ? q->wrap_ttl : "",
 			 q->wrap_ttl ? "\r\n" : "");
 	int r;
 
@@ -130,12 +131,23 @@ static int send_all(int fd, const struct secret *s, struct err *err)
 	return 0;
 }
 
+/* The head is there and as many bytes behind it as it says. */
+static bool is_complete(const struct secret *s)
+{
+	const char *text = (const char *)s->data, *end = memmem(text, s->len, "\r\n\r\n", 4), *length;
+
+	if (!end || s->len < 12)
+		return false;
+	length = memmem(text, (size_t)(end - text), "Content-Length: ", 16);
+	return s->len - (size_t)(end + 4 - text) >= (length && memcmp(text + 9, "204", 3) != 0 ? strtoul(length + 16, NULL, 10) : 0);
+}
+
 static int receive(int fd, struct secret *ret, struct err *err)
 {
 	ssize_t n;
 	int r = secret_new(ret, 8192, err);
 
-	while (r == 0) {
+	while (r == 0 && !is_complete(ret)) {
 		if (ret->len == ret->cap) {
 			struct secret bigger = {0};
 
@@ -206,6 +218,45 @@ static int check_status(const struct client_reply *r, struct err *err)
 	return err_set(err, ERR_FAILED, "%s", message ? message : "the broker failed");
 }
 
+/* Over the client's connection, made anew when the broker closed it meanwhile (or was restarted). */
+static int exchange(struct client *c, const struct secret *request, struct secret *ret_raw, struct err *err)
+{
+	int r = -ERR_NO_BROKER;
+
+	for (int attempt = 0; attempt < 2; attempt++) {
+		bool fresh = c->fd < 0;
+
+		if (fresh)
+			c->fd = connect_to(c->address, err);
+		if (c->fd < 0)
+			return -ERR_NO_BROKER;
+		r = send_all(c->fd, request, err);
+		if (r == 0)
+			r = receive(c->fd, ret_raw, err);
+		if (r == 0 && ret_raw->len && memmem(ret_raw->data, ret_raw->len, "Connection: close", 17) == NULL)
+			return 0;
+		close(c->fd);
+		c->fd = -1;
+		if (fresh || (r == 0 && ret_raw->len))
+			break;
+		secret_clear(ret_raw);
+	}
+	return r < 0 ? r : ret_raw->len ? 0 : err_set(err, ERR_NO_BROKER, "the broker closed the connection");
+}
+
+static int ask_client(const struct asked *q, struct client_reply *ret, struct err *err)
+{
+	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
+	int r = build(q, &request, err);
+
+	*ret = (struct client_reply){0};
+	if (r == 0)
+		r = exchange(q->client, &request, &raw, err);
+	if (r == 0)
+		r = split(&raw, ret, err);
+	return r < 0 ? r : check_status(ret, err);
+}
+
 static int ask(const struct asked *q, struct client_reply *ret, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
@@ -265,6 +316,27 @@ int client_call_token(const struct secret *token, const char *method, const char
 	const struct asked q = {.method = method, .path = path, .token = (const char *)token->data, .token_len = token->len};
 
 	return ask(&q, ret, err);
+}
+
+void client_open(struct client *c, const struct secret *token)
+{
+	*c = (struct client){.fd = -1, .token = token};
+	socket_path(false, c->address);
+}
+
+int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err)
+{
+	const struct asked q = {.method = method, .path = path, .body = body, .token = (const char *)c->token->data, .token_len = c->token->len,
+				.client = c};
+
+	return ask_client(&q, ret, err);
+}
+
+void client_close(struct client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
 }
 
 void client_reply_done(struct client_reply *r)

@@ -30,6 +30,17 @@ int client_call_wrapped(enum client_socket which, const char *method, const char
 int client_call_token(const struct secret *token, const char *method, const char *path, struct client_reply *ret, struct err *err);
 void client_reply_done(struct client_reply *r);
 
+/* A connection to the jobs' socket that is kept, and a token (lent): for whoever asks often. */
+struct client {
+	char address[108];
+	int fd; /* -1: not connected */
+	const struct secret *token;
+};
+/* Where the broker is, is looked up here and not again. */
+void client_open(struct client *c, const struct secret *token);
+int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err);
+void client_close(struct client *c);
+
 /* data.… of a reply's envelope; NULL when absent. */
 json_t *client_data(const struct client_reply *r);
 /* The value at "a.b.c". */

@@ -4,6 +4,7 @@
 #include "common/harden.h"
 #include "broker/config.h"
 #include "common/limits.h"
+#include "tools/agent.h"
 #include "tools/cli.h"
 #include "tools/kv.h"
 #include "tools/login.h"
@@ -13,6 +14,8 @@
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
+#include <fcntl.h>
+#include <sys/wait.h>
 
 #define ENV_MAX 64
 
@@ -71,16 +74,23 @@ static bool is_set(const char *entry, const struct env *envs, size_t n, bool kee
 	return false;
 }
 
+/* Another agent's. */
+static bool is_agents(const char *entry)
+{
+	return strncmp(entry, "P11_KIT_SERVER_ADDRESS=", 23) == 0 || strncmp(entry, "SSH_AUTH_SOCK=", 14) == 0;
+}
+
 struct run {
 	struct env envs[ENV_MAX];
 	size_t n_envs;
 	struct login login;
 	json_t *policies;
 	const char *user;
-	bool give_token;
+	bool give_token, keys;
+	char pkcs11_address[128], ssh_address[128]; /* environment entries */
 };
 
-static int exec_with(const struct cli *cli, char **argv, const struct run *o, struct err *err)
+static int exec_with(const struct cli *cli, char **argv, struct run *o, struct err *err)
 {
 	CLEANUP(cleanup_free) char **environment = NULL;
 	const struct env *envs = o->envs;
@@ -88,14 +98,18 @@ static int exec_with(const struct cli *cli, char **argv, const struct run *o, st
 
 	while (environ[count])
 		count++;
-	environment = calloc(count + n + 1, sizeof(*environment));
+	environment = calloc(count + n + 3, sizeof(*environment));
 	if (!environment)
 		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < count; i++)
-		if (!is_set(environ[i], envs, n, o->give_token))
+		if (!is_set(environ[i], envs, n, o->give_token) && !(o->keys && is_agents(environ[i])))
 			environment[out++] = environ[i];
 	for (size_t i = 0; i < n; i++)
 		environment[out++] = (char *)envs[i].value.data;
+	if (o->keys) {
+		environment[out++] = o->pkcs11_address;
+		environment[out++] = o->ssh_address;
+	}
 	harden_before_exec(cli->saved);
 	execvpe(argv[0], argv, environment);
 	return err_errno(err, errno, "%.200s", argv[0]);
@@ -106,7 +120,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct run *o, struct e
 	static const struct option options[] = {
 		{"env", required_argument, NULL, 'e'},	{"policy", required_argument, NULL, 'p'},   {"role", required_argument, NULL, 'r'},
 		{"jwt-file", required_argument, NULL, 'f'}, {"ttl", required_argument, NULL, 't'},  {"name", required_argument, NULL, 'n'},
-		{"user", required_argument, NULL, 'u'}, {"give-token", no_argument, NULL, 'g'},	    {0}};
+		{"user", required_argument, NULL, 'u'}, {"give-token", no_argument, NULL, 'g'}, {"keys", no_argument, NULL, 'k'}, {0}};
 	int opt, r = 0;
 
 	o->login.uses = o->login.uid = -1;
@@ -126,6 +140,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct run *o, struct e
 		case 'n': o->login.name = optarg; break;
 		case 'u': o->user = optarg; break;
 		case 'g': o->give_token = true; break;
+		case 'k': o->keys = true; break;
 		default: return cli_usage(cli, err, "unknown option");
 		}
 	}
@@ -211,6 +226,48 @@ static int become_job(struct run *o, struct job_launch *l, const struct passwd *
 	return r;
 }
 
+/* cotter agent, in this job; the token goes to it by a pipe. It ends with this process, whatever that becomes. */
+static int start_agent(struct run *o, struct err *err)
+{
+	char self[512], leader[16], dir[80];
+	const char *token = getenv("COTTER_TOKEN");
+	CLEANUP(cleanup_close) int in = -1;
+	CLEANUP(cleanup_close) int out = -1;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	int fds[2], status = 0;
+	pid_t pid;
+
+	if (!token || !*token)
+		return err_set(err, ERR_USAGE, "--keys needs a token: COTTER_TOKEN, --policy or --role");
+	snprintf(dir, sizeof(dir), "/tmp/cotter-XXXXXX");
+	if (n < 0 || !mkdtemp(dir) || pipe2(fds, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "the agent cannot be started");
+	in = fds[0];
+	out = fds[1];
+	self[n] = '\0';
+	snprintf(leader, sizeof(leader), "%d", (int)getpid());
+	pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+
+		dup2(in, 0);
+		dup2(null, 1);
+		unsetenv("COTTER_TOKEN");
+		execl(self, self, "agent", "--leader", leader, "--dir", dir, (char *)NULL);
+		_exit(1);
+	}
+	if (pid < 0 || write(out, token, strlen(token)) < 0)
+		return err_errno(err, errno, "the agent cannot be started");
+	close(steal_fd(&out));
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return err_set(err, ERR_FAILED, "the job has no keys (see above)");
+	snprintf(o->pkcs11_address, sizeof(o->pkcs11_address), "P11_KIT_SERVER_ADDRESS=unix:path=%s/%s", dir, AGENT_PKCS11_SOCKET);
+	snprintf(o->ssh_address, sizeof(o->ssh_address), "SSH_AUTH_SOCK=%s/%s", dir, AGENT_SSH_SOCKET);
+	return 0;
+}
+
 static void cleanup_run(struct run **o)
 {
 	for (size_t i = 0; *o && i < (*o)->n_envs; i++)
@@ -243,10 +300,13 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	for (size_t i = 0; r == 0 && i < o->n_envs; i++)
 		r = fetch(&o->envs[i], err);
 	/* a token that came from outside may be bound to the cgroup this process stands in */
-	if (r == 0 && !registers && !o->give_token)
+	if (r == 0 && !registers && !o->give_token && !o->keys)
 		r = job_launch_cgroup(&launch, err);
 	if (r == 0 && !registers && pw)
 		r = become(pw, err);
+	/* it stands outside of the domain that is made next: the command does not reach it but by its sockets */
+	if (r == 0 && o->keys)
+		r = start_agent(o, err);
 	if (r == 0)
 		r = job_launch_isolate(err);
 	return r < 0 ? r : exec_with(cli, argv + optind, o, err);

@@ -103,9 +103,18 @@ static const struct command commands[] = {
 	 "  --role R [--jwt-file F]   what this process is: registers the job by it (see 'cotter login')\n"
 	 "                            with neither, COTTER_TOKEN fetches the secrets\n"
 	 "  --give-token              the command gets the token, too, as COTTER_TOKEN; otherwise it is not passed on\n"
+	 "  --keys                    what keys the token may use: a PKCS#11 token and an ssh-agent, in the command's environment (see 'cotter agent')\n"
 	 "  --user U                  becomes this user first (root only)\n"
 	 "  --ttl 1h, --name N\n",
 	 cmd_run, true},
+	{"agent", "[--leader PID] [--dir DIR] [--foreground]",
+	 "Serves the keys that COTTER_TOKEN (or the token on standard input) may use, on two sockets of this job alone: as a PKCS#11 token for\n"
+	 "whatever loads p11-kit-client.so, and as an ssh-agent. Prints what a shell is to evaluate: eval \"$(cotter agent --leader $$)\".\n"
+	 "No PIN. Only processes of this uid in this cgroup are answered; the broker checks the token at each signature.\n\n"
+	 "  --leader PID              ends with this process\n"
+	 "  --dir DIR                 of the sockets (default: a new one, below XDG_RUNTIME_DIR or /tmp)\n"
+	 "  --foreground              does not go into the background\n",
+	 cmd_agent, false},
 	{"policy", "test --role R [--claims FILE] [--op OP] [PATH]... | lint  [--config FILE]",
 	 "test: what an identity would get, from files alone; no broker. Exit status 3 when a PATH is denied, or the role is.\n"
 	 "lint: rules that let in more than was meant; exit status 1 when there are any.\n\n"
