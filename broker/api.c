@@ -61,6 +61,10 @@ static const struct route {
 	{M(DELETE), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.delete", transit_key_delete, NULL},
 	{M(POST) | M(PUT), "transit/sign/*", PERMIT_TOKEN, POLICY_SIGN, "sign", transit_sign, HASH_WORDS},
 	{M(POST) | M(PUT), "transit/verify/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "verify", transit_verify, HASH_WORDS},
+	{M(POST) | M(PUT), "transit/hmac/*", PERMIT_TOKEN, POLICY_SIGN, "hmac", transit_hmac, HASH_WORDS},
+	{M(POST) | M(PUT), "transit/encrypt/*", PERMIT_TOKEN, POLICY_GET | POLICY_DECRYPT, "encrypt", transit_encrypt, NULL},
+	{M(POST) | M(PUT), "transit/decrypt/*", PERMIT_TOKEN, POLICY_DECRYPT, "decrypt", transit_decrypt, NULL},
+	{M(POST) | M(PUT), "transit/rewrap/*", PERMIT_TOKEN, POLICY_DECRYPT, "rewrap", transit_rewrap, NULL},
 	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL},
 };
 

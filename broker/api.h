@@ -83,7 +83,8 @@ int api_append_base64(struct secret *s, const void *data, size_t len);
 int api_append_string(struct secret *s, const char *text);
 
 typedef void api_handler(struct call *call, const struct request *q);
-api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, cotter_keys;
+api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, transit_hmac, cotter_keys;
+api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_delete, kv_list, kv_metadata, kv_purge, kv_put_sealed;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;

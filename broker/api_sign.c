@@ -1,5 +1,6 @@
 /* transit/sign and transit/verify in Vault's dialect, one item or a batch; each signature is granted and recorded by itself. */
-#include "broker/api.h"
+#include "broker/api_batch.h"
+#include "broker/api_hmac.h"
 
 #include "common/b64.h"
 #include "common/cleanup.h"
@@ -29,8 +30,8 @@ struct work {
 	struct call *call;
 	struct store_key key;
 	struct item *items;
-	size_t n, next;
-	bool batch;
+	struct batch batch;
+	size_t next;
 	uint64_t seq; /* of the last record */
 };
 
@@ -38,7 +39,7 @@ static void free_work(void *p)
 {
 	struct work *w = p;
 
-	for (size_t i = 0; i < w->n; i++) {
+	for (size_t i = 0; w->items && i < w->batch.n; i++) {
 		if (w->items[i].data)
 			sodium_memzero(w->items[i].data, w->items[i].len);
 		free(w->items[i].data);
@@ -157,17 +158,12 @@ static int parse_input(struct item *it, const json_t *item, bool prehashed)
 /* "vault:v1:…", the signature in the form of SIGN_*. */
 static int parse_signature(const struct work *w, struct item *it, const json_t *item)
 {
-	const char *text = json_string_value(json_object_get(item, "signature")), *body;
+	const char *body = batch_version(json_string_value(json_object_get(item, "signature")), &it->version);
 	size_t half = key_row(w->key.type)->signature_len / 2, n = 0;
 	uint8_t raw[KEY_SIGNATURE_MAX + 16];
-	char *end;
 
-	if (!text || strncmp(text, "vault:v", 7) != 0)
+	if (!body)
 		return item_error(it, "missing signature, or not of the form vault:v1:...");
-	it->version = strtoull(text + 7, &end, 10);
-	if (end == text + 7 || *end != ':' || it->version == 0)
-		return item_error(it, "the signature names no version");
-	body = end + 1;
 	if (!(it->jws ? b64url_decode(body, strlen(body), raw, sizeof(raw), &n) : b64_decode_padded(body, strlen(body), NULL, raw, sizeof(raw), &n)))
 		return item_error(it, "the signature is not base64");
 	if (key_is_ec(w->key.type) && !it->jws) {
@@ -204,7 +200,7 @@ static int parse(struct call *call, const struct request *q, bool verify, struct
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w = calloc(1, sizeof(*w));
-	const json_t *batch, *version;
+	const json_t *version;
 	int r = api_body(q, &body, err);
 
 	if (!w)
@@ -220,21 +216,15 @@ static int parse(struct call *call, const struct request *q, bool verify, struct
 	if (r < 0)
 		return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "signing key not found") : r;
 	call->version = w->key.version;
-	batch = json_object_get(body, "batch_input");
-	w->batch = json_is_array(batch);
-	w->n = w->batch ? json_array_size(batch) : 1;
-	if (w->n == 0 || w->n > LIMIT_BATCH) {
-		w->n = 0;
-		return err_set(err, ERR_INPUT, "batch_input has 1 to %u items", LIMIT_BATCH);
-	}
-	w->items = calloc(w->n, sizeof(*w->items));
-	if (!w->items) {
-		w->n = 0;
+	r = batch_parse(body, &w->batch, err);
+	if (r < 0)
+		return r;
+	w->items = calloc(w->batch.n, sizeof(*w->items));
+	if (!w->items)
 		return err_set(err, ERR_FAILED, "out of memory");
-	}
-	for (size_t i = 0; i < w->n; i++)
-		parse_item(w, &w->items[i], w->batch ? json_array_get(batch, i) : body, body, verify);
-	if (!w->batch && w->items[0].error[0])
+	for (size_t i = 0; i < w->batch.n; i++)
+		parse_item(w, &w->items[i], batch_item(&w->batch, body, i), body, verify);
+	if (!w->batch.many && w->items[0].error[0])
 		return err_set(err, ERR_INPUT, "%s", w->items[0].error);
 	return 0;
 }
@@ -264,44 +254,24 @@ static int append_signature(struct secret *s, const struct work *w, const struct
 	return r < 0 ? r : api_append(s, "\",\"key_version\":%llu", (unsigned long long)w->key.version);
 }
 
-static int append_item(struct secret *s, const struct work *w, const struct item *it, bool verify)
+static int append_signed(void *ctx, struct secret *s, size_t i, bool *ret_bad)
 {
-	int r;
+	const struct work *w = ctx;
 
-	if (it->error[0]) {
-		r = api_append(s, "\"error\":");
-		return r < 0 ? r : api_append_string(s, it->error);
-	}
-	return verify ? api_append(s, "\"valid\":%s", it->valid ? "true" : "false") : append_signature(s, w, it);
+	if (!w->items[i].error[0])
+		return append_signature(s, w, &w->items[i]);
+	*ret_bad = true;
+	return batch_append_error(s, w->items[i].error);
 }
 
-/* A batch with a bad item is a 400 that still has the results of the others. */
-static void reply(struct call *call, bool verify)
+static int append_verified(void *ctx, struct secret *s, size_t i, bool *ret_bad)
 {
-	struct work *w = call->work;
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	bool bad = false;
-	int r = secret_new(&data, 1024, NULL);
+	const struct work *w = ctx;
 
-	if (r == 0)
-		r = api_append(&data, w->batch ? "{\"batch_results\":[" : "{");
-	for (size_t i = 0; r == 0 && i < w->n; i++) {
-		bad |= w->items[i].error[0] != '\0';
-		if (w->batch)
-			r = api_append(&data, i ? ",{" : "{");
-		if (r == 0)
-			r = append_item(&data, w, &w->items[i], verify);
-		if (r == 0 && w->batch)
-			r = api_append(&data, "}");
-	}
-	if (r == 0)
-		r = api_append(&data, w->batch ? "]}" : "}");
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
-	else
-		call_reply(call, bad ? 400 : 200, &body, w->seq);
+	if (!w->items[i].error[0])
+		return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
+	*ret_bad = true;
+	return batch_append_error(s, w->items[i].error);
 }
 
 /* ---- signing ---------------------------------------------------------------------------------------------------- */
@@ -386,10 +356,10 @@ static void next(struct call *call)
 	struct err err = {0};
 	int r;
 
-	while (w->next < w->n && w->items[w->next].error[0])
+	while (w->next < w->batch.n && w->items[w->next].error[0])
 		w->next++;
-	if (w->next == w->n) {
-		reply(call, false);
+	if (w->next == w->batch.n) {
+		batch_reply(call, &w->batch, append_signed, w, w->seq);
 		return;
 	}
 	it = &w->items[w->next];
@@ -431,16 +401,22 @@ void transit_verify(struct call *call, const struct request *q)
 {
 	struct work *w;
 	struct err err = {0};
-	int r = parse(call, q, true, &err);
+	int r;
+
+	if (hmac_is_verified(q)) {
+		hmac_verify(call, q);
+		return;
+	}
+	r = parse(call, q, true, &err);
 
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
 	w = call->work;
-	for (size_t i = 0; i < w->n; i++)
+	for (size_t i = 0; i < w->batch.n; i++)
 		if (!w->items[i].error[0])
 			verify_one(w, &w->items[i]);
 	if (call_grant(call, &w->seq) == 0)
-		reply(call, true);
+		batch_reply(call, &w->batch, append_verified, w, w->seq);
 }

@@ -66,6 +66,11 @@ static int use_store_key(struct broker *b, const struct secret *key, struct err 
 	crypto_kdf_derive_from_key(sub, sizeof(sub), 1, "cot-row1", key->data);
 	r = store_unlock(&b->store, sub, err);
 	if (r == 0) {
+		crypto_kdf_derive_from_key(sub, sizeof(sub), 3, "cot-hmac", key->data);
+		secret_clear(&b->hmac_key);
+		r = secret_copy(&b->hmac_key, sub, sizeof(sub), err);
+	}
+	if (r == 0) {
 		crypto_kdf_derive_from_key(sub, sizeof(sub), 2, "cot-tok1", key->data);
 		r = tokens_load(&b->tokens, &b->store, &b->config, sub, err);
 		if (r == 0)
@@ -340,6 +345,7 @@ void broker_stop(struct broker *b, struct server *server)
 	jobs_done(&b->jobs);
 	jwks_done(&b->jwks);
 	tokens_done(&b->tokens);
+	secret_clear(&b->hmac_key);
 	cache_done(&b->cache);
 	if (b->store.db)
 		store_close(&b->store);

@@ -21,6 +21,7 @@ struct broker {
 	struct jobs jobs;
 	struct jwks jwks;
 	struct refusals refusals;
+	struct secret hmac_key;	   /* of which transit's HMAC keys are derived; empty: sealed */
 	struct cache cache;
 	struct hardware hardware;
 	struct unseals unseals;

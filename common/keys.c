@@ -7,6 +7,7 @@
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
@@ -74,6 +75,14 @@ size_t hash_digest(enum hash_type type, const void *data, size_t len, uint8_t re
 	const EVP_MD *md = type ? EVP_get_digestbyname(hash_row(type)->name) : NULL;
 
 	return md && EVP_Digest(data, len, ret, &n, md, NULL) == 1 ? n : 0;
+}
+
+size_t hash_hmac(enum hash_type type, const uint8_t *key, size_t key_len, const void *data, size_t len, uint8_t ret[HASH_MAX])
+{
+	unsigned int n = 0;
+	const EVP_MD *md = type ? EVP_get_digestbyname(hash_row(type)->name) : NULL;
+
+	return md && HMAC(md, key, (int)key_len, data, len, ret, &n) ? n : 0;
 }
 
 bool key_is_rsa(enum key_type type)
@@ -352,4 +361,25 @@ int spki_verify(const uint8_t *spki, size_t spki_len, enum sign_scheme scheme, e
 	if (!ctx || EVP_PKEY_verify_init(ctx) <= 0 || !set_scheme(ctx, scheme, hash, salt_len))
 		return err_set(err, ERR_FAILED, "libcrypto does not verify that");
 	return EVP_PKEY_verify(ctx, signature, signature_len, data, len) == 1 ? 0 : wrong(err);
+}
+
+int spki_encrypt(const uint8_t *spki, size_t spki_len, enum hash_type hash, const uint8_t *plain, size_t len, uint8_t ret[KEY_SIGNATURE_MAX],
+		 size_t *ret_len, struct err *err)
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, spki_len);
+	CLEANUP(cleanup_ctx) EVP_PKEY_CTX *ctx = NULL;
+	enum key_type type = key ? type_of(key) : KEY_NONE;
+	const EVP_MD *md = hash ? EVP_get_digestbyname(hash_row(hash)->name) : NULL;
+	size_t n = KEY_SIGNATURE_MAX;
+
+	if (!key_can(type, DECRYPT_OAEP) || !md)
+		return no_key(err);
+	if (len + 2 * hash_row(hash)->len + 2 > key_row(type)->signature_len)
+		return err_set(err, ERR_INPUT, "at most %zu bytes can be encrypted with this key", key_row(type)->signature_len - 2 * hash_row(hash)->len - 2);
+	ctx = EVP_PKEY_CTX_new(key, NULL);
+	if (!ctx || EVP_PKEY_encrypt_init(ctx) <= 0 || EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING) <= 0 ||
+	    EVP_PKEY_CTX_set_rsa_oaep_md(ctx, md) <= 0 || EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, md) <= 0 || EVP_PKEY_encrypt(ctx, ret, &n, plain, len) <= 0)
+		return err_set(err, ERR_FAILED, "libcrypto does not encrypt that");
+	*ret_len = n;
+	return 0;
 }

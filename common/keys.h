@@ -47,6 +47,8 @@ enum hash_type hash_type_find(const char *name);
 enum hash_type hash_type_of_length(size_t len);
 /* The digest, of the hash's length; 0: libcrypto does not have it. */
 size_t hash_digest(enum hash_type type, const void *data, size_t len, uint8_t ret[HASH_MAX]);
+/* HMAC (RFC 2104), the same way. */
+size_t hash_hmac(enum hash_type type, const uint8_t *key, size_t key_len, const void *data, size_t len, uint8_t ret[HASH_MAX]);
 bool key_is_rsa(enum key_type type);
 bool key_is_ec(enum key_type type);
 /* Whether a key of that type can do it at all. */
@@ -64,6 +66,9 @@ enum key_type spki_type(const uint8_t *spki, size_t len);
 /* digest, or for Ed25519 the message; signature in the form of SIGN_*. salt_len -1: whatever the signature has. ERR_DENIED: it is wrong. */
 int spki_verify(const uint8_t *spki, size_t spki_len, enum sign_scheme scheme, enum hash_type hash, int salt_len, const uint8_t *data,
 		size_t len, const uint8_t *signature, size_t signature_len, struct err *err);
+/* RSA-OAEP with MGF1 of the same hash and no label. ret has room for the modulus. ERR_INPUT: too long, or no RSA key. */
+int spki_encrypt(const uint8_t *spki, size_t spki_len, enum hash_type hash, const uint8_t *plain, size_t len, uint8_t ret[KEY_SIGNATURE_MAX],
+		 size_t *ret_len, struct err *err);
 /* r||s to DER Ecdsa-Sig-Value (RFC 3279) and back. ret has room for 2 * half + 16 bytes. */
 size_t ecdsa_to_der(const uint8_t *raw, size_t half, uint8_t *ret);
 bool ecdsa_from_der(const uint8_t *der, size_t len, size_t half, uint8_t *ret);

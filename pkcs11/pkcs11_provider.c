@@ -2,6 +2,7 @@
 
 #include "common/cleanup.h"
 #include "common/err.h"
+#include "common/oaep.h"
 #include "common/secret.h"
 #include "pkcs11/ckr.h"
 #include "pkcs11/module.h"
@@ -398,6 +399,30 @@ static const struct {
 	[HASH_SHA512] = {CKM_SHA512, CKG_MGF1_SHA512},
 };
 
+/* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
+static CK_RV decrypt_raw(struct provider *p, CK_OBJECT_HANDLE key, const struct sign_args *a)
+{
+	CK_MECHANISM mechanism = {CKM_RSA_X_509, NULL, 0};
+	uint8_t data[KEY_SIGNATURE_MAX], block[KEY_SIGNATURE_MAX] = {0};
+	CK_ULONG len = sizeof(block);
+	CK_RV rv = p->module.f->C_DecryptInit(p->module.session, &mechanism, key);
+
+	memcpy(data, a->q->data, a->q->len);
+	if (rv == CKR_OK)
+		rv = p->module.f->C_Decrypt(p->module.session, data, a->q->len, block, &len);
+	if (rv == CKR_OK && len > a->q->len)
+		rv = CKR_DEVICE_ERROR;
+	/* leading zeros may be missing */
+	if (rv == CKR_OK && len < a->q->len) {
+		memmove(block + a->q->len - len, block, len);
+		memset(block, 0, a->q->len - len);
+	}
+	if (rv == CKR_OK && oaep_unpad(a->q->hash, block, a->q->len, a->ret, a->ret_len, NULL) < 0)
+		rv = CKR_ENCRYPTED_DATA_INVALID;
+	sodium_memzero(block, sizeof(block));
+	return rv;
+}
+
 static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 {
 	static const CK_MECHANISM_TYPE types[SIGN_SCHEMES] = {[SIGN_ECDSA] = CKM_ECDSA, [SIGN_RSA_PKCS1] = CKM_RSA_PKCS,
@@ -419,6 +444,8 @@ static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 		mechanism = (CK_MECHANISM){types[q->scheme], &oaep, sizeof(oaep)};
 	memcpy(data, q->data, q->len);
 	rv = q->scheme == DECRYPT_OAEP ? f->C_DecryptInit(p->module.session, &mechanism, key) : f->C_SignInit(p->module.session, &mechanism, key);
+	if (q->scheme == DECRYPT_OAEP && (rv == CKR_ARGUMENTS_BAD || rv == CKR_MECHANISM_PARAM_INVALID || rv == CKR_MECHANISM_INVALID))
+		return decrypt_raw(p, key, a);
 	if (rv == CKR_OK)
 		rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len)
 					       : f->C_Sign(p->module.session, data, q->len, a->ret, &len);

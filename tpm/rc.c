@@ -27,6 +27,9 @@ static const struct {
 	{TPM2_RC_INITIALIZE, "the TPM was not started: tpm2_startup -c", ERR_HARDWARE},
 	{TPM2_RC_ATTRIBUTES, "this key may not do that", ERR_HARDWARE},
 	{TPM2_RC_KEY, "this key cannot do that", ERR_HARDWARE},
+	{TPM2_RC_VALUE, "the TPM does not take that value", ERR_INPUT},
+	{TPM2_RC_SCHEME, "this key is bound to another scheme or hash", ERR_INPUT},
+	{TPM2_RC_SIZE, "the TPM does not take that length", ERR_INPUT},
 };
 
 static bool same(TSS2_RC rc, TSS2_RC row)

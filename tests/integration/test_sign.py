@@ -21,6 +21,9 @@ POLICIES = """\
   narrow:
     - path: release/ecdsa-p256
       allow: [sign]
+  opener:
+    - path: release/*
+      allow: [decrypt]
 """
 OPENSSL = {"sha1": "sha1", "sha2-224": "sha224", "sha2-256": "sha256", "sha2-384": "sha384", "sha2-512": "sha512"}
 
@@ -171,6 +174,63 @@ class Algorithms:
         two = self.b.cli("token", "narrow", "--uses", "2", token=self.token, check=True).stdout.decode().strip()
         self.assertEqual(self.post("sign/release/ecdsa-p256", {"batch_input": items[:3]}, two)[0], 403)
 
+    def test_encrypt_and_decrypt(self):
+        opener = self.b.token("--policy", "opener")
+        for plain in (b"", b"x", os.urandom(190)):
+            status, reply = self.post("encrypt/release/rsa-2048", {"plaintext": b64(plain)}, opener)
+            self.assertEqual(status, 200, reply)
+            self.assertEqual(self.post("decrypt/release/rsa-2048", {"ciphertext": reply["data"]["ciphertext"]}, opener)[1]["data"], {"plaintext": b64(plain)})
+            self.assertIn("why=oaep_ciphertext_sha2-256_", self.last("ev=decrypt"))
+        # by openssl, with the public key alone
+        source = os.path.join(self.dir, "plain")
+        with open(source, "wb") as f:
+            f.write(b"from outside")
+        sealed = run("openssl", "pkeyutl", "-encrypt", "-pubin", "-inkey", self.key("rsa-2048"), "-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt",
+                     "rsa_oaep_md:sha256", "-in", source, check=True).stdout
+        self.assertEqual(self.post("decrypt/release/rsa-2048", {"ciphertext": "vault:v1:" + b64(sealed)}, opener)[1]["data"], {"plaintext": b64(b"from outside")})
+        # who may sign may not open
+        self.assertEqual(self.post("decrypt/release/rsa-2048", {"ciphertext": "vault:v1:" + b64(sealed)})[0], 403)
+        self.assertEqual(self.post("sign/release/rsa-2048", {"input": b64(b"x")}, opener)[0], 403)
+        for name, body, text in (("rsa-2048", {"ciphertext": "vault:v1:" + b64(bytes(256))}, "cannot be decrypted"), ("rsa-2048", {"ciphertext": "vault:v1:AAAA"}, "length"),
+                                 ("rsa-2048", {"ciphertext": "vault:v9:" + b64(sealed)}, "version"), ("rsa-2048", {}, "missing ciphertext"),
+                                 ("ecdsa-p256", {"ciphertext": "vault:v1:AAAA"}, "takes an RSA key")):
+            status, reply = self.post(f"decrypt/release/{name}", body, opener)
+            self.assertEqual(status, 400, (body, reply))
+            self.assertIn(text, reply["errors"][0])
+        status, reply = self.post("encrypt/release/rsa-2048", {"plaintext": b64(bytes(191))}, opener)
+        self.assertEqual((status, reply["errors"]), (400, ["at most 190 bytes can be encrypted with this key"]))
+        items = [{"ciphertext": "vault:v1:" + b64(sealed)}, {"ciphertext": "vault:v1:" + b64(bytes(256))}, {"ciphertext": "vault:v1:" + b64(sealed)}]
+        status, reply = self.post("decrypt/release/rsa-2048", {"batch_input": items}, opener)
+        self.assertEqual((status, ["plaintext" in r for r in reply["data"]["batch_results"]]), (400, [True, False, True]))
+
+    def test_rewrap(self):
+        opener = self.b.token("--policy", "opener")
+        self.b.cli("key", "add", "release/wrapped", "--type", "rsa-2048", check=True)
+        old = self.post("encrypt/release/wrapped", {"plaintext": b64(b"x")}, opener)[1]["data"]["ciphertext"]
+        self.b.cli("key", "rotate", "release/wrapped", check=True)
+        status, reply = self.post("rewrap/release/wrapped", {"ciphertext": old}, opener)
+        self.assertEqual((status, reply["data"]["key_version"]), (200, 2), reply)
+        self.assertTrue(reply["data"]["ciphertext"].startswith("vault:v2:"))
+        for text in (old, reply["data"]["ciphertext"]):
+            self.assertEqual(self.post("decrypt/release/wrapped", {"ciphertext": text}, opener)[1]["data"], {"plaintext": b64(b"x")})
+
+    def test_hmac(self):
+        body = {"input": b64(b"x")}
+        status, reply = self.post("hmac/release/ecdsa-p256", body)
+        self.assertEqual(status, 200, reply)
+        mac = reply["data"]["hmac"]
+        self.assertEqual(len(base64.b64decode(mac.split(":")[2])), 32)
+        self.assertEqual(self.post("hmac/release/ecdsa-p256/sha2-512", body)[1]["data"]["hmac"][:9], "vault:v1:")
+        self.assertNotEqual(self.post("hmac/release/ecdsa-p384", body)[1]["data"]["hmac"] if "ecdsa-p384" in self.types else "", mac)
+        for given, text, valid in ((mac, b"x", True), (mac, b"y", False), ("vault:v2:AAAA", b"x", False), ("vault:v1:AAAA", b"x", False)):
+            self.assertEqual(self.post("verify/release/ecdsa-p256", {"input": b64(text), "hmac": given})[1]["data"], {"valid": valid})
+        batch = {"batch_input": [body, {"input": "*"}, body]}
+        status, reply = self.post("hmac/release/ecdsa-p256", batch)
+        self.assertEqual((status, [r.get("hmac") for r in reply["data"]["batch_results"]]), (400, [mac, None, mac]))
+        self.b.stop()
+        self.b.start()
+        self.assertEqual(self.post("hmac/release/ecdsa-p256", body)[1]["data"]["hmac"], mac)
+
     def test_bad_input(self):
         good = {"input": b64(b"x")}
         for path, body, text in (
@@ -180,7 +240,7 @@ class Algorithms:
                 ("sign/release/ecdsa-p256", {**good, "marshaling_algorithm": "x"}, "asn1 or jws"), ("sign/release/ecdsa-p256", {"batch_input": []}, "1 to 256"),
                 ("sign/release/ecdsa-p256", {"batch_input": [good] * 257}, "1 to 256"), ("sign/release/ecdsa-p256", {**good, "key_version": 9}, "not found"),
                 ("verify/release/ecdsa-p256", good, "missing signature"), ("verify/release/ecdsa-p256", {**good, "signature": "vault:v1:*"}, "base64"),
-                ("verify/release/ecdsa-p256", {**good, "signature": "vault:vx:AAAA"}, "version")):
+                ("verify/release/ecdsa-p256", {**good, "signature": "vault:vx:AAAA"}, "form vault:v1")):
             status, reply = self.post(path, body)
             self.assertEqual(status, 400, (path, body, reply))
             self.assertIn(text, reply["errors"][0])

@@ -1,0 +1,193 @@
+/*
+ * transit/hmac in Vault's dialect. The key of each version of a name is derived from the store's own key, which only the hardware
+ * opens: it is made of nothing that is stored, and goes with the name.
+ */
+#include "broker/api_hmac.h"
+
+#include "broker/api_batch.h"
+#include "common/b64.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct item {
+	uint8_t mac[HASH_MAX];
+	size_t len;
+	bool valid;
+	char error[96];
+};
+
+struct work {
+	struct store_key key;
+	enum hash_type hash;
+	struct batch batch;
+	struct item *items;
+	uint64_t seq;
+};
+
+static void free_work(void *p)
+{
+	struct work *w = p;
+
+	if (w->items)
+		sodium_memzero(w->items, w->batch.n * sizeof(*w->items));
+	free(w->items);
+	store_key_done(&w->key);
+	free(w);
+}
+
+bool hmac_is_verified(const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct batch batch;
+
+	return api_body(q, &body, NULL) == 0 && batch_parse(body, &batch, NULL) == 0 && json_object_get(batch_item(&batch, body, 0), "hmac");
+}
+
+static int derive(struct call *call, const struct store_key *k, struct secret *ret, struct err *err)
+{
+	crypto_generichash_state st;
+	uint8_t number[16];
+	int r = secret_new(ret, 32, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < 8; i++) {
+		number[i] = (uint8_t)(k->version >> (56 - 8 * i));
+		number[8 + i] = (uint8_t)(k->created_ms >> (56 - 8 * i));
+	}
+	crypto_generichash_init(&st, call->broker->hmac_key.data, call->broker->hmac_key.len, 32);
+	crypto_generichash_update(&st, (const uint8_t *)k->path, strlen(k->path) + 1);
+	crypto_generichash_update(&st, number, sizeof(number));
+	crypto_generichash_final(&st, ret->data, 32);
+	ret->len = 32;
+	sodium_memzero(&st, sizeof(st));
+	return 0;
+}
+
+static void fail(struct item *it, const char *text)
+{
+	snprintf(it->error, sizeof(it->error), "%s", text);
+}
+
+static void compute(struct call *call, const struct store_key *k, const struct work *w, const json_t *item, struct item *it)
+{
+	const json_t *input = json_object_get(item, "input");
+	CLEANUP(secret_clear) struct secret key = {0}, bytes = {0};
+
+	if (!json_is_string(input))
+		fail(it, "missing input for HMAC");
+	else if (secret_new(&bytes, json_string_length(input) + 1, NULL) < 0 || derive(call, k, &key, NULL) < 0)
+		fail(it, "the locked memory is full: try again");
+	else if (!b64_decode_padded(json_string_value(input), json_string_length(input), NULL, bytes.data, bytes.cap, &bytes.len))
+		fail(it, "the input is not base64");
+	else if ((it->len = hash_hmac(w->hash, key.data, key.len, bytes.data, bytes.len, it->mac)) == 0)
+		fail(it, "libcrypto does not have that hash");
+}
+
+static void check(struct call *call, const struct work *w, const json_t *item, struct item *it)
+{
+	uint64_t version = 0;
+	const char *text = batch_version(json_string_value(json_object_get(item, "hmac")), &version);
+	struct store_key k = {0};
+	uint8_t given[HASH_MAX];
+	size_t n = 0;
+
+	if (!text || !b64_decode_padded(text, strlen(text), NULL, given, sizeof(given), &n)) {
+		fail(it, "missing hmac, or not of the form vault:v1:...");
+		return;
+	}
+	if (store_key_get(&call->broker->store, call->path, version, &k, NULL) < 0)
+		return; /* a version that is not there: not valid */
+	compute(call, &k, w, item, it);
+	it->valid = !it->error[0] && n == it->len && sodium_memcmp(given, it->mac, n) == 0;
+	store_key_done(&k);
+}
+
+static int parse(struct call *call, const struct request *q, bool verify, struct err *err)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct work *w = calloc(1, sizeof(*w));
+	const char *hash;
+	int r = api_body(q, &body, err);
+
+	if (!w)
+		return err_set(err, ERR_FAILED, "out of memory");
+	call->work = w;
+	call->free_work = free_work;
+	if (r == 0)
+		r = batch_parse(body, &w->batch, err);
+	if (r == 0)
+		r = store_key_get(&call->broker->store, call->path, 0, &w->key, err);
+	if (r < 0)
+		return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "encryption key not found") : r;
+	hash = call->suffix[0] ? call->suffix : json_string_value(json_object_get(body, "algorithm"));
+	w->hash = hash ? hash_type_find(hash) : HASH_SHA256;
+	if (w->hash == HASH_NONE)
+		return err_set(err, ERR_INPUT, "unsupported hash algorithm");
+	call->version = w->key.version;
+	w->items = calloc(w->batch.n, sizeof(*w->items));
+	if (!w->items)
+		return err_set(err, ERR_FAILED, "out of memory");
+	for (size_t i = 0; i < w->batch.n; i++) {
+		if (verify)
+			check(call, w, batch_item(&w->batch, body, i), &w->items[i]);
+		else
+			compute(call, &w->key, w, batch_item(&w->batch, body, i), &w->items[i]);
+	}
+	return !w->batch.many && w->items[0].error[0] ? err_set(err, ERR_INPUT, "%s", w->items[0].error) : 0;
+}
+
+static int append_mac(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+{
+	const struct work *w = ctx;
+	int r;
+
+	if (w->items[i].error[0]) {
+		*ret_bad = true;
+		return batch_append_error(s, w->items[i].error);
+	}
+	r = api_append(s, "\"hmac\":\"vault:v%llu:", (unsigned long long)w->key.version);
+	if (r == 0)
+		r = api_append_base64(s, w->items[i].mac, w->items[i].len);
+	return r < 0 ? r : api_append(s, "\"");
+}
+
+static int append_valid(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+{
+	const struct work *w = ctx;
+
+	if (!w->items[i].error[0])
+		return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
+	*ret_bad = true;
+	return batch_append_error(s, w->items[i].error);
+}
+
+static void run(struct call *call, const struct request *q, bool verify)
+{
+	struct err err = {0};
+	struct work *w;
+	int r = parse(call, q, verify, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	w = call->work;
+	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
+	if (call_grant(call, &w->seq) == 0)
+		batch_reply(call, &w->batch, verify ? append_valid : append_mac, w, w->seq);
+}
+
+void transit_hmac(struct call *call, const struct request *q)
+{
+	run(call, q, false);
+}
+
+void hmac_verify(struct call *call, const struct request *q)
+{
+	run(call, q, true);
+}
