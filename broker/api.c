@@ -30,42 +30,53 @@ static const struct route {
 	const char *event;
 	api_handler *handler;
 	const char *suffixes; /* words that may stand behind the path, each between spaces */
+	const char *prefix;   /* of the path that policies speak of; NULL: none */
 } routes[] = {
-	{M(GET) | M(HEAD), "sys/health", PERMIT_OPEN, 0, "health", sys_health, NULL},
-	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status, NULL},
-	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL},
-	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL},
-	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read, NULL},
-	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write, NULL},
-	{M(DELETE), "secret/data/*", PERMIT_TOKEN, POLICY_DELETE, "delete", kv_delete, NULL},
-	{M(LIST), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list, NULL},
-	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL},
-	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL},
-	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed, NULL},
-	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self, NULL},
-	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create, NULL},
-	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self, NULL},
-	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login, NULL},
-	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login, NULL},
-	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL},
-	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create, NULL},
-	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list, NULL},
-	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL},
-	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL},
-	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL},
-	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL},
-	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL},
-	{M(LIST), "transit/keys", PERMIT_OPERATOR_OPEN, 0, "key.list", transit_keys, NULL},
-	{M(GET), "transit/keys/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN | POLICY_DECRYPT, "key.read", transit_key_read, NULL},
-	{M(POST) | M(PUT), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.write", transit_key_write, " rotate config "},
-	{M(DELETE), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.delete", transit_key_delete, NULL},
-	{M(POST) | M(PUT), "transit/sign/*", PERMIT_TOKEN, POLICY_SIGN, "sign", transit_sign, HASH_WORDS},
-	{M(POST) | M(PUT), "transit/verify/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "verify", transit_verify, HASH_WORDS},
-	{M(POST) | M(PUT), "transit/hmac/*", PERMIT_TOKEN, POLICY_SIGN, "hmac", transit_hmac, HASH_WORDS},
-	{M(POST) | M(PUT), "transit/encrypt/*", PERMIT_TOKEN, POLICY_GET | POLICY_DECRYPT, "encrypt", transit_encrypt, NULL},
-	{M(POST) | M(PUT), "transit/decrypt/*", PERMIT_TOKEN, POLICY_DECRYPT, "decrypt", transit_decrypt, NULL},
-	{M(POST) | M(PUT), "transit/rewrap/*", PERMIT_TOKEN, POLICY_DECRYPT, "rewrap", transit_rewrap, NULL},
-	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL},
+	{M(GET) | M(HEAD), "sys/health", PERMIT_OPEN, 0, "health", sys_health, NULL, NULL},
+	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status, NULL, NULL},
+	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL, NULL},
+	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL, NULL},
+	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read, NULL, NULL},
+	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write, NULL, NULL},
+	{M(DELETE), "secret/data/*", PERMIT_TOKEN, POLICY_DELETE, "delete", kv_delete, NULL, NULL},
+	{M(LIST), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list, NULL, NULL},
+	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL, NULL},
+	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed, NULL, NULL},
+	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self, NULL, NULL},
+	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login, NULL, NULL},
+	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login, NULL, NULL},
+	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create, NULL, NULL},
+	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL, NULL},
+	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL, NULL},
+	{M(LIST), "transit/keys", PERMIT_OPERATOR_OPEN, 0, "key.list", transit_keys, NULL, NULL},
+	{M(GET), "transit/keys/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN | POLICY_DECRYPT, "key.read", transit_key_read, NULL, NULL},
+	{M(POST) | M(PUT), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.write", transit_key_write, " rotate config ", NULL},
+	{M(DELETE), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.delete", transit_key_delete, NULL, NULL},
+	{M(POST) | M(PUT), "transit/sign/*", PERMIT_TOKEN, POLICY_SIGN, "sign", transit_sign, HASH_WORDS, NULL},
+	{M(POST) | M(PUT), "transit/verify/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "verify", transit_verify, HASH_WORDS, NULL},
+	{M(POST) | M(PUT), "transit/hmac/*", PERMIT_TOKEN, POLICY_SIGN, "hmac", transit_hmac, HASH_WORDS, NULL},
+	{M(POST) | M(PUT), "transit/encrypt/*", PERMIT_TOKEN, POLICY_GET | POLICY_DECRYPT, "encrypt", transit_encrypt, NULL, NULL},
+	{M(POST) | M(PUT), "transit/decrypt/*", PERMIT_TOKEN, POLICY_DECRYPT, "decrypt", transit_decrypt, NULL, NULL},
+	{M(POST) | M(PUT), "transit/rewrap/*", PERMIT_TOKEN, POLICY_DECRYPT, "rewrap", transit_rewrap, NULL, NULL},
+	{M(POST) | M(PUT), "pki/sign/*", PERMIT_TOKEN, POLICY_SIGN, "pki.sign", pki_sign, NULL, "pki/"},
+	{M(POST) | M(PUT), "pki/issue/*", PERMIT_TOKEN, POLICY_SIGN, "pki.issue", pki_issue, NULL, "pki/"},
+	{M(POST) | M(PUT), "pki/revoke", PERMIT_OPERATOR_OPEN, 0, "pki.revoke", pki_revoke, NULL, NULL},
+	{M(GET), "pki/ca", PERMIT_OPEN, 0, "pki.ca", pki_ca, NULL, NULL},
+	{M(GET), "pki/ca/pem", PERMIT_OPEN, 0, "pki.ca", pki_ca, NULL, NULL},
+	{M(GET), "pki/crl", PERMIT_OPEN, 0, "pki.crl", pki_crl, NULL, NULL},
+	{M(GET), "pki/crl/pem", PERMIT_OPEN, 0, "pki.crl", pki_crl, NULL, NULL},
+	{M(GET), "pki/cert/*", PERMIT_OPEN, 0, "pki.cert", pki_cert, NULL, NULL},
+	{M(POST) | M(PUT), "ssh/sign/*", PERMIT_TOKEN, POLICY_SIGN, "ssh.sign", ssh_sign, NULL, "ssh/"},
+	{M(GET), "ssh/public_key", PERMIT_OPEN, 0, "ssh.public_key", ssh_public_key, NULL, NULL},
+	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL, NULL},
 };
 
 /* ---- JSON text ------------------------------------------------------------------------------------------------- */
@@ -338,15 +349,20 @@ static void take_suffix(struct call *call, const char *words)
 
 static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
 {
-	size_t n = strlen(rest);
+	size_t n = strlen(rest), before = 0;
 
 	if (n > LIMIT_PATH_LEN + (route->op == POLICY_LIST && n && rest[n - 1] == '/'))
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
 	if (route->op == POLICY_LIST && n && rest[n - 1] == '/')
 		n--;
-	memcpy(call->path, rest, n);
+	if (route->prefix)
+		before = strlen(route->prefix);
+	if (n + before > LIMIT_PATH_LEN)
+		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
+	memcpy(call->path, route->prefix ? route->prefix : "", before);
+	memcpy(call->path + before, rest, n);
 	take_suffix(call, route->suffixes);
-	if (strchr(route->pattern, '*') && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
+	if (strchr(route->pattern, '*') && route->permit != PERMIT_OPEN && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */
 		return err_set(err, ERR_INPUT,
 			       "not a secret's path: letters, digits and ._@+- in components joined by single slashes");

@@ -84,6 +84,7 @@ int api_append_string(struct secret *s, const char *text);
 
 typedef void api_handler(struct call *call, const struct request *q);
 api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, transit_hmac, cotter_keys;
+api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign, ssh_public_key;
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_delete, kv_list, kv_metadata, kv_purge, kv_put_sealed;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;

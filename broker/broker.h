@@ -32,6 +32,9 @@ struct broker {
 	char sealed_reason[256];   /* for whoever asks meanwhile */
 	uint8_t *store_key_file;   /* sealed, read at start */
 	size_t store_key_file_len;
+	uint8_t *crl; /* the last that was signed; NULL: none */
+	size_t crl_len;
+	uint64_t crl_until_s; /* since 1970: when the next is due */
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 
@@ -49,6 +52,8 @@ void broker_open_store(struct broker *b);
 void broker_reload(struct broker *b);
 /* Records of refusals that were only counted, where one is due; all: at the end. */
 void broker_record_refusals(struct broker *b, bool all);
+/* A record of the broker's own. */
+void broker_record(struct broker *b, const char *event, const char *result, const char *why);
 /* What is due: another try at the store's keys. */
 void broker_tick(struct broker *b, uint64_t now_ms);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

@@ -1,5 +1,6 @@
 #include "broker/config.h"
 
+#include "broker/config_pki.h"
 #include "broker/config_role.h"
 #include "broker/policy.h"
 #include "broker/providers.h"
@@ -320,6 +321,8 @@ static const struct yaml_field config_fields[] = {
 	{"policies", YAML_MAP_OF_SEQUENCES, .fields = rule_fields, .item = new_policy, .sub_item = new_rule},
 	{"issuers", YAML_MAP, .fields = config_issuer_fields, .item = config_new_issuer},
 	{"roles", YAML_MAP, .fields = config_role_fields, .item = config_new_role},
+	{"pki", YAML_STRUCT, .fields = config_pki_fields},
+	{"ssh", YAML_STRUCT, .fields = config_ssh_fields},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
 	{0},
 };
@@ -442,6 +445,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = check_rules(ret, err);
 	if (r == 0)
 		r = config_check_roles(ret, err);
+	if (r == 0)
+		r = config_check_pki(ret, err);
 	if (r < 0)
 		config_done(ret);
 	return r;
@@ -470,6 +475,7 @@ void config_done(struct config *c)
 		free(c->policies[i].rules);
 	config_free_strings(c->recipient_texts, c->n_recipient_texts);
 	config_roles_done(c);
+	config_pki_done(c);
 	free(c->providers);
 	free(c->policies);
 	free(c->recipients);
@@ -557,6 +563,8 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_issuers);
 	SWAP(roles);
 	SWAP(n_roles);
+	SWAP(pki);
+	SWAP(ssh);
 	SWAP(scopes);
 	SWAP(n_scopes);
 	return 0;

@@ -92,6 +92,36 @@ struct config_scope {
 	size_t n_policies;
 };
 
+enum config_usage { CONFIG_USAGE_SERVER = 1, CONFIG_USAGE_CLIENT = 2, CONFIG_USAGE_CODE = 4, CONFIG_USAGE_EMAIL = 8 };
+
+/* What certificates somebody may have. */
+struct config_cert_role {
+	char name[LIMIT_NAME_LEN + 1];
+	char **names; /* globs: DNS and common names; principals */
+	size_t n_names;
+	uint64_t ttl_ms, max_ttl_ms;
+	/* X.509 */
+	char **uris; /* globs */
+	size_t n_uris;
+	bool allow_ip;
+	uint32_t usages; /* enum config_usage */
+	char organization[LIMIT_NAME_LEN + 1];
+	/* OpenSSH */
+	bool host; /* else user */
+	char **extensions;
+	size_t n_extensions;
+	char force_command[256], source_address[256];
+};
+
+/* A CA: the name of its key, which for X.509 has its certificate. */
+struct config_ca {
+	char key[LIMIT_PATH_LEN + 1]; /* "": there is none */
+	char crl_url[256];
+	struct config_cert_role *roles;
+	size_t n_roles;
+};
+const struct config_cert_role *config_cert_role(const struct config_cert_role *roles, size_t n, const char *name);
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 struct config {
@@ -117,6 +147,7 @@ struct config {
 	size_t n_roles;
 	struct config_scope *scopes;
 	size_t n_scopes;
+	struct config_ca pki, ssh;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */

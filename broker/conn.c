@@ -148,7 +148,9 @@ void conn_flush(struct conn *c)
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
 {
 	char head[HTTP_HEAD_MAX];
-	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, body_len, c->keep_alive);
+	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, c->content_type, body_len, c->keep_alive);
+
+	c->content_type = NULL;
 
 	if (c->head_only)
 		body_len = 0; /* its length was told, no more */

@@ -25,6 +25,7 @@ struct conn {
 	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
+	const char *content_type; /* of the next reply; NULL: JSON */
 	bool keep_alive, dead, held, continued, admitted, head_only, resume;
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;

@@ -259,7 +259,7 @@ int http_parse_head(const char *data, size_t len, struct request *ret, struct er
 	return (int)head_len;
 }
 
-size_t http_write_head(char *buf, int status, size_t body_len, bool keep_alive)
+size_t http_write_head(char *buf, int status, const char *content_type, size_t body_len, bool keep_alive)
 {
 	static const struct {
 		int status;
@@ -280,7 +280,7 @@ size_t http_write_head(char *buf, int status, size_t body_len, bool keep_alive)
 	if (status != 204)
 		snprintf(length, sizeof(length), "Content-Length: %zu\r\n", body_len);
 	n = snprintf(buf, HTTP_HEAD_MAX,
-		     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n%s%s\r\n",
-		     status, reason, length, keep_alive ? "" : "Connection: close\r\n");
+		     "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\n%s%s\r\n",
+		     status, reason, content_type ? content_type : "application/json", length, keep_alive ? "" : "Connection: close\r\n");
 	return n < 0 ? 0 : (size_t)n;
 }

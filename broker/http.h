@@ -33,4 +33,4 @@ int http_parse_head(const char *data, size_t len, struct request *ret, struct er
 
 /* Writes a status line and headers for a JSON body of body_len bytes; returns the length (at most HTTP_HEAD_MAX). */
 #define HTTP_HEAD_MAX 256u
-size_t http_write_head(char *buf, int status, size_t body_len, bool keep_alive);
+size_t http_write_head(char *buf, int status, const char *content_type, size_t body_len, bool keep_alive);

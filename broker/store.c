@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 5
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
@@ -335,6 +335,8 @@ static int make_tables(struct store *s, int version, struct err *err)
 		r = store_exec(s, store_token_schema, err);
 	if (r == 0)
 		r = store_exec(s, store_key_schema, err);
+	if (r == 0)
+		r = store_exec(s, store_cert_schema, err);
 	if (r == 0)
 		return store_end(s, true, err);
 	store_end(s, false, NULL);

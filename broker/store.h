@@ -126,6 +126,27 @@ int store_keys(struct store *s, const char *path, int (*each)(void *ctx, const s
 /* Forgets a key with all its versions; the hardware keeps it. */
 int store_key_delete(struct store *s, const char *path, struct err *err);
 
+#define STORE_SERIAL_LEN 16u
+
+/* An X.509 certificate that was issued. */
+struct store_cert {
+	uint8_t serial[STORE_SERIAL_LEN];
+	char role[LIMIT_NAME_LEN + 1];
+	char name[65];
+	uint64_t expires_s, revoked_s; /* since 1970; revoked_s 0: it is not */
+	uint8_t der[LIMIT_CERTIFICATE];
+	size_t der_len; /* 0: the number is taken, the certificate was never made */
+};
+/* Takes the serial number, before anything is signed. */
+int store_cert_reserve(struct store *s, const struct store_cert *c, struct err *err);
+int store_cert_put(struct store *s, const struct store_cert *c, struct err *err);
+/* ERR_NOT_FOUND, ERR_TAMPERED. */
+int store_cert_get(struct store *s, const uint8_t serial[STORE_SERIAL_LEN], struct store_cert *ret, struct err *err);
+/* Those that did not expire yet; revoked: only those that are. */
+int store_certs(struct store *s, bool revoked, uint64_t now_s, int (*each)(void *ctx, const struct store_cert *c), void *ctx, struct err *err);
+/* The next of a row of numbers that never repeats, from 1 on. */
+int store_counter(struct store *s, const char *name, uint64_t *ret, struct err *err);
+
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);

@@ -31,3 +31,5 @@ int store_tampered(const char *what, struct err *err);
 extern const char store_token_schema[], store_token_drop[];
 /* Of store_key.c. */
 extern const char store_key_schema[];
+/* Of store_cert.c. */
+extern const char store_cert_schema[];

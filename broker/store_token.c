@@ -20,7 +20,7 @@ const char store_token_schema[] =
 	" again INTEGER NOT NULL) WITHOUT ROWID;"
 	"CREATE INDEX replay_expires ON replay (expires);"
 	"CREATE INDEX replay_uid ON replay (uid);"
-	"PRAGMA user_version = 4;";
+	"PRAGMA user_version = 5;";
 
 const char store_token_drop[] =
 	"DROP TABLE IF EXISTS token; DROP TABLE IF EXISTS token_use; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS replay;";

@@ -95,6 +95,16 @@
 #define LIMIT_MAPPINGS 8u
 #define LIMIT_BOUND_LEN 1024u	   /* bytes of a bound value */
 
+/* certificates */
+#define LIMIT_CERT_NAME 253u	   /* a DNS name, a principal */
+#define LIMIT_CERT_NAMES 64u	   /* of one certificate */
+#define LIMIT_CERT_EXTENSIONS 16u
+#define LIMIT_CERT_TTL_MS (90ull * 86400000)
+#define LIMIT_CSR 16384u	   /* PEM */
+#define LIMIT_SSH_KEY 8192u	   /* a line of an authorized_keys file */
+#define LIMIT_CERTIFICATE 8192u	   /* DER, or an SSH certificate */
+#define LIMIT_REVOKED 4096u	   /* in one CRL */
+
 /* audit */
 #define LIMIT_AUDIT_RECORD 1024u
 #define LIMIT_AUDIT_SEGMENT (64u << 20)

@@ -1,11 +1,8 @@
 #include "tools/ssh_agent.h"
 
-#include "common/buf.h"
 #include "common/err.h"
+#include "common/sshkey.h"
 
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 #include <string.h>
 
 enum message {
@@ -17,101 +14,12 @@ enum message {
 #define RSA_SHA2_256 2u
 #define RSA_SHA2_512 4u
 
-/* ---- SSH's values (RFC 4251, section 5) ------------------------------------------------------------------------- */
-
-static const uint8_t *read_string(struct reader *r, size_t *ret_len)
-{
-	uint32_t n = reader_u32be(r);
-
-	*ret_len = n;
-	return reader_bytes(r, n);
-}
-
-static void put_string(struct writer *w, const void *p, size_t n)
-{
-	writer_u32be(w, (uint32_t)n);
-	writer_bytes(w, p, n);
-}
-
-static void put_text(struct writer *w, const char *text)
-{
-	put_string(w, text, strlen(text));
-}
-
-static void put_mpint(struct writer *w, const uint8_t *p, size_t n)
-{
-	while (n && *p == 0) {
-		p++;
-		n--;
-	}
-	writer_u32be(w, (uint32_t)(n + (n && *p & 0x80)));
-	if (n && *p & 0x80)
-		writer_u8(w, 0);
-	writer_bytes(w, p, n);
-}
-
-static bool is_text(const uint8_t *p, size_t n, const char *text)
-{
-	return p && n == strlen(text) && memcmp(p, text, n) == 0;
-}
-
-/* ---- public keys ------------------------------------------------------------------------------------------------ */
-
-static const char *curve_of(enum key_type type)
-{
-	return type == KEY_P256 ? "nistp256" : "nistp384";
-}
-
-static const char *name_of(enum key_type type)
-{
-	return type == KEY_ED25519 ? "ssh-ed25519" : key_is_rsa(type) ? "ssh-rsa" : type == KEY_P256 ? "ecdsa-sha2-nistp256" : "ecdsa-sha2-nistp384";
-}
-
-static void put_number(struct writer *w, EVP_PKEY *key, const char *name)
-{
-	uint8_t bytes[KEY_SIGNATURE_MAX];
-	BIGNUM *n = NULL;
-
-	if (EVP_PKEY_get_bn_param(key, name, &n) == 1 && BN_num_bytes(n) <= (int)sizeof(bytes))
-		put_mpint(w, bytes, (size_t)BN_bn2bin(n, bytes));
-	else
-		w->failed = true;
-	BN_free(n);
-}
-
-/* RFC 4253, section 6.6; RFC 5656, section 3.1; RFC 8709. 0: it cannot be written. */
-static size_t public_blob(const struct token_key *k, uint8_t *ret, size_t cap)
-{
-	struct writer w = writer_init(ret, cap);
-	const uint8_t *der = k->spki;
-	EVP_PKEY *key = d2i_PUBKEY(NULL, &der, (long)k->spki_len);
-	uint8_t point[1 + 2 * 48];
-	size_t n = sizeof(point);
-
-	if (!key)
-		return 0;
-	put_text(&w, name_of(k->type));
-	if (key_is_rsa(k->type)) {
-		put_number(&w, key, OSSL_PKEY_PARAM_RSA_E);
-		put_number(&w, key, OSSL_PKEY_PARAM_RSA_N);
-	} else if (k->type == KEY_ED25519) {
-		w.failed |= EVP_PKEY_get_raw_public_key(key, point, &n) != 1;
-		put_string(&w, point, n);
-	} else {
-		w.failed |= EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, point, sizeof(point), &n) != 1;
-		put_text(&w, curve_of(k->type));
-		put_string(&w, point, n);
-	}
-	EVP_PKEY_free(key);
-	return w.failed ? 0 : w.len;
-}
-
 static const struct token_key *find_key(const struct ssh_agent *a, const uint8_t *blob, size_t len)
 {
 	uint8_t own[1024];
 
 	for (size_t i = 0; blob && i < a->n_keys; i++) {
-		size_t n = a->keys[i].sign ? public_blob(&a->keys[i], own, sizeof(own)) : 0;
+		size_t n = a->keys[i].sign ? ssh_key_blob(a->keys[i].type, a->keys[i].spki, a->keys[i].spki_len, own, sizeof(own)) : 0;
 
 		if (n && n == len && memcmp(own, blob, n) == 0)
 			return &a->keys[i];
@@ -129,11 +37,11 @@ static void identities(const struct ssh_agent *a, struct writer *out)
 	count_at = out->len;
 	writer_u32be(out, 0);
 	for (size_t i = 0; i < a->n_keys; i++) {
-		len = a->keys[i].sign ? public_blob(&a->keys[i], blob, sizeof(blob)) : 0;
+		len = a->keys[i].sign ? ssh_key_blob(a->keys[i].type, a->keys[i].spki, a->keys[i].spki_len, blob, sizeof(blob)) : 0;
 		if (!len)
 			continue;
-		put_string(out, blob, len);
-		put_text(out, a->keys[i].name);
+		ssh_put_string(out, blob, len);
+		ssh_put_text(out, a->keys[i].name);
 		n_keys++;
 	}
 	if (!out->failed) {
@@ -162,12 +70,12 @@ static bool prepare(const struct token_key *k, uint32_t flags, struct to_sign *s
 
 	if (k->type == KEY_ED25519) {
 		s->scheme = SIGN_ED25519;
-		s->name = name_of(k->type);
+		s->name = ssh_key_name(k->type);
 		return true;
 	}
 	s->scheme = key_is_rsa(k->type) ? SIGN_RSA_PKCS1 : SIGN_ECDSA;
 	s->hash = key_is_rsa(k->type) ? (flags & RSA_SHA2_512 ? HASH_SHA512 : HASH_SHA256) : k->type == KEY_P256 ? HASH_SHA256 : HASH_SHA384;
-	s->name = key_is_rsa(k->type) ? (flags & RSA_SHA2_512 ? "rsa-sha2-512" : "rsa-sha2-256") : name_of(k->type);
+	s->name = key_is_rsa(k->type) ? (flags & RSA_SHA2_512 ? "rsa-sha2-512" : "rsa-sha2-256") : ssh_key_name(k->type);
 	if (key_is_rsa(k->type) && !(flags & (RSA_SHA2_256 | RSA_SHA2_512)))
 		return false; /* ssh-rsa is SHA-1 */
 	hash = hash_row(s->hash);
@@ -185,42 +93,24 @@ static bool fits_session(const struct ssh_agent *a, const uint8_t *data, size_t 
 {
 	struct reader r = reader_init(data, len);
 	size_t n;
-	const uint8_t *id = read_string(&r, &n);
+	const uint8_t *id = ssh_read_string(&r, &n);
 
 	if (a->n_binds == 0 || reader_u8(&r) != USERAUTH_REQUEST || r.failed)
 		return true; /* something else is signed: a commit, a file */
 	return n == a->binds[a->n_binds - 1].len && memcmp(id, a->binds[a->n_binds - 1].id, n) == 0;
 }
 
-static void put_signature(struct writer *out, const struct token_key *k, const struct to_sign *s, const uint8_t *signature, size_t len)
-{
-	uint8_t inner[2 * 48 + 16], whole[KEY_SIGNATURE_MAX + 64];
-	struct writer w = writer_init(whole, sizeof(whole)), parts = writer_init(inner, sizeof(inner));
-
-	put_text(&w, s->name);
-	if (key_is_ec(k->type)) {
-		put_mpint(&parts, signature, len / 2);
-		put_mpint(&parts, signature + len / 2, len / 2);
-		put_string(&w, inner, parts.len);
-	} else {
-		put_string(&w, signature, len);
-	}
-	writer_u8(out, SIGN_RESPONSE);
-	put_string(out, whole, w.len);
-	out->failed |= w.failed || parts.failed;
-}
-
 static bool sign(struct ssh_agent *a, struct reader *in, struct writer *out, struct err *why)
 {
-	uint8_t signature[KEY_SIGNATURE_MAX];
+	uint8_t signature[KEY_SIGNATURE_MAX], blob_out[KEY_SIGNATURE_MAX + 64];
 	struct to_sign s = {0};
 	const struct token_key *k;
 	const uint8_t *blob;
 	size_t blob_len, len = 0;
 	uint32_t flags;
 
-	blob = read_string(in, &blob_len);
-	s.data = read_string(in, &s.len);
+	blob = ssh_read_string(in, &blob_len);
+	s.data = ssh_read_string(in, &s.len);
 	flags = reader_u32be(in);
 	if (!reader_done(in))
 		return false;
@@ -239,8 +129,10 @@ static bool sign(struct ssh_agent *a, struct reader *in, struct writer *out, str
 	}
 	if (a->sign(a->ctx, k, s.scheme, s.hash, 0, s.data, s.len, signature, &len, why) < 0)
 		return false;
-	put_signature(out, k, &s, signature, len);
-	return true;
+	len = ssh_signature_blob(k->type, s.name, signature, len, blob_out, sizeof(blob_out));
+	writer_u8(out, SIGN_RESPONSE);
+	ssh_put_string(out, blob_out, len);
+	return len > 0;
 }
 
 /* ---- session-bind@openssh.com (PROTOCOL.agent of OpenSSH, section 1) ---------------------------------------------- */
@@ -250,17 +142,17 @@ static enum key_type read_host_key(const uint8_t *blob, size_t len, uint8_t spki
 {
 	struct reader r = reader_init(blob, len);
 	size_t n, first_len, second_len;
-	const uint8_t *name = read_string(&r, &n), *first = read_string(&r, &first_len), *second;
+	const uint8_t *name = ssh_read_string(&r, &n), *first = ssh_read_string(&r, &first_len), *second;
 	enum key_type type;
 
-	if (is_text(name, n, "ssh-ed25519") && first && first_len == 32 && reader_done(&r))
+	if (ssh_is_text(name, n, "ssh-ed25519") && first && first_len == 32 && reader_done(&r))
 		return spki_from_ed25519(first, spki, ret_len, NULL) == 0 ? KEY_ED25519 : KEY_NONE;
-	second = read_string(&r, &second_len);
+	second = ssh_read_string(&r, &second_len);
 	if (!reader_done(&r) || !second)
 		return KEY_NONE;
-	if (is_text(name, n, "ssh-rsa"))
+	if (ssh_is_text(name, n, "ssh-rsa"))
 		return spki_from_rsa(second, second_len, first, first_len, spki, ret_len, &type, NULL) == 0 ? type : KEY_NONE;
-	type = is_text(name, n, "ecdsa-sha2-nistp256") ? KEY_P256 : is_text(name, n, "ecdsa-sha2-nistp384") ? KEY_P384 : KEY_NONE;
+	type = ssh_is_text(name, n, "ecdsa-sha2-nistp256") ? KEY_P256 : ssh_is_text(name, n, "ecdsa-sha2-nistp384") ? KEY_P384 : KEY_NONE;
 	return type && spki_from_ec(type, second, second_len, spki, ret_len, NULL) == 0 ? type : KEY_NONE;
 }
 
@@ -271,7 +163,7 @@ static bool read_ecdsa(const uint8_t *p, size_t len, size_t half, uint8_t *ret)
 
 	for (int i = 0; i < 2; i++) {
 		size_t n;
-		const uint8_t *number = read_string(&r, &n);
+		const uint8_t *number = ssh_read_string(&r, &n);
 
 		while (number && n && *number == 0) {
 			number++;
@@ -291,8 +183,8 @@ static bool host_signed(const uint8_t *blob, size_t blob_len, const uint8_t *id,
 	size_t spki_len = 0, n, len;
 	enum key_type type = read_host_key(blob, blob_len, spki, &spki_len);
 	struct reader r = reader_init(sig, sig_len);
-	const uint8_t *name = read_string(&r, &n), *value = read_string(&r, &len);
-	enum hash_type hash = is_text(name, n, "rsa-sha2-512") ? HASH_SHA512 : type == KEY_P384 ? HASH_SHA384 : HASH_SHA256;
+	const uint8_t *name = ssh_read_string(&r, &n), *value = ssh_read_string(&r, &len);
+	enum hash_type hash = ssh_is_text(name, n, "rsa-sha2-512") ? HASH_SHA512 : type == KEY_P384 ? HASH_SHA384 : HASH_SHA256;
 	const struct hash_row *row = hash_row(hash);
 	size_t before = key_is_rsa(type) ? row->info_len : 0;
 
@@ -304,7 +196,7 @@ static bool host_signed(const uint8_t *blob, size_t blob_len, const uint8_t *id,
 	if (hash_digest(hash, id, id_len, digest + before) != row->len)
 		return false;
 	if (key_is_rsa(type))
-		return (is_text(name, n, "rsa-sha2-256") || is_text(name, n, "rsa-sha2-512")) &&
+		return (ssh_is_text(name, n, "rsa-sha2-256") || ssh_is_text(name, n, "rsa-sha2-512")) &&
 		       spki_verify(spki, spki_len, SIGN_RSA_PKCS1, hash, 0, digest, before + row->len, value, len, NULL) == 0;
 	return read_ecdsa(value, len, key_row(type)->signature_len / 2, raw) &&
 	       spki_verify(spki, spki_len, SIGN_ECDSA, hash, 0, digest, row->len, raw, key_row(type)->signature_len, NULL) == 0;
@@ -313,7 +205,7 @@ static bool host_signed(const uint8_t *blob, size_t blob_len, const uint8_t *id,
 static bool bind_session(struct ssh_agent *a, struct reader *in)
 {
 	size_t host_len, id_len, sig_len;
-	const uint8_t *host = read_string(in, &host_len), *id = read_string(in, &id_len), *sig = read_string(in, &sig_len);
+	const uint8_t *host = ssh_read_string(in, &host_len), *id = ssh_read_string(in, &id_len), *sig = ssh_read_string(in, &sig_len);
 	bool forwarding = reader_u8(in);
 
 	if (!reader_done(in) || id_len == 0 || id_len > sizeof(a->binds[0].id) || a->n_binds == SSH_AGENT_BINDS)
@@ -330,8 +222,8 @@ static bool bind_session(struct ssh_agent *a, struct reader *in)
 static bool extension(struct ssh_agent *a, struct reader *in, struct writer *out)
 {
 	size_t n;
-	const uint8_t *name = read_string(in, &n);
-	bool bound = is_text(name, n, "session-bind@openssh.com");
+	const uint8_t *name = ssh_read_string(in, &n);
+	bool bound = ssh_is_text(name, n, "session-bind@openssh.com");
 
 	if (!bound)
 		return false;

@@ -2,6 +2,7 @@
 
 #include "common/b64.h"
 #include "common/buf.h"
+#include "common/der.h"
 #include "common/err.h"
 
 #include <sodium.h>
@@ -135,20 +136,6 @@ int tss2_pem_read(const char *text, size_t len, struct tss2_key *ret, struct err
 	return read_der(der, der_len, ret, err);
 }
 
-static void put_element(struct writer *w, uint8_t tag, const uint8_t *p, size_t len)
-{
-	writer_u8(w, tag);
-	if (len > 0xff) {
-		writer_u8(w, 0x82);
-		writer_u16be(w, (uint16_t)len);
-	} else {
-		if (len > 0x7f)
-			writer_u8(w, 0x81);
-		writer_u8(w, (uint8_t)len);
-	}
-	writer_bytes(w, p, len);
-}
-
 static bool put_policy(struct writer *w, const struct tss2_key *key)
 {
 	uint8_t params[256], a[512], b[512], code[8];
@@ -158,15 +145,15 @@ static bool put_policy(struct writer *w, const struct tss2_key *key)
 	if (Tss2_MU_TPM2B_DIGEST_Marshal(&key->pcr_digest, params, sizeof(params), &offset) != TSS2_RC_SUCCESS ||
 	    Tss2_MU_TPML_PCR_SELECTION_Marshal(&key->pcrs, params, sizeof(params), &offset) != TSS2_RC_SUCCESS)
 		return false;
-	put_element(&wc, TAG_INTEGER, (const uint8_t[]){TPM2_CC_PolicyPCR >> 8, TPM2_CC_PolicyPCR & 0xff}, 2);
-	put_element(&wa, TAG_EXPLICIT(0), code, wc.len);
-	put_element(&wb, TAG_OCTETS, params, offset);
-	put_element(&wa, TAG_EXPLICIT(1), b, wb.len);
+	der_put(&wc, TAG_INTEGER, (const uint8_t[]){TPM2_CC_PolicyPCR >> 8, TPM2_CC_PolicyPCR & 0xff}, 2);
+	der_put(&wa, TAG_EXPLICIT(0), code, wc.len);
+	der_put(&wb, TAG_OCTETS, params, offset);
+	der_put(&wa, TAG_EXPLICIT(1), b, wb.len);
 	wb.len = 0;
-	put_element(&wb, TAG_SEQUENCE, a, wa.len);
+	der_put(&wb, TAG_SEQUENCE, a, wa.len);
 	wa.len = 0;
-	put_element(&wa, TAG_SEQUENCE, b, wb.len);
-	put_element(w, TAG_EXPLICIT(1), a, wa.len);
+	der_put(&wa, TAG_SEQUENCE, b, wb.len);
+	der_put(w, TAG_EXPLICIT(1), a, wa.len);
 	return !wa.failed && !wb.failed && !wc.failed;
 }
 
@@ -185,13 +172,13 @@ int tss2_pem_write(const struct tss2_key *key, char ret[LIMIT_WIRE_DATA], struct
 		ok = put_policy(&w, key);
 	for (size_t i = 0; i < 4; i++)
 		parent[i] = (uint8_t)(key->parent >> (24 - 8 * i));
-	put_element(&w, TAG_INTEGER, parent, sizeof(parent));
+	der_put(&w, TAG_INTEGER, parent, sizeof(parent));
 	ok = ok && Tss2_MU_TPM2B_PUBLIC_Marshal(&key->public, blob, sizeof(blob), &offset) == TSS2_RC_SUCCESS;
-	put_element(&w, TAG_OCTETS, blob, offset);
+	der_put(&w, TAG_OCTETS, blob, offset);
 	offset = 0;
 	ok = ok && Tss2_MU_TPM2B_PRIVATE_Marshal(&key->private, blob, sizeof(blob), &offset) == TSS2_RC_SUCCESS;
-	put_element(&w, TAG_OCTETS, blob, offset);
-	put_element(&out, TAG_SEQUENCE, content, w.len);
+	der_put(&w, TAG_OCTETS, blob, offset);
+	der_put(&out, TAG_SEQUENCE, content, w.len);
 	writer_str(&text, begin);
 	for (size_t pos = 0; pos < out.len; pos += n) {
 		n = out.len - pos < COLUMNS / 4 * 3 ? out.len - pos : COLUMNS / 4 * 3;

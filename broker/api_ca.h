@@ -1,0 +1,16 @@
+#pragma once
+/* Signing as a CA, with a named key in hardware: for pki and ssh. */
+#include "broker/api.h"
+
+/* What the configuration says is the CA's key. ERR_UNSUPPORTED: it names none. store_key_done releases it. */
+int ca_key(struct call *call, const struct config_ca *ca, struct store_key *ret, struct err *err);
+/* The role behind "pki/" or "ssh/" in the call's path; NULL with err. */
+const struct config_cert_role *ca_role(const struct call *call, const struct config_ca *ca, struct err *err);
+/* "ttl" of a body, at most the role's. */
+int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *ret_s, struct err *err);
+/* Signs with it; done gets a reply whose data is the signature in the form of SIGN_*, checked against the public key. */
+int ca_sign(struct call *call, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, hardware_done *done,
+	    struct err *err);
+/* Whether what came is a signature of that key over data. ERR_HARDWARE. */
+int ca_check(const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, const struct wire_reply *reply,
+	     struct err *err);

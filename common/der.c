@@ -1,0 +1,18 @@
+#include "common/der.h"
+
+void der_put(struct writer *w, uint8_t tag, const void *content, size_t len)
+{
+	writer_u8(w, tag);
+	if (len > 0xffff) {
+		w->failed = true;
+	} else if (len > 0xff) {
+		writer_u8(w, 0x82);
+		writer_u16be(w, (uint16_t)len);
+	} else {
+		if (len > 0x7f)
+			writer_u8(w, 0x81);
+		writer_u8(w, (uint8_t)len);
+	}
+	if (len)
+		writer_bytes(w, content, len);
+}

@@ -1,0 +1,12 @@
+#pragma once
+/* DER (X.690), the little of it that is written by hand. */
+#include "common/buf.h"
+
+/* One element of at most 65,535 bytes of content. content may be NULL with len 0. */
+void der_put(struct writer *w, uint8_t tag, const void *content, size_t len);
+
+#define DER_INTEGER 0x02
+#define DER_BIT_STRING 0x03
+#define DER_OCTET_STRING 0x04
+#define DER_SEQUENCE 0x30
+#define DER_EXPLICIT(n) (uint8_t)(0xa0 | (n))
