@@ -122,6 +122,19 @@ int api_append_base64(struct secret *s, const void *data, size_t len)
 	return secret_append(s, text.data, cap - 1, NULL);
 }
 
+int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline)
+{
+	int r = api_append(s, "-----BEGIN %s-----%s", kind, newline);
+
+	for (size_t pos = 0, n; r == 0 && pos < len; pos += n) {
+		n = len - pos < 48 ? len - pos : 48; /* a line of 64 characters */
+		r = api_append_base64(s, der + pos, n);
+		if (r == 0)
+			r = api_append(s, "%s", newline);
+	}
+	return r < 0 ? r : api_append(s, "-----END %s-----%s", kind, newline);
+}
+
 void api_time(uint64_t ms, char ret[40])
 {
 	time_t t = (time_t)(ms / 1000);

@@ -20,6 +20,21 @@ int batch_parse(const json_t *body, struct batch *ret, struct err *err)
 	return err_set(err, ERR_INPUT, "batch_input is a list of 1 to %u items", LIMIT_BATCH);
 }
 
+int batch_open(struct call *call, const struct request *q, json_t **ret_body, struct batch *ret_batch, struct store_key *ret_key, struct err *err)
+{
+	int r = api_body(q, ret_body, err);
+	json_int_t version;
+
+	if (r == 0)
+		r = batch_parse(*ret_body, ret_batch, err);
+	if (r < 0)
+		return r;
+	version = json_integer_value(json_object_get(*ret_body, "key_version"));
+	r = store_key_get(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, ret_key, err);
+	call->version = ret_key->version;
+	return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "there is no key of that name, or not of that version") : r;
+}
+
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i)
 {
 	return b->many ? json_array_get(json_object_get(body, "batch_input"), i) : body;

@@ -9,6 +9,9 @@ struct batch {
 
 /* ERR_INPUT: batch_input is none, or has too many items. */
 int batch_parse(const json_t *body, struct batch *ret, struct err *err);
+/* How each of these calls begins: the body, the batch, and the key of the call's path in the version that "key_version" says, or the
+ * latest; the call's version is set. */
+int batch_open(struct call *call, const struct request *q, json_t **ret_body, struct batch *ret_batch, struct store_key *ret_key, struct err *err);
 /* Item i: of batch_input, or the body itself. */
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i);
 /* Ends the call: append writes the members of item i, and sets *ret_bad when it is an error. A batch with a bad item is a 400 that

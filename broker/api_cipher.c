@@ -18,7 +18,6 @@ struct item {
 };
 
 struct work {
-	struct call *call;
 	struct store_key key; /* the latest: what encrypts */
 	struct store_key old; /* of the item in the hardware */
 	enum hash_type hash;
@@ -80,19 +79,15 @@ static int parse(struct call *call, const struct request *q, void (*read)(struct
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w = calloc(1, sizeof(*w));
 	const char *hash;
-	int r = api_body(q, &body, err);
+	int r;
 
 	if (!w)
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->work = w;
 	call->free_work = free_work;
-	w->call = call;
-	if (r == 0)
-		r = batch_parse(body, &w->batch, err);
-	if (r == 0)
-		r = store_key_get(&call->broker->store, call->path, 0, &w->key, err);
+	r = batch_open(call, q, &body, &w->batch, &w->key, err);
 	if (r < 0)
-		return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "encryption key not found") : r;
+		return r;
 	if (!key_can(w->key.type, DECRYPT_OAEP))
 		return err_set(err, ERR_INPUT, "a key of type %s does not encrypt: that takes an RSA key", key_row(w->key.type)->name);
 	/* for PKCS#11's clients, which choose it */
@@ -100,7 +95,6 @@ static int parse(struct call *call, const struct request *q, void (*read)(struct
 	w->hash = hash ? hash_type_find(hash) : HASH_SHA256;
 	if (w->hash == HASH_NONE)
 		return err_set(err, ERR_INPUT, "unsupported hash algorithm");
-	call->version = w->key.version;
 	w->items = calloc(w->batch.n, sizeof(*w->items));
 	if (!w->items)
 		return err_set(err, ERR_FAILED, "out of memory");

@@ -72,21 +72,6 @@ static void serial_text(const uint8_t serial[X509_SERIAL_LEN], char ret[3 * X509
 		snprintf(ret + 3 * i, 4, i + 1 < X509_SERIAL_LEN ? "%02x:" : "%02x", serial[i]);
 }
 
-static int append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len)
-{
-	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL), n;
-	CLEANUP(cleanup_free) char *text = malloc(cap);
-	int r = text ? api_append(s, "-----BEGIN %s-----\\n", kind) : -ERR_FAILED;
-
-	if (text)
-		sodium_bin2base64(text, cap, der, len, sodium_base64_VARIANT_ORIGINAL);
-	for (size_t pos = 0; r == 0 && pos < cap - 1; pos += n) {
-		n = cap - 1 - pos < 64 ? cap - 1 - pos : 64;
-		r = api_append(s, "%.*s\\n", (int)n, text + pos);
-	}
-	return r < 0 ? r : api_append(s, "-----END %s-----", kind);
-}
-
 /* ---- issuing ---------------------------------------------------------------------------------------------------- */
 
 /* "a, b" as a list; whatever each is, is checked with the role. */
@@ -197,15 +182,15 @@ static int reply_data(struct call *call, struct secret *data)
 	if (r == 0)
 		r = api_append(data, "{\"certificate\":\"");
 	if (r == 0)
-		r = append_pem(data, "CERTIFICATE", w->out, w->out_len);
+		r = api_append_pem(data, "CERTIFICATE", w->out, w->out_len, "\\n");
 	if (r == 0)
 		r = api_append(data, "\",\"issuing_ca\":\"");
 	if (r == 0)
-		r = append_pem(data, "CERTIFICATE", w->key.certificates, n);
+		r = api_append_pem(data, "CERTIFICATE", w->key.certificates, n, "\\n");
 	if (r == 0)
 		r = api_append(data, "\",\"ca_chain\":[\"");
 	if (r == 0)
-		r = append_pem(data, "CERTIFICATE", w->key.certificates, n);
+		r = api_append_pem(data, "CERTIFICATE", w->key.certificates, n, "\\n");
 	if (r == 0)
 		r = api_append(data, "\"],\"serial_number\":\"%s\",\"expiration\":%llu", serial, (unsigned long long)w->q.not_after_s);
 	if (r == 0 && w->private_key.len) {
@@ -304,27 +289,14 @@ void pki_issue(struct call *call, const struct request *q)
 
 /* ---- the CA and its list ---------------------------------------------------------------------------------------- */
 
-/* DER as it is, or PEM. */
+/* DER as it is, or PEM of that kind. */
 static void reply_raw(struct call *call, const uint8_t *der, size_t len, const char *kind, const char *content_type)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
-	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL), n;
-	CLEANUP(cleanup_free) char *text = kind ? malloc(cap) : NULL;
 	int r = secret_new(&body, len + 64, NULL);
 
-	if (r == 0 && !kind)
-		r = secret_append(&body, der, len, NULL);
-	if (r == 0 && kind) {
-		r = text ? api_append(&body, "-----BEGIN %s-----\n", kind) : -ERR_FAILED;
-		if (text)
-			sodium_bin2base64(text, cap, der, len, sodium_base64_VARIANT_ORIGINAL);
-		for (size_t pos = 0; r == 0 && pos < cap - 1; pos += n) {
-			n = cap - 1 - pos < 64 ? cap - 1 - pos : 64;
-			r = api_append(&body, "%.*s\n", (int)n, text + pos);
-		}
-		if (r == 0)
-			r = api_append(&body, "-----END %s-----\n", kind);
-	}
+	if (r == 0)
+		r = kind ? api_append_pem(&body, kind, der, len, "\n") : secret_append(&body, der, len, NULL);
 	call->conn->content_type = content_type;
 	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
 }
@@ -467,7 +439,7 @@ void pki_cert(struct call *call, const struct request *q)
 	if (r == 0)
 		r = api_append(&data, "{\"certificate\":\"");
 	if (r == 0)
-		r = append_pem(&data, "CERTIFICATE", c.der, c.der_len);
+		r = api_append_pem(&data, "CERTIFICATE", c.der, c.der_len, "\\n");
 	if (r == 0)
 		r = api_append(&data, "\",\"revocation_time\":%llu}", (unsigned long long)c.revoked_s);
 	if (r == 0)

@@ -200,23 +200,14 @@ static int parse(struct call *call, const struct request *q, bool verify, struct
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w = calloc(1, sizeof(*w));
-	const json_t *version;
-	int r = api_body(q, &body, err);
+	int r;
 
 	if (!w)
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->work = w;
 	call->free_work = free_work;
 	w->call = call;
-	if (r < 0)
-		return r;
-	version = json_object_get(body, "key_version");
-	r = store_key_get(&call->broker->store, call->path, json_is_integer(version) && json_integer_value(version) > 0 ? (uint64_t)json_integer_value(version) : 0,
-			  &w->key, err);
-	if (r < 0)
-		return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "signing key not found") : r;
-	call->version = w->key.version;
-	r = batch_parse(body, &w->batch, err);
+	r = batch_open(call, q, &body, &w->batch, &w->key, err);
 	if (r < 0)
 		return r;
 	w->items = calloc(w->batch.n, sizeof(*w->items));

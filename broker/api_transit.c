@@ -17,21 +17,6 @@
 
 /* ---- telling ---------------------------------------------------------------------------------------------------- */
 
-static int append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len)
-{
-	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL), n;
-	CLEANUP(cleanup_free) char *text = malloc(cap);
-	int r = text ? api_append(s, "-----BEGIN %s-----\\n", kind) : -ERR_FAILED;
-
-	if (text)
-		sodium_bin2base64(text, cap, der, len, sodium_base64_VARIANT_ORIGINAL);
-	for (size_t pos = 0; r == 0 && pos < cap - 1; pos += n) {
-		n = cap - 1 - pos < 64 ? cap - 1 - pos : 64;
-		r = api_append(s, "%.*s\\n", (int)n, text + pos);
-	}
-	return r < 0 ? r : api_append(s, "-----END %s-----\\n", kind);
-}
-
 /* Bytes of the first DER element; 0: there is none. */
 static size_t der_element(const uint8_t *p, size_t len)
 {
@@ -55,7 +40,7 @@ static int append_chain(struct secret *s, const struct store_key *k)
 		n = der_element(k->certificates + pos, k->certificates_len - pos);
 		if (n == 0)
 			return -ERR_TAMPERED;
-		r = append_pem(s, "CERTIFICATE", k->certificates + pos, n);
+		r = api_append_pem(s, "CERTIFICATE", k->certificates + pos, n, "\\n");
 	}
 	return r;
 }
@@ -76,7 +61,7 @@ static int describe_version(void *ctx, const struct store_key *k)
 	r = api_append(&d->text, "%s\"%llu\":{\"creation_time\":\"%s\",\"name\":\"%s\",\"public_key\":\"", d->n ? "," : "", (unsigned long long)k->version,
 		       created, key_row(k->type)->curve ? key_row(k->type)->curve : key_row(k->type)->name);
 	if (r == 0)
-		r = append_pem(&d->text, "PUBLIC KEY", k->spki, k->spki_len);
+		r = api_append_pem(&d->text, "PUBLIC KEY", k->spki, k->spki_len, "\\n");
 	if (r == 0)
 		r = api_append(&d->text, "\",\"certificate_chain\":\"");
 	if (r == 0)

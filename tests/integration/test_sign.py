@@ -238,7 +238,7 @@ class Algorithms:
                 ("sign/release/ecdsa-p256", {"input": 5}, "missing input"), ("sign/release/ecdsa-p256", {**good, "hash_algorithm": "md5"}, "unsupported hash"),
                 ("sign/release/ecdsa-p256", {**good, "prehashed": True}, "not a digest"), ("sign/release/ecdsa-p256/none", good, "none needs"),
                 ("sign/release/ecdsa-p256", {**good, "marshaling_algorithm": "x"}, "asn1 or jws"), ("sign/release/ecdsa-p256", {"batch_input": []}, "1 to 256"),
-                ("sign/release/ecdsa-p256", {"batch_input": [good] * 257}, "1 to 256"), ("sign/release/ecdsa-p256", {**good, "key_version": 9}, "not found"),
+                ("sign/release/ecdsa-p256", {"batch_input": [good] * 257}, "1 to 256"), ("sign/release/ecdsa-p256", {**good, "key_version": 9}, "not of that version"),
                 ("verify/release/ecdsa-p256", good, "missing signature"), ("verify/release/ecdsa-p256", {**good, "signature": "vault:v1:*"}, "base64"),
                 ("verify/release/ecdsa-p256", {**good, "signature": "vault:vx:AAAA"}, "form vault:v1")):
             status, reply = self.post(path, body)
