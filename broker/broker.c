@@ -255,10 +255,10 @@ static int sandbox(struct broker *b, struct err *err)
 	char config_dir[LIMIT_FILE_PATH_LEN];
 	CLEANUP(cleanup_free) char(*jwks_dirs)[LIMIT_FILE_PATH_LEN] = NULL;
 	const struct sandbox_path paths[] = {
-		{b->config.state_dir, true}, {socket_dir, true}, {operator_dir, true}, {"/proc/sys/kernel/random/boot_id", false},
-		{"/dev/urandom", false}, {"/etc/localtime", false},
+		{b->config.state_dir, SANDBOX_WRITE}, {socket_dir, SANDBOX_WRITE}, {operator_dir, SANDBOX_WRITE}, {"/proc/sys/kernel/random/boot_id", SANDBOX_READ},
+		{"/dev/urandom", SANDBOX_READ}, {"/etc/localtime", SANDBOX_READ},
 		/* a reload reads the configuration and key sets again; they may be replaced, so their folders count */
-		{config_dir, false}, {"/proc", false}, {cgroup_root() ? cgroup_root() : "", false},
+		{config_dir, SANDBOX_READ}, {"/proc", SANDBOX_READ}, {cgroup_root() ? cgroup_root() : "", SANDBOX_READ},
 	};
 	struct sandbox_path all[sizeof(paths) / sizeof(paths[0]) + LIMIT_ISSUERS];
 	size_t n = sizeof(paths) / sizeof(paths[0]);
@@ -275,7 +275,7 @@ static int sandbox(struct broker *b, struct err *err)
 		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < b->config.n_issuers; i++) {
 		folder_of(b->config.issuers[i].jwks_file, jwks_dirs[i], LIMIT_FILE_PATH_LEN);
-		all[n++] = (struct sandbox_path){jwks_dirs[i], false};
+		all[n++] = (struct sandbox_path){jwks_dirs[i], SANDBOX_READ};
 	}
 	r = sandbox_files(all, n, &level, err);
 	if (r < 0)

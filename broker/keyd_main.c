@@ -179,11 +179,11 @@ static int serve(struct keyd *k)
 	}
 }
 
-static bool add_path(struct keyd *k, const char *path, bool writable)
+static bool add_path(struct keyd *k, const char *path, enum sandbox_access access)
 {
 	if (k->n_paths == MAX_PATHS)
 		return false;
-	k->paths[k->n_paths++] = (struct sandbox_path){path, writable};
+	k->paths[k->n_paths++] = (struct sandbox_path){path, access};
 	return true;
 }
 
@@ -191,15 +191,15 @@ static bool add_path(struct keyd *k, const char *path, bool writable)
 static void default_paths(struct keyd *k)
 {
 	static const struct sandbox_path usual[] = {
-		{"/usr", false}, {"/lib", false}, {"/lib64", false}, {"/etc/ld.so.cache", false}, {"/etc/pkcs11", false},
-		{"/etc/softhsm", false}, {"/etc/opensc", false}, {"/etc/ssl", false}, {"/etc/hosts", false},
-		{"/etc/resolv.conf", false}, {"/etc/nsswitch.conf", false}, {"/etc/host.conf", false},
-		{"/etc/gai.conf", false}, {"/proc", false}, {"/sys", false}, {"/run", true}, {"/dev", true},
-		{"/var/lib/softhsm", true}, {"/var/lock", true},
+		{"/usr", SANDBOX_READ}, {"/lib", SANDBOX_READ}, {"/lib64", SANDBOX_READ}, {"/etc/ld.so.cache", SANDBOX_READ}, {"/etc/pkcs11", SANDBOX_READ},
+		{"/etc/softhsm", SANDBOX_READ}, {"/etc/opensc", SANDBOX_READ}, {"/etc/ssl", SANDBOX_READ}, {"/etc/hosts", SANDBOX_READ},
+		{"/etc/resolv.conf", SANDBOX_READ}, {"/etc/nsswitch.conf", SANDBOX_READ}, {"/etc/host.conf", SANDBOX_READ},
+		{"/etc/gai.conf", SANDBOX_READ}, {"/proc", SANDBOX_READ}, {"/sys", SANDBOX_READ}, {"/run", SANDBOX_WRITE}, {"/dev", SANDBOX_WRITE},
+		{"/var/lib/softhsm", SANDBOX_WRITE}, {"/var/lock", SANDBOX_WRITE},
 	};
 
 	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
-		add_path(k, usual[i].path, usual[i].writable);
+		add_path(k, usual[i].path, usual[i].access);
 }
 
 static int parse_args(struct keyd *k, int argc, char **argv)
@@ -209,7 +209,7 @@ static int parse_args(struct keyd *k, int argc, char **argv)
 	while ((opt = getopt(argc, argv, "e:r:w:")) != -1) {
 		if (opt == 'e' && putenv(optarg) == 0)
 			continue;
-		if ((opt == 'r' || opt == 'w') && add_path(k, optarg, opt == 'w'))
+		if ((opt == 'r' || opt == 'w') && add_path(k, optarg, opt == 'w' ? SANDBOX_WRITE : SANDBOX_READ))
 			continue;
 		return -1;
 	}

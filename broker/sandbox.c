@@ -41,7 +41,7 @@ static int add_path(int ruleset, const struct sandbox_path *path, uint64_t handl
 	if (fstat(fd, &st) < 0)
 		return err_errno(err, errno, "sandbox: %.200s", path->path);
 	rule.parent_fd = fd;
-	rule.allowed_access = handled & (path->writable ? handled : fs_read);
+	rule.allowed_access = handled & (path->access == SANDBOX_WRITE ? handled : path->access == SANDBOX_RMDIR ? LANDLOCK_ACCESS_FS_REMOVE_DIR : fs_read);
 	if (!S_ISDIR(st.st_mode))
 		rule.allowed_access &= fs_file;
 	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)

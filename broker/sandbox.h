@@ -5,9 +5,11 @@
 
 struct err;
 
+enum sandbox_access { SANDBOX_READ, SANDBOX_WRITE, SANDBOX_RMDIR /* directories in it may be removed, and nothing else */ };
+
 struct sandbox_path {
 	const char *path; /* absent ones are skipped */
-	bool writable;
+	enum sandbox_access access;
 };
 
 /* Only these trees stay reachable, in a Landlock domain of its own. A kernel without Landlock: 0 and *ret_level 0, for

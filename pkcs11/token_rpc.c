@@ -17,7 +17,7 @@ enum call {
 	CALL_GET_MECHANISM_LIST, CALL_GET_MECHANISM_INFO, CALL_OPEN_SESSION = 10, CALL_CLOSE_SESSION, CALL_CLOSE_ALL_SESSIONS, CALL_GET_SESSION_INFO,
 	CALL_LOGIN = 18, CALL_LOGOUT, CALL_GET_ATTRIBUTE_VALUE = 24, CALL_FIND_OBJECTS_INIT = 26, CALL_FIND_OBJECTS, CALL_FIND_OBJECTS_FINAL,
 	CALL_DECRYPT_INIT = 33, CALL_DECRYPT, CALL_DIGEST_INIT = 37, CALL_DIGEST, CALL_DIGEST_UPDATE, CALL_DIGEST_FINAL = 41,
-	CALL_SIGN_INIT = 42, CALL_SIGN, CALL_SIGN_UPDATE, CALL_SIGN_FINAL, CALL_GENERATE_RANDOM = 65,
+	CALL_SIGN_INIT = 42, CALL_SIGN, CALL_SIGN_UPDATE, CALL_SIGN_FINAL, CALL_GENERATE_RANDOM = 64,
 	CALL_MAX = 256,
 };
 
@@ -139,8 +139,8 @@ static CK_RV get_token_info(struct message *m)
 	message_write_padded(m, "cotter", 32);
 	message_write_padded(m, "virtual", 16);
 	message_write_padded(m, m->rpc->token->serial, 16);
-	/* no PIN: the kernel says who asks */
-	writer_u64be(&m->out, CKF_RNG | CKF_LOGIN_REQUIRED | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED | CKF_PROTECTED_AUTHENTICATION_PATH);
+	/* no PIN, the kernel says who asks; and no log-in required, or ssh in BatchMode, which cannot ask for a PIN, gives up at once */
+	writer_u64be(&m->out, CKF_RNG | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED | CKF_PROTECTED_AUTHENTICATION_PATH);
 	writer_u64be(&m->out, TOKEN_RPC_SESSIONS);
 	writer_u64be(&m->out, n_open(m->rpc));
 	writer_u64be(&m->out, TOKEN_RPC_SESSIONS);

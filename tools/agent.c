@@ -10,6 +10,8 @@
 #include "tools/ssh_agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <sodium.h>
@@ -233,7 +235,8 @@ static void loop(struct agent *a)
 
 static int start(struct agent *a, const struct agent_options *o, struct err *err)
 {
-	const struct sandbox_path dir = {o->dir, true};
+	CLEANUP(cleanup_free) char *above = strdup(o->dir);
+	const struct sandbox_path paths[] = {{o->dir, SANDBOX_WRITE}, {above ? dirname(above) : "", SANDBOX_RMDIR}};
 	sigset_t set;
 	int level, r;
 
@@ -255,20 +258,20 @@ static int start(struct agent *a, const struct agent_options *o, struct err *err
 	if (r == 0 && (a->signal_fd < 0 || !a->reply))
 		r = err_set(err, ERR_FAILED, "the agent cannot start");
 	if (r == 0 && o->confine)
-		r = sandbox_files(&dir, 1, &level, err);
+		r = sandbox_files(paths, 2, &level, err);
 	if (r == 0 && o->confine)
 		r = sandbox_keyd_syscalls(err);
 	return r;
 }
 
-static void remove_sockets(const char *dir)
+void agent_remove_dir(const char *dir)
 {
-	char path[128];
+	CLEANUP(cleanup_close) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), "%s/%s", dir, AGENT_PKCS11_SOCKET);
-	unlink(path);
-	snprintf(path, sizeof(path), "%s/%s", dir, AGENT_SSH_SOCKET);
-	unlink(path);
+	if (fd < 0)
+		return;
+	unlinkat(fd, AGENT_PKCS11_SOCKET, 0);
+	unlinkat(fd, AGENT_SSH_SOCKET, 0);
 	rmdir(dir);
 }
 
@@ -287,7 +290,7 @@ int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx
 		ready(ctx);
 		loop(a);
 	}
-	remove_sockets(o->dir);
+	agent_remove_dir(o->dir);
 	while (a->n)
 		drop(a, 0);
 	for (int i = 0; i < 2; i++)

@@ -25,21 +25,20 @@ struct options {
 struct starting {
 	const char *dir;
 	int parent; /* -1: it stays in the foreground */
+	int null;   /* opened before the sandbox is closed */
 };
 
 static void ready(void *ctx)
 {
 	const struct starting *s = ctx;
-	int null;
 
 	printf("P11_KIT_SERVER_ADDRESS=unix:path=%s/%s; export P11_KIT_SERVER_ADDRESS;\n", s->dir, AGENT_PKCS11_SOCKET);
 	printf("SSH_AUTH_SOCK=%s/%s; export SSH_AUTH_SOCK;\n", s->dir, AGENT_SSH_SOCKET);
 	fflush(stdout);
 	if (s->parent < 0)
 		return;
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int fd = 0; null >= 0 && fd <= 2; fd++)
-		dup2(null, fd);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(s->null, fd);
 	if (write(s->parent, "1", 1) < 0)
 		return; /* it will wait for our end instead */
 	close(s->parent);
@@ -77,9 +76,10 @@ static int read_token(struct secret *ret, struct err *err)
 static int serve(const struct options *o, int parent, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret token = {0};
+	CLEANUP(cleanup_close) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct agent_options a = {.leader_pidfd = -1, .confine = true};
-	struct starting s = {.dir = a.dir, .parent = parent};
-	int r = read_token(&token, err);
+	struct starting s = {.dir = a.dir, .parent = parent, .null = null};
+	int r = null < 0 ? err_errno(err, errno, "/dev/null") : read_token(&token, err);
 
 	if (r == 0 && o->leader) {
 		a.leader_pidfd = (int)syscall(SYS_pidfd_open, o->leader, 0);

@@ -87,6 +87,7 @@ struct run {
 	json_t *policies;
 	const char *user;
 	bool give_token, keys;
+	char agent_dir[32];
 	char pkcs11_address[128], ssh_address[128]; /* environment entries */
 };
 
@@ -226,10 +227,20 @@ static int become_job(struct run *o, struct job_launch *l, const struct passwd *
 	return r;
 }
 
+/* Before the job begins: what stays outside of it is to know what to remove. */
+static int make_agent_dir(struct run *o, struct job_launch *l, const struct passwd *pw, struct err *err)
+{
+	snprintf(o->agent_dir, sizeof(o->agent_dir), "/tmp/cotter-XXXXXX");
+	if (!mkdtemp(o->agent_dir))
+		return err_errno(err, errno, "%s", o->agent_dir);
+	l->agent_dir = o->agent_dir;
+	return !pw || chown(o->agent_dir, pw->pw_uid, pw->pw_gid) == 0 ? 0 : err_errno(err, errno, "%s", o->agent_dir);
+}
+
 /* cotter agent, in this job; the token goes to it by a pipe. It ends with this process, whatever that becomes. */
 static int start_agent(struct run *o, struct err *err)
 {
-	char self[512], leader[16], dir[80];
+	char self[512], leader[16], *dir = o->agent_dir;
 	const char *token = getenv("COTTER_TOKEN");
 	CLEANUP(cleanup_close) int in = -1;
 	CLEANUP(cleanup_close) int out = -1;
@@ -239,8 +250,7 @@ static int start_agent(struct run *o, struct err *err)
 
 	if (!token || !*token)
 		return err_set(err, ERR_USAGE, "--keys needs a token: COTTER_TOKEN, --policy or --role");
-	snprintf(dir, sizeof(dir), "/tmp/cotter-XXXXXX");
-	if (n < 0 || !mkdtemp(dir) || pipe2(fds, O_CLOEXEC) < 0)
+	if (n < 0 || pipe2(fds, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "the agent cannot be started");
 	in = fds[0];
 	out = fds[1];
@@ -295,6 +305,8 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0)
 		r = check_isolation(&launch, pw ? pw->pw_uid : geteuid(), err);
 	registers = o->login.policies || o->login.role;
+	if (r == 0 && o->keys)
+		r = make_agent_dir(o, &launch, pw, err);
 	if (r == 0 && registers)
 		r = become_job(o, &launch, pw, err);
 	for (size_t i = 0; r == 0 && i < o->n_envs; i++)
@@ -309,5 +321,7 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 		r = start_agent(o, err);
 	if (r == 0)
 		r = job_launch_isolate(err);
+	if (r < 0 && o->agent_dir[0])
+		agent_remove_dir(o->agent_dir);
 	return r < 0 ? r : exec_with(cli, argv + optind, o, err);
 }

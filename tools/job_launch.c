@@ -4,6 +4,7 @@
 #include "broker/sandbox.h"
 #include "common/cleanup.h"
 #include "common/err.h"
+#include "tools/agent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +39,8 @@ static int write_to(const char *dir, const char *file, const char *text)
 }
 
 /* Ends the cgroup: no process of it outlives its leader. */
-static void reap(int pidfd, const char *dir) __attribute__((noreturn));
-static void reap(int pidfd, const char *dir)
+static void reap(int pidfd, const char *dir, const char *agent_dir) __attribute__((noreturn));
+static void reap(int pidfd, const char *dir, const char *agent_dir)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
@@ -52,11 +53,13 @@ static void reap(int pidfd, const char *dir)
 			break;
 		usleep(10000);
 	}
+	if (agent_dir)
+		agent_remove_dir(agent_dir);
 	_exit(0);
 }
 
 /* A grandchild in a session of its own: the command never sees it, no terminal reaches it, and it holds no pipe open. */
-static int start_reaper(const char *dir, struct err *err)
+static int start_reaper(const char *dir, const char *agent_dir, struct err *err)
 {
 	CLEANUP(cleanup_close) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	int null, status;
@@ -85,7 +88,7 @@ static int start_reaper(const char *dir, struct err *err)
 		/* others of this uid may read it for as long as the job runs */
 		for (char **e = environ; *e; e++)
 			explicit_bzero(*e, strlen(*e));
-		reap(3, dir);
+		reap(3, dir, agent_dir);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -109,7 +112,7 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 	if (mkdir(dir, 0755) < 0)
 		return 0;
 	/* from outside: what kills the cgroup must not stand in it */
-	r = start_reaper(dir, err);
+	r = start_reaper(dir, l->agent_dir, err);
 	if (r < 0) {
 		rmdir(dir);
 		return r;

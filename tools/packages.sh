@@ -4,7 +4,8 @@ BUILD_PACKAGES="gcc meson ninja-build pkg-config libsodium-dev libssl-dev libp11
 libyaml-dev libjansson-dev libjose-dev libseccomp-dev"
 DEMO_PACKAGES="softhsm2 swtpm age"
 TEST_PACKAGES="libcmocka-dev curl sqlite3 opensc openssl tpm2-tools p11-kit p11-kit-modules python3 python3-pymacaroons python3-seccomp python3-hvac jose \
-procps util-linux scdoc bash-completion git"
+procps util-linux scdoc bash-completion git libengine-pkcs11-openssl osslsigncode gnutls-bin openssh-client openssh-server \
+openjdk-17-jdk-headless gnupg gnupg-pkcs11-scd"
 
 # need_packages NAME…: 0 when all are there or could be installed.
 need_packages() {
