@@ -106,8 +106,10 @@ bool refusals_take(struct refusals *r, uint32_t uid, uint64_t cgroup, uint64_t b
 void refusals_flush(struct refusals *r, uint64_t boot_ms, bool all,
 		    void (*each)(void *ctx, uint32_t uid, uint64_t cgroup, bool several, uint64_t n), void *ctx)
 {
+	size_t first = r->next;
+
 	for (size_t i = 0; i < REFUSAL_SOURCES; i++) {
-		size_t at = (r->next + i) % REFUSAL_SOURCES;
+		size_t at = (first + i) % REFUSAL_SOURCES;
 		struct refusal_source *s = &r->sources[at];
 
 		if (s->folded == 0 || !(all || take_all(r, s, boot_ms)))

@@ -135,6 +135,17 @@ class Clients:
             run("openssl", "verify", "-CAfile", self.path(f"os-{kind}.ca"), self.path(f"os-{kind}.leaf"), check=True)
         self.assertTrue(self.openssl_verifies("rsa-2048", data, self.read("os-pss.sig"), options=["-sigopt", "rsa_padding_mode:pss"]))
 
+    def test_decrypts(self):
+        plain = self.write("plain", b"opened in the hardware")
+        sealed = self.path("sealed")
+        for hash_name in ("sha256", "sha1"):
+            run("openssl", "pkeyutl", "-encrypt", "-pubin", "-inkey", self.key("rsa-2048"), "-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt",
+                f"rsa_oaep_md:{hash_name}", "-in", plain, "-out", sealed, check=True)
+            p = self.in_job("pkcs11-tool", "--module", MODULE, "--decrypt", "-m", "RSA-PKCS-OAEP", "--hash-algorithm", hash_name.upper().replace("SHA1", "SHA-1"),
+                            "--mgf", f"MGF1-{hash_name.upper()}", "--input-file", sealed, "--output-file", self.path("opened"), policy="opener")
+            self.assertEqual(p.returncode, 0, p.stderr)
+            self.assertEqual(self.read("opened"), b"opened in the hardware")
+
     def test_both_dialects(self):
         """p11-kit since 0.25.6 writes mechanisms in another way, and hashes ECDSA's and PSS's messages in the token."""
         job = self.job()
