@@ -208,12 +208,14 @@ void call_reply(struct call *call, int status, const struct secret *body, uint64
 	conn_reply(c, status, body, audit_seq);
 }
 
-void api_cancel(struct call *call)
+void call_reply_shared(struct call *call, struct shared_body *body)
 {
-	unseal_cancel(&call->broker->unseals, call);
-	hardware_cancel(&call->broker->hardware, call);
+	struct conn *c = call->conn;
+
 	call_free(call);
+	conn_reply_shared(c, body);
 }
+
 
 static int audit_call(struct call *call, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
 {
@@ -242,6 +244,15 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 		log_warn("%s", call->alarm);
 }
 
+void call_spend(struct call *call, const char *why)
+{
+	call->facts.wall_ms = token_wall_ms();
+	call->facts.boot_ms = token_boot_ms();
+	if (call->token)
+		token_use(&call->broker->tokens, call->token, &call->facts, NULL);
+	record_refusal(call, false, why);
+}
+
 void call_fail(struct call *call, int code, const char *message)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
@@ -256,6 +267,15 @@ void call_fail(struct call *call, int code, const char *message)
 		call_reply(call, 503, NULL, 0);
 	else
 		call_reply(call, err_http_status(code), &body, 0);
+}
+
+void api_cancel(struct call *call)
+{
+	unseal_cancel(&call->broker->unseals, call);
+	crl_cancel(call->broker, call);
+	if (hardware_cancel(&call->broker->hardware, call))
+		call_spend(call, "the client left while the hardware worked");
+	call_free(call);
 }
 
 /* The kernel's word again: while the hardware worked, the peer may have gone, or moved. */
@@ -360,6 +380,19 @@ static void take_suffix(struct call *call, const char *words)
 	*slash = '\0';
 }
 
+bool api_is_suffix(const char *word)
+{
+	char spaced[20];
+
+	if (strlen(word) > sizeof(spaced) - 3)
+		return false;
+	snprintf(spaced, sizeof(spaced), " %s ", word);
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+		if (routes[i].suffixes && strstr(routes[i].suffixes, spaced))
+			return true;
+	return false;
+}
+
 static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
 {
 	size_t n = strlen(rest), before = 0;
@@ -402,6 +435,20 @@ static int check_caller(const struct call *call, const struct route *route, stru
 	return 0;
 }
 
+/* Where one of several operations will do, policy and caveats have to allow the same one. */
+static int check_token(struct call *call, struct err *err)
+{
+	uint32_t left = call->facts.op;
+	int r;
+
+	do {
+		call->facts.op = left & (~left + 1u);
+		left &= left ? left - 1 : 0;
+		r = token_check(&call->broker->tokens, call->token, &call->facts, &call->row, NULL, err);
+	} while (r == -ERR_DENIED && left);
+	return r;
+}
+
 static int authorise(struct call *call, const struct route *route, const struct request *q, struct err *err)
 {
 	struct broker *b = call->broker;
@@ -431,7 +478,7 @@ static int authorise(struct call *call, const struct route *route, const struct 
 	if (r < 0)
 		return r;
 	call->token = m;
-	r = token_check(&b->tokens, m, &call->facts, &call->row, NULL, err);
+	r = check_token(call, err);
 	if (call->row && call->row->job)
 		job_id_text(call->row->job, call->job_id);
 	return r;

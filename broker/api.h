@@ -29,6 +29,7 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
+	struct call *next_waiting; /* for the same revocation list */
 	/* what a handler keeps while it waits for the hardware; released with the call */
 	void *work;
 	void (*free_work)(void *work);
@@ -42,13 +43,20 @@ void api_cancel(struct call *call);
 /* {"errors":["message"]} */
 int api_error_body(const char *message, struct secret *ret);
 
+/* Whether it is one of the words that may stand behind a path. */
+bool api_is_suffix(const char *word);
+
 /* Ends the call. body may be NULL (204 has none). */
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
+/* Ends the call with a body that needs no record and is no secret. */
+void call_reply_shared(struct call *call, struct shared_body *body);
 /* Ends the call with an error and its record. A denial tells its reason to the audit log alone. */
 void call_fail(struct call *call, int code, const char *message);
 /* Peer's token and row again, before something is done that cannot be taken back; call_grant then only records. On failure the
  * call was ended and -1 is returned. */
 int call_check(struct call *call);
+/* What the hardware was asked for and did in vain: one use counted, the failure recorded. The call goes on. */
+void call_spend(struct call *call, const char *why);
 /* The last check before an answer: peer's token and row again, one use counted, the record written. On failure the call
  * was ended and -1 is returned. */
 int call_grant(struct call *call, uint64_t *ret_seq);

@@ -1,5 +1,6 @@
 #include "broker/api_batch.h"
 
+#include "broker/api_ca.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -29,6 +30,8 @@ int batch_open(struct call *call, const struct request *q, json_t **ret_body, st
 		r = batch_parse(*ret_body, ret_batch, err);
 	if (r < 0)
 		return r;
+	if (call->token && ca_is_key(call->broker, call->path))
+		return err_set(err, ERR_DENIED, "that key is a CA's: it signs by pki/sign and ssh/sign alone");
 	version = json_integer_value(json_object_get(*ret_body, "key_version"));
 	r = store_key_get(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, ret_key, err);
 	call->version = ret_key->version;

@@ -3,19 +3,35 @@
 #include "broker/duration.h"
 #include "common/err.h"
 
+#include <openssl/x509.h>
+#include <sodium.h>
 #include <string.h>
 
-int ca_key(struct call *call, const struct config_ca *ca, struct store_key *ret, struct err *err)
+int ca_key(struct broker *b, const struct config_ca *ca, struct store_key *ret, struct err *err)
 {
 	int r;
 
 	*ret = (struct store_key){0};
 	if (!ca->key[0])
 		return err_set(err, ERR_UNSUPPORTED, "the configuration names no CA here");
-	if (!call->broker->unsealed)
-		return err_set(err, ERR_SEALED, "Vault is sealed: %.200s", call->broker->sealed_reason);
-	r = store_key_get(&call->broker->store, ca->key, 0, ret, err);
+	if (!b->unsealed)
+		return err_set(err, ERR_SEALED, "Vault is sealed: %.200s", b->sealed_reason);
+	r = store_key_get(&b->store, ca->key, 0, ret, err);
 	return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "the CA's key %.200s is not there: 'cotter key add' makes it known", ca->key) : r;
+}
+
+size_t ca_certificate_len(const struct store_key *k)
+{
+	const uint8_t *p = k->certificates;
+	X509 *c = p ? d2i_X509(NULL, &p, (long)k->certificates_len) : NULL;
+
+	X509_free(c);
+	return c ? (size_t)(p - k->certificates) : 0;
+}
+
+bool ca_is_key(const struct broker *b, const char *path)
+{
+	return strcmp(path, b->config.pki.key) == 0 || strcmp(path, b->config.ssh.key) == 0;
 }
 
 const struct config_cert_role *ca_role(const struct call *call, const struct config_ca *ca, struct err *err)
@@ -43,15 +59,33 @@ int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *re
 	return 0;
 }
 
-int ca_sign(struct call *call, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, hardware_done *done,
-	    struct err *err)
+int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, hardware_done *done,
+	    void *ctx, struct err *err)
 {
-	struct hardware_provider *p = hardware_provider(&call->broker->hardware, key->provider);
+	struct hardware_provider *p = hardware_provider(&b->hardware, key->provider);
 	const struct provider_sign q = {.scheme = scheme, .hash = hash, .data = data, .len = len};
 
 	if (!p)
 		return err_set(err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", key->provider);
-	return hardware_sign(p, key->ref, key->type, &q, done, call, err);
+	return hardware_sign(p, key->ref, key->type, &q, done, ctx, err);
+}
+
+void ca_describe(struct call *call, const struct store_key *key, const char *kind, const char *serial, const uint8_t *tbs, size_t len)
+{
+	uint8_t hash[32];
+	char hex[2 * sizeof(hash) + 1];
+
+	crypto_hash_sha256(hash, tbs, len);
+	sodium_bin2hex(hex, sizeof(hex), hash, sizeof(hash));
+	call->version = key->version;
+	snprintf(call->detail, sizeof(call->detail), "%s %.64s sha2-256 %s", kind, serial, hex);
+}
+
+int ca_still(struct broker *b, const struct store_key *key, struct err *err)
+{
+	int r = store_key_still(&b->store, key, err);
+
+	return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "the key was removed meanwhile") : r;
 }
 
 int ca_check(const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, const struct wire_reply *reply,

@@ -1,6 +1,7 @@
 /* transit/encrypt, decrypt and rewrap in Vault's dialect for RSA keys: OAEP with SHA-256. Only decrypting needs the hardware; each
  * decryption is granted and recorded by itself. */
 #include "broker/api_batch.h"
+#include "broker/api_ca.h"
 #include "common/b64.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -167,11 +168,13 @@ static void decrypted(void *ctx, int result, const struct wire_reply *reply, con
 	struct item *it = &w->items[w->next];
 	uint8_t digest[HASH_MAX];
 	char hex[2 * HASH_MAX + 1];
+	struct err err = {0};
 	size_t n;
+	int r = ca_still(call->broker, &w->old, &err);
 
 	/* what the hardware cannot open is the sender's fault; all else is ours */
-	if (result < 0 && result != -ERR_HARDWARE && result != -ERR_INPUT) {
-		call_fail(call, result, message);
+	if (r < 0 || (result < 0 && result != -ERR_INPUT)) {
+		call_fail(call, r < 0 ? r : result, r < 0 ? err.msg : message);
 		return;
 	}
 	if (result < 0)
@@ -180,16 +183,16 @@ static void decrypted(void *ctx, int result, const struct wire_reply *reply, con
 		fail(it, "the locked memory is full: try again");
 	n = hash_digest(HASH_SHA256, it->text, it->len, digest);
 	sodium_bin2hex(hex, sizeof(hex), digest, n);
-	snprintf(call->detail, sizeof(call->detail), "oaep ciphertext sha2-256 %s%s", hex, result < 0 ? " not opened" : "");
+	snprintf(call->detail, sizeof(call->detail), "oaep ciphertext sha2-256 %s%s", hex, it->error[0] ? ": not opened" : "");
 	call->version = it->version;
-	if (!w->batch.many && it->error[0]) {
-		call_fail(call, -ERR_INPUT, it->error);
-		return;
+	if (it->error[0]) {
+		call_spend(call, call->detail);
+	} else {
+		if (call_grant(call, &w->seq) < 0)
+			return;
+		if (w->rewrap)
+			encrypt(w, it);
 	}
-	if (call_grant(call, &w->seq) < 0)
-		return;
-	if (w->rewrap && !it->error[0])
-		encrypt(w, it);
 	w->next++;
 	next(call);
 }

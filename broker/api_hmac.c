@@ -14,7 +14,7 @@
 #include <string.h>
 
 struct item {
-	uint8_t mac[HASH_MAX];
+	uint8_t mac[HASH_MAX], input[32]; /* of what: SHA-256 */
 	size_t len;
 	bool valid;
 	char error[96];
@@ -84,7 +84,8 @@ static void compute(struct call *call, const struct store_key *k, const struct w
 		fail(it, "the locked memory is full: try again");
 	else if (!b64_decode_padded(json_string_value(input), json_string_length(input), NULL, bytes.data, bytes.cap, &bytes.len))
 		fail(it, "the input is not base64");
-	else if ((it->len = hash_hmac(w->hash, key.data, key.len, bytes.data, bytes.len, it->mac)) == 0)
+	else if (crypto_hash_sha256(it->input, bytes.data, bytes.len) != 0 ||
+		 (it->len = hash_hmac(w->hash, key.data, key.len, bytes.data, bytes.len, it->mac)) == 0)
 		fail(it, "libcrypto does not have that hash");
 }
 
@@ -162,6 +163,25 @@ static int append_valid(void *ctx, struct secret *s, size_t i, bool *ret_bad)
 	return batch_append_error(s, w->items[i].error);
 }
 
+/* Each that is made is granted and recorded by itself; what is only compared, all at once. */
+static int grant(struct call *call, struct work *w, bool verify)
+{
+	char hex[2 * 32 + 1];
+
+	for (size_t i = 0; !verify && i < w->batch.n; i++) {
+		if (w->items[i].error[0])
+			continue;
+		sodium_bin2hex(hex, sizeof(hex), w->items[i].input, sizeof(w->items[i].input));
+		snprintf(call->detail, sizeof(call->detail), "hmac %s of sha2-256 %s", hash_row(w->hash)->vault, hex);
+		if (call_grant(call, &w->seq) < 0)
+			return -1;
+	}
+	if (!verify)
+		return 0;
+	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
+	return call_grant(call, &w->seq);
+}
+
 static void run(struct call *call, const struct request *q, bool verify)
 {
 	struct err err = {0};
@@ -173,8 +193,7 @@ static void run(struct call *call, const struct request *q, bool verify)
 		return;
 	}
 	w = call->work;
-	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
-	if (call_grant(call, &w->seq) == 0)
+	if (grant(call, w, verify) == 0)
 		batch_reply(call, &w->batch, verify ? append_valid : append_mac, w, w->seq);
 }
 

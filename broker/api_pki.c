@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CRL_LIFE_S 86400u
-
 struct work {
 	struct store_key key;
 	struct x509_ca ca;
@@ -21,7 +19,6 @@ struct work {
 	uint8_t *tbs, *out; /* cap bytes */
 	uint8_t input[SIGN_INPUT_MAX];
 	size_t cap, tbs_len, input_len, out_len;
-	uint64_t next_s; /* of a CRL */
 };
 
 static void free_work(void *p)
@@ -35,15 +32,6 @@ static void free_work(void *p)
 	free(w->tbs);
 	free(w->out);
 	free(w);
-}
-
-static size_t first_certificate(const struct store_key *k)
-{
-	const uint8_t *p = k->certificates;
-	X509 *c = p ? d2i_X509(NULL, &p, (long)k->certificates_len) : NULL;
-
-	X509_free(c);
-	return c ? (size_t)(p - k->certificates) : 0;
 }
 
 static struct work *begin(struct call *call, size_t cap, struct err *err)
@@ -60,9 +48,9 @@ static struct work *begin(struct call *call, size_t cap, struct err *err)
 	w->cap = cap;
 	w->tbs = malloc(cap);
 	w->out = malloc(cap);
-	r = w->tbs && w->out ? ca_key(call, &call->broker->config.pki, &w->key, err) : err_set(err, ERR_FAILED, "out of memory");
+	r = w->tbs && w->out ? ca_key(call->broker, &call->broker->config.pki, &w->key, err) : err_set(err, ERR_FAILED, "out of memory");
 	if (r == 0)
-		r = x509_ca(w->key.certificates, first_certificate(&w->key), w->key.type, &w->ca, err);
+		r = x509_ca(w->key.certificates, ca_certificate_len(&w->key), w->key.type, &w->ca, err);
 	return r < 0 ? NULL : w;
 }
 
@@ -141,7 +129,7 @@ static int read_names(struct work *w, const json_t *body, struct err *err)
 	snprintf(w->cert.name, sizeof(w->cert.name), "%s", cn);
 	q->common_name = w->cert.name;
 	/* a name of a host is what clients look for among the others */
-	if (!json_is_true(json_object_get(body, "exclude_cn_from_sans")) && q->role->usages & (CONFIG_USAGE_SERVER | CONFIG_USAGE_CLIENT) && !strchr(cn, ' '))
+	if (!json_is_true(json_object_get(body, "exclude_cn_from_sans")) && q->role->usages & (CONFIG_USAGE_SERVER | CONFIG_USAGE_CLIENT))
 		r = split(cn, q->dns, &q->n_dns, err);
 	if (r == 0)
 		r = split(json_string_value(json_object_get(body, "alt_names")), q->dns, &q->n_dns, err);
@@ -175,7 +163,7 @@ static int reply_data(struct call *call, struct secret *data)
 {
 	const struct work *w = call->work;
 	char serial[3 * X509_SERIAL_LEN];
-	size_t n = first_certificate(&w->key);
+	size_t n = ca_certificate_len(&w->key);
 	int r = secret_new(data, 4096, NULL);
 
 	serial_text(w->q.serial, serial);
@@ -218,6 +206,8 @@ static void issued(void *ctx, int result, const struct wire_reply *answer, const
 	if (r == 0)
 		r = ca_check(&w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, answer, &err);
 	if (r == 0)
+		r = ca_still(call->broker, &w->key, &err);
+	if (r == 0)
 		r = x509_assemble(&w->ca, w->tbs, w->tbs_len, answer->data, answer->data_len, w->out, w->cap, &w->out_len, &err);
 	if (r == 0 && w->out_len > sizeof(w->cert.der))
 		r = err_set(&err, ERR_LIMIT, "the certificate is too long");
@@ -233,7 +223,7 @@ static void issued(void *ctx, int result, const struct wire_reply *answer, const
 		return;
 	}
 	serial_text(w->q.serial, serial);
-	snprintf(call->detail, sizeof(call->detail), "certificate %s", serial);
+	ca_describe(call, &w->key, "certificate", serial, w->tbs, w->tbs_len);
 	if (call_grant(call, &seq) == 0)
 		call_reply(call, 200, &body, seq);
 }
@@ -261,12 +251,12 @@ static int issue(struct call *call, const struct request *http, bool with_key, s
 	randombytes_buf(w->q.serial, sizeof(w->q.serial));
 	w->q.serial[0] = (uint8_t)((w->q.serial[0] & 0x3f) | 0x40); /* positive, and always of this length */
 	memcpy(w->cert.serial, w->q.serial, sizeof(w->cert.serial));
-	r = store_cert_reserve(&call->broker->store, &w->cert, err);
+	r = x509_build(&w->ca, &w->q, w->tbs, &w->tbs_len, err);
 	if (r == 0)
-		r = x509_build(&w->ca, &w->q, w->tbs, &w->tbs_len, err);
+		r = store_cert_reserve(&call->broker->store, &w->cert, token_wall_ms() / 1000, err);
 	if (r == 0)
 		r = x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
-	return r < 0 ? r : ca_sign(call, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, issued, err);
+	return r < 0 ? r : ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, issued, call, err);
 }
 
 void pki_sign(struct call *call, const struct request *q)
@@ -312,8 +302,8 @@ void pki_ca(struct call *call, const struct request *q)
 {
 	struct store_key key;
 	struct err err = {0};
-	int r = ca_key(call, &call->broker->config.pki, &key, &err);
-	size_t n = r == 0 ? first_certificate(&key) : 0;
+	int r = ca_key(call->broker, &call->broker->config.pki, &key, &err);
+	size_t n = r == 0 ? ca_certificate_len(&key) : 0;
 
 	if (r == 0 && n == 0)
 		r = err_set(&err, ERR_NOT_FOUND, "the CA's key has no certificate");
@@ -324,91 +314,9 @@ void pki_ca(struct call *call, const struct request *q)
 	store_key_done(&key);
 }
 
-static void reply_crl(struct call *call, bool pem)
-{
-	const struct broker *b = call->broker;
-
-	reply_raw(call, b->crl, b->crl_len, pem ? "X509 CRL" : NULL, pem ? "application/x-pem-file" : "application/pkix-crl");
-}
-
-static void crl_signed(void *ctx, int result, const struct wire_reply *answer, const char *message)
-{
-	struct call *call = ctx;
-	struct broker *b = call->broker;
-	struct work *w = call->work;
-	struct err err = {0};
-	int r = result;
-
-	if (r < 0)
-		err_set(&err, (enum err_code)-r, "%s", message);
-	if (r == 0)
-		r = ca_check(&w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, answer, &err);
-	if (r == 0)
-		r = x509_assemble(&w->ca, w->tbs, w->tbs_len, answer->data, answer->data_len, w->out, w->cap, &w->out_len, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
-	free(b->crl);
-	b->crl = steal_ptr(&w->out);
-	b->crl_len = w->out_len;
-	b->crl_until_s = token_wall_ms() / 1000 + CRL_LIFE_S / 2;
-	broker_record(b, "pki.crl", "granted", "a revocation list was signed");
-	reply_crl(call, call->suffix[0] != '\0');
-}
-
-struct revoked {
-	struct x509_revoked *list;
-	size_t n;
-};
-
-static int add_revoked(void *ctx, const struct store_cert *c)
-{
-	struct revoked *r = ctx;
-
-	if (r->n == LIMIT_REVOKED)
-		return -ERR_LIMIT;
-	memcpy(r->list[r->n].serial, c->serial, sizeof(c->serial));
-	r->list[r->n++].when_s = c->revoked_s;
-	return 0;
-}
-
-static int build_crl(struct call *call, struct err *err)
-{
-	struct work *w = begin(call, (size_t)LIMIT_REVOKED * 48 < 65000 ? (size_t)LIMIT_REVOKED * 48 : 65000, err);
-	uint64_t now_s = token_wall_ms() / 1000, number = 0;
-	struct revoked revoked = {0};
-	int r = w ? 0 : -(int)err->code;
-
-	if (r < 0)
-		return r;
-	revoked.list = calloc(LIMIT_REVOKED, sizeof(*revoked.list));
-	r = revoked.list ? store_certs(&call->broker->store, true, now_s, add_revoked, &revoked, err) : err_set(err, ERR_FAILED, "out of memory");
-	if (r == 0)
-		r = store_counter(&call->broker->store, "crl", &number, err);
-	if (r == 0)
-		r = x509_build_crl(&w->ca, revoked.list, revoked.n, number, now_s, now_s + CRL_LIFE_S, w->tbs, w->cap, &w->tbs_len, err);
-	free(revoked.list);
-	if (r == 0)
-		r = x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
-	return r < 0 ? r : ca_sign(call, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, crl_signed, err);
-}
-
-/* Signed when it is asked for, at most every half day, and at once after a revocation. */
 void pki_crl(struct call *call, const struct request *q)
 {
-	struct err err = {0};
-	int r;
-
-	if (call->broker->crl && token_wall_ms() / 1000 < call->broker->crl_until_s) {
-		reply_crl(call, wants_pem(q));
-		return;
-	}
-	if (wants_pem(q))
-		snprintf(call->suffix, sizeof(call->suffix), "pem");
-	r = build_crl(call, &err);
-	if (r < 0)
-		call_fail(call, r, err.code ? err.msg : "too many certificates are revoked for one list");
+	crl_reply(call, wants_pem(q));
 }
 
 static int read_serial(const char *text, uint8_t ret[X509_SERIAL_LEN], struct err *err)
@@ -470,6 +378,11 @@ void pki_revoke(struct call *call, const struct request *q)
 		return;
 	}
 	serial_text(serial, text);
+	r = c.revoked_s ? 0 : crl_room(call->broker, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
 	snprintf(call->detail, sizeof(call->detail), "certificate %s", text);
 	call->takes = true;
 	if (call_grant(call, &seq) < 0)
@@ -477,7 +390,7 @@ void pki_revoke(struct call *call, const struct request *q)
 	if (!c.revoked_s) {
 		c.revoked_s = token_wall_ms() / 1000;
 		r = store_cert_put(&call->broker->store, &c, &err);
-		call->broker->crl_until_s = 0;
+		crl_forget(call->broker);
 	}
 	if (r == 0)
 		r = secret_new(&data, 64, &err);

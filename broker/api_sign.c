@@ -1,5 +1,6 @@
 /* transit/sign and transit/verify in Vault's dialect, one item or a batch; each signature is granted and recorded by itself. */
 #include "broker/api_batch.h"
+#include "broker/api_ca.h"
 #include "broker/api_hmac.h"
 
 #include "common/b64.h"
@@ -296,15 +297,28 @@ static void describe(const struct item *it, char *ret, size_t size)
 
 static void next(struct call *call);
 
-/* RSA by the Chinese remainder theorem with one fault in it gives the key away; and a TPM chooses its own salt. */
-static int check_rsa(const struct work *w, const struct item *it, struct err *err)
+/*
+ * RSA by the Chinese remainder theorem with one fault in it gives the key away, and a TPM chooses its own salt: each is verified. Of
+ * the others the first that a helper makes by that reference: a token that was replaced may have another key there.
+ */
+static int check(struct work *w, const struct item *it, struct hardware_provider *p, struct err *err)
 {
-	if (!key_is_rsa(w->key.type) || spki_verify(w->key.spki, w->key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature,
-						    it->signature_len, NULL) == 0)
+	crypto_generichash_state st;
+	uint8_t proof[HARDWARE_PROOF_LEN];
+
+	crypto_generichash_init(&st, NULL, 0, sizeof(proof));
+	crypto_generichash_update(&st, (const uint8_t *)w->key.ref, sizeof(w->key.ref));
+	crypto_generichash_update(&st, w->key.spki, w->key.spki_len);
+	crypto_generichash_final(&st, proof, sizeof(proof));
+	if (!key_is_rsa(w->key.type) && hardware_proven(p, proof))
 		return 0;
+	if (spki_verify(w->key.spki, w->key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature, it->signature_len, NULL) == 0) {
+		hardware_prove(p, proof);
+		return 0;
+	}
 	return err_set(err, ERR_HARDWARE, it->scheme == SIGN_RSA_PSS && it->salt_len >= 0
 						  ? "the hardware's signature is wrong, or it makes no salt of that length (salt_length: auto takes any)"
-						  : "the hardware's signature is wrong: it is not given away");
+						  : "the hardware's signature is wrong, or by another key: it is not given away");
 }
 
 static void signed_one(void *ctx, int result, const struct wire_reply *reply, const char *message)
@@ -312,6 +326,7 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 	struct call *call = ctx;
 	struct work *w = call->work;
 	struct item *it = &w->items[w->next];
+	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->key.provider);
 	struct err err = {0};
 	int r = result;
 
@@ -325,7 +340,9 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 	}
 	memcpy(it->signature, reply->data, reply->data_len);
 	it->signature_len = reply->data_len;
-	r = check_rsa(w, it, &err);
+	r = p ? check(w, it, p, &err) : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->key.provider);
+	if (r == 0)
+		r = ca_still(call->broker, &w->key, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;

@@ -57,6 +57,7 @@ static void reply(struct call *call, const uint8_t *cert, size_t len)
 {
 	const struct work *w = call->work;
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	char serial[20];
 	uint64_t seq = 0;
 	int r = secret_new(&data, 1024, NULL);
 
@@ -72,8 +73,8 @@ static void reply(struct call *call, const uint8_t *cert, size_t len)
 		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
 		return;
 	}
-	call->version = w->serial;
-	snprintf(call->detail, sizeof(call->detail), "ssh certificate for %.100s", w->key_id);
+	snprintf(serial, sizeof(serial), "%016llx", (unsigned long long)w->serial);
+	ca_describe(call, &w->key, "ssh certificate", serial, cert, w->tbs_len);
 	if (call_grant(call, &seq) == 0)
 		call_reply(call, 200, &body, seq);
 }
@@ -90,6 +91,8 @@ static void signed_one(void *ctx, int result, const struct wire_reply *answer, c
 
 	if (r == 0) {
 		r = ca_check(&w->key, w->scheme, w->hash, w->input, w->input_len, answer, &err);
+		if (r == 0)
+			r = ca_still(call->broker, &w->key, &err);
 		message = err.msg;
 	}
 	if (r < 0) {
@@ -134,7 +137,7 @@ static int build(struct call *call, const json_t *body, struct work *w, struct e
 	uint64_t now_s = token_wall_ms() / 1000, ttl_s = 0;
 	const char *type = json_string_value(json_object_get(body, "cert_type")), *id = json_string_value(json_object_get(body, "key_id"));
 	size_t n;
-	int r = role ? ca_key(call, ca, &w->key, err) : -ERR_INPUT;
+	int r = role ? ca_key(call->broker, ca, &w->key, err) : -ERR_INPUT;
 
 	if (r == 0)
 		r = ca_ttl(body, role, &ttl_s, err);
@@ -144,12 +147,12 @@ static int build(struct call *call, const json_t *body, struct work *w, struct e
 		r = err_set(err, ERR_INPUT, "say public_key and valid_principals");
 	if (r == 0 && type && strcmp(type, role->host ? "host" : "user") != 0)
 		r = err_set(err, ERR_INPUT, "cert_type: this role is for %s certificates", role->host ? "host" : "user");
-	if (r == 0 && id && (strlen(id) >= sizeof(w->key_id) || !path_valid(id)))
+	if (r == 0 && id && (strlen(id) > LIMIT_NAME_LEN || !path_valid(id)))
 		r = err_set(err, ERR_INPUT, "key_id: letters, digits and ._@+-, in components joined by slashes");
 	if (r < 0)
 		return r;
 	/* who asked, so that the log of whoever it opens names it */
-	snprintf(w->key_id, sizeof(w->key_id), "%s", id ? id : call->job_id[0] ? call->job_id : "operator");
+	snprintf(w->key_id, sizeof(w->key_id), "%s%s%s", call->job_id[0] ? call->job_id : call->token ? "token" : "operator", id ? "/" : "", id ? id : "");
 	q.key_id = w->key_id;
 	q.n_extensions = extensions(body, role, wanted);
 	q.valid_after_s = now_s - 30;
@@ -174,7 +177,7 @@ void ssh_sign(struct call *call, const struct request *q)
 	if (r == 0)
 		r = build(call, body, w, &err);
 	if (r == 0)
-		r = ca_sign(call, &w->key, w->scheme, w->hash, w->input, w->input_len, signed_one, &err);
+		r = ca_sign(call->broker, &w->key, w->scheme, w->hash, w->input, w->input_len, signed_one, call, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 }
@@ -187,7 +190,7 @@ void ssh_public_key(struct call *call, const struct request *q)
 	struct err err = {0};
 	uint8_t blob[1024];
 	size_t n;
-	int r = ca_key(call, &call->broker->config.ssh, &key, &err);
+	int r = ca_key(call->broker, &call->broker->config.ssh, &key, &err);
 
 	(void)q;
 	if (r == 0)

@@ -1,5 +1,5 @@
 /* transit/keys in Vault's dialect: keys in hardware by name and version, made, registered, described. And cotter/keys: what a token may use. */
-#include "broker/api.h"
+#include "broker/api_ca.h"
 
 #include "broker/policy.h"
 #include "common/bind.h"
@@ -188,7 +188,7 @@ static int flush_granted(struct granted *g)
 	bool sign, decrypt;
 	int r;
 
-	if (!k->version)
+	if (!k->version || ca_is_key(g->call->broker, k->path))
 		return 0;
 	sign = may(g->call, k->path, POLICY_SIGN);
 	decrypt = key_is_rsa(k->type) && may(g->call, k->path, POLICY_DECRYPT);
@@ -253,6 +253,7 @@ void cotter_keys(struct call *call, const struct request *q)
 
 struct making {
 	struct store_key key;
+	struct store_key old; /* whose next version this is; version 0: it is the first */
 	char label[LIMIT_NAME_LEN + 1];
 };
 
@@ -261,6 +262,7 @@ static void free_making(void *work)
 	struct making *m = work;
 
 	store_key_done(&m->key);
+	store_key_done(&m->old);
 	free(m);
 }
 
@@ -334,6 +336,22 @@ static int write_key_file(const struct broker *b, const struct wire_reply *reply
 	return 0;
 }
 
+/* While the hardware worked, the key may have been removed, or made by somebody else. */
+static int number(struct store *s, struct making *m, struct err *err)
+{
+	struct store_key latest;
+	int r = store_key_get(s, m->key.path, 0, &latest, err);
+
+	if (r == -ERR_NOT_FOUND && !m->old.version)
+		return 0;
+	if (r < 0)
+		return r == -ERR_NOT_FOUND ? err_set(err, ERR_CONFLICT, "the key was removed meanwhile") : r;
+	m->key.version = latest.version + 1;
+	store_key_done(&latest);
+	r = m->old.version ? store_key_still(s, &m->old, err) : -ERR_NOT_FOUND;
+	return r == -ERR_NOT_FOUND ? err_set(err, ERR_CONFLICT, "another key was made under that name meanwhile") : r;
+}
+
 static void made(void *ctx, int result, const struct wire_reply *reply, const char *message)
 {
 	struct call *call = ctx;
@@ -348,7 +366,7 @@ static void made(void *ctx, int result, const struct wire_reply *reply, const ch
 		r = err_set(&err, ERR_INPUT, "the hardware says that this key neither signs nor decrypts");
 	else if (r == 0 && reply->data_len)
 		r = write_key_file(call->broker, reply, m->key.ref, &err);
-	else if (r == 0 && !m->key.ref[0])
+	else if (r == 0 && reply->key.ref[0]) /* as the hardware names it: what was given may come to fit another */
 		snprintf(m->key.ref, sizeof(m->key.ref), "%s", reply->key.ref);
 	else if (r < 0)
 		err_set(&err, (enum err_code)-r, "%s", message);
@@ -356,8 +374,10 @@ static void made(void *ctx, int result, const struct wire_reply *reply, const ch
 		m->key.type = (enum key_type)reply->key.type;
 		m->key.spki_len = reply->key.spki_len;
 		memcpy(m->key.spki, reply->key.spki, reply->key.spki_len);
-		r = store_key_put(s, &m->key, &err);
+		r = number(s, m, &err);
 	}
+	if (r == 0)
+		r = store_key_add(s, &m->key, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -400,24 +420,29 @@ static int start_making(struct call *call, const json_t *body, struct err *err)
 	const char *provider = json_string_value(json_object_get(body, "provider")), *slash = strrchr(call->path, '/');
 	struct making *m = calloc(1, sizeof(*m));
 	struct hardware_provider *p;
-	struct store_key old = {0};
+	const struct store_key *old;
 	bool rotate = strcmp(call->suffix, "rotate") == 0;
-	int r = store_key_get(&call->broker->store, call->path, 0, &old, err);
+	int r;
 
 	if (!m)
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->work = m;
 	call->free_work = free_making;
+	if (strncmp(call->path, "pki/", 4) == 0 || strncmp(call->path, "ssh/", 4) == 0)
+		return err_set(err, ERR_INPUT, "what begins with pki/ or ssh/ is a role of certificates: choose another name");
+	if (api_is_suffix(slash ? slash + 1 : call->path))
+		return err_set(err, ERR_INPUT, "a key's name does not end in a word such as sha2-256 or rotate: choose another");
+	old = &m->old;
+	r = store_key_get(&call->broker->store, call->path, 0, &m->old, err);
 	if (r == -ERR_NOT_FOUND && !rotate)
 		r = 0;
 	if (r < 0)
 		return r;
-	m->key.version = old.version + 1;
+	m->key.version = old->version + 1;
 	m->key.created_ms = token_wall_ms();
-	m->key.type = type ? key_type_find(type) : old.version ? old.type : KEY_P256;
-	if (!provider && old.version)
-		snprintf(m->key.provider, sizeof(m->key.provider), "%s", old.provider);
-	store_key_done(&old);
+	m->key.type = type ? key_type_find(type) : old->version ? old->type : KEY_P256;
+	if (!provider && old->version)
+		snprintf(m->key.provider, sizeof(m->key.provider), "%s", old->provider);
 	p = choose_provider(call->broker, provider ? provider : m->key.provider[0] ? m->key.provider : NULL, err);
 	if (!p)
 		return -ERR_INPUT;

@@ -335,6 +335,7 @@ void broker_stop(struct broker *b, struct server *server)
 {
 	if (b->server)
 		server_done(server);
+	crl_done(b);
 	unseals_done(&b->unseals);
 	if (b->hardware.n_providers)
 		hardware_stop(&b->hardware);
@@ -352,6 +353,5 @@ void broker_stop(struct broker *b, struct server *server)
 	if (b->audit.dir_fd > 0)
 		audit_close(&b->audit);
 	free(b->store_key_file);
-	free(b->crl);
 	config_done(&b->config);
 }

@@ -3,6 +3,7 @@
 #include "broker/audit.h"
 #include "broker/cache.h"
 #include "broker/config.h"
+#include "broker/crl.h"
 #include "broker/hardware.h"
 #include "broker/job.h"
 #include "broker/jwks.h"
@@ -32,9 +33,7 @@ struct broker {
 	char sealed_reason[256];   /* for whoever asks meanwhile */
 	uint8_t *store_key_file;   /* sealed, read at start */
 	size_t store_key_file_len;
-	uint8_t *crl; /* the last that was signed; NULL: none */
-	size_t crl_len;
-	uint64_t crl_until_s; /* since 1970: when the next is due */
+	struct crl crl;
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 

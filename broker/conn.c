@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -72,6 +73,44 @@ static int in_append(struct conn *c, const void *data, size_t len)
 	return r;
 }
 
+struct shared_body *shared_body_new(size_t len)
+{
+	struct shared_body *s = malloc(sizeof(*s) + len);
+
+	if (s)
+		*s = (struct shared_body){.refs = 1, .len = len};
+	return s;
+}
+
+void shared_body_drop(struct shared_body *s)
+{
+	if (s && --s->refs == 0)
+		free(s);
+}
+
+static void out_clear(struct conn *c)
+{
+	if (c->out_public) {
+		free(c->out.data);
+		c->out = (struct secret){0};
+	}
+	secret_clear(&c->out);
+	shared_body_drop(c->out_body);
+	c->out_body = NULL;
+	c->out_public = false;
+	c->out_sent = 0;
+}
+
+static int out_new(struct conn *c, size_t len)
+{
+	c->out_public = c->audit_seq == 0;
+	if (!c->out_public)
+		return secret_new(&c->out, len, NULL);
+	c->out.data = malloc(len);
+	c->out.cap = len;
+	return c->out.data ? 0 : -ERR_FAILED;
+}
+
 void conn_close(struct conn *c)
 {
 	struct server *s = c->server;
@@ -89,7 +128,7 @@ void conn_close(struct conn *c)
 		u->n--;
 	close(c->fd);
 	peer_done(&c->peer);
-	secret_clear(&c->out);
+	out_clear(c);
 	if (c->prev)
 		c->prev->next = c->next;
 	else
@@ -114,8 +153,19 @@ void conn_watch(struct conn *c)
 	epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
+/* What is left of the reply, in one piece if it can be. */
+static ssize_t out_send(const struct conn *c)
+{
+	bool head = c->out_sent < c->out.len;
+	const uint8_t *p = head ? c->out.data + c->out_sent : c->out_body->data + (c->out_sent - c->out.len);
+	size_t n = head ? c->out.len - c->out_sent : c->out_body->len - (c->out_sent - c->out.len);
+
+	return send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT | (head && c->out_body ? MSG_MORE : 0));
+}
+
 void conn_flush(struct conn *c)
 {
+	size_t len = c->out.len + (c->out_body ? c->out_body->len : 0);
 	ssize_t n;
 
 	if (c->dead || !c->out.len)
@@ -123,16 +173,17 @@ void conn_flush(struct conn *c)
 	c->held = c->audit_seq && !audit_released(&c->server->broker->audit, c->audit_seq);
 	if (c->held)
 		return;
-	n = send(c->fd, c->out.data + c->out_sent, c->out.len - c->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+	do {
+		n = out_send(c);
+		c->out_sent += n > 0 ? (size_t)n : 0;
+	} while (n > 0 && c->out_sent < len);
 	if (n < 0 && errno != EAGAIN && errno != EINTR) {
 		conn_close(c);
 		return;
 	}
-	c->out_sent += n > 0 ? (size_t)n : 0;
-	if (c->out_sent < c->out.len)
+	if (c->out_sent < len)
 		return;
-	secret_clear(&c->out);
-	c->out_sent = 0;
+	out_clear(c);
 	c->deadline_ms = token_boot_ms() + (c->in.len ? LIMIT_REQUEST_TIMEOUT_MS : LIMIT_IDLE_TIMEOUT_MS);
 	if (c->keep_alive)
 		return;
@@ -145,34 +196,47 @@ void conn_flush(struct conn *c)
 	c->deadline_ms = token_boot_ms() + 1000;
 }
 
-void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
+/* body_len is what the head tells; copied are len bytes of body. */
+static void reply(struct conn *c, int status, size_t body_len, const uint8_t *body, size_t len, struct shared_body *shared, uint64_t audit_seq)
 {
 	char head[HTTP_HEAD_MAX];
-	size_t body_len = body ? body->len : 0, n = http_write_head(head, status, c->content_type, body_len, c->keep_alive);
+	size_t n = http_write_head(head, status, c->content_type, body_len, c->keep_alive);
 
 	c->content_type = NULL;
-
-	if (c->head_only)
-		body_len = 0; /* its length was told, no more */
-
 	c->call = NULL;
 	if (c->dead)
 		return;
 	c->audit_seq = audit_seq;
 	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : LIMIT_REPLY_TIMEOUT_MS);
-	if (secret_new(&c->out, n + body_len, NULL) < 0) {
+	if (out_new(c, n + len) < 0) {
 		conn_close(c); /* not even room to say so */
 		return;
 	}
 	memcpy(c->out.data, head, n);
-	if (body_len)
-		memcpy(c->out.data + n, body->data, body_len);
-	c->out.len = n + body_len;
+	if (len)
+		memcpy(c->out.data + n, body, len);
+	c->out.len = n + len;
+	c->out_body = shared;
+	if (shared)
+		shared->refs++;
 	conn_flush(c);
 	/* a request that waited behind this one has its turn at the end of the loop's round */
 	c->resume = c->in.len != 0;
 	c->server->resume |= c->resume;
 	conn_watch(c);
+}
+
+void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
+{
+	size_t len = body ? body->len : 0;
+
+	/* to HEAD, its length is told and no more */
+	reply(c, status, len, body ? body->data : NULL, c->head_only ? 0 : len, NULL, audit_seq);
+}
+
+void conn_reply_shared(struct conn *c, struct shared_body *body)
+{
+	reply(c, 200, body->len, NULL, 0, c->head_only ? NULL : body, 0);
 }
 
 void conn_refuse(struct conn *c, int code, const char *message)

@@ -15,11 +15,26 @@
 struct call;
 struct server;
 
+/* A body that is the same for everybody who asks, and no secret. */
+struct shared_body {
+	size_t refs, len;
+	uint8_t data[];
+};
+
+/* refs is 1; NULL: out of memory. */
+struct shared_body *shared_body_new(size_t len);
+/* Takes one reference away; NULL is fine. */
+void shared_body_drop(struct shared_body *s);
+
 struct conn {
 	int fd;
 	struct server *server;
 	struct peer peer;
-	struct secret in, out;	/* incomplete request; reply not sent yet */
+	struct secret in;	/* incomplete request */
+	/* the reply that is not sent yet; without a record it tells nothing that is worth the arena */
+	struct secret out;
+	bool out_public;	/* malloc'ed */
+	struct shared_body *out_body; /* behind out */
 	size_t out_sent;
 	struct call *call;	/* an answer that is still being made */
 	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
@@ -43,5 +58,7 @@ void conn_close(struct conn *c);
 
 /* Sends a reply (body may be NULL); audit_seq 0: no record to wait for. Ends the connection's current call. */
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
+/* The same with a body that others are sent, too; it takes a reference of its own. */
+void conn_reply_shared(struct conn *c, struct shared_body *body);
 /* Says why and closes: the request cannot be told from the bytes behind it. */
 void conn_refuse(struct conn *c, int code, const char *message);

@@ -142,6 +142,7 @@ static void close_helper(struct hardware_provider *p)
 	}
 	p->fd = -1;
 	p->busy = false;
+	memset(p->proven, 0, sizeof(p->proven));
 }
 
 /* The helper died or was killed. An operation in flight is tried once more where that is safe; a PIN is not
@@ -330,6 +331,19 @@ struct hardware_provider *hardware_provider(struct hardware *h, const char *name
 	return NULL;
 }
 
+bool hardware_proven(const struct hardware_provider *p, const uint8_t proof[HARDWARE_PROOF_LEN])
+{
+	for (size_t i = 0; i < sizeof(p->proven) / sizeof(p->proven[0]); i++)
+		if (memcmp(p->proven[i], proof, HARDWARE_PROOF_LEN) == 0)
+			return true;
+	return false;
+}
+
+void hardware_prove(struct hardware_provider *p, const uint8_t proof[HARDWARE_PROOF_LEN])
+{
+	memcpy(p->proven[p->next_proven++ % (sizeof(p->proven) / sizeof(p->proven[0]))], proof, HARDWARE_PROOF_LEN);
+}
+
 void hardware_stop(struct hardware *h)
 {
 	for (size_t i = 0; i < h->n_providers; i++) {
@@ -435,8 +449,10 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 	return submit(p, op, err);
 }
 
-void hardware_cancel(struct hardware *h, void *ctx)
+bool hardware_cancel(struct hardware *h, void *ctx)
 {
+	bool started = false;
+
 	for (size_t i = 0; i < h->n_providers; i++) {
 		struct hardware_provider *p = &h->providers[i];
 		struct hardware_op *kept = NULL, *last = NULL, *next;
@@ -448,8 +464,10 @@ void hardware_cancel(struct hardware *h, void *ctx)
 				p->n_queued--;
 				continue;
 			}
-			if (op->ctx == ctx)
+			if (op->ctx == ctx) {
 				op->done = NULL; /* in flight: its answer finds nobody */
+				started = true;
+			}
 			op->next = NULL;
 			if (last)
 				last->next = op;
@@ -460,6 +478,7 @@ void hardware_cancel(struct hardware *h, void *ctx)
 		p->head = kept;
 		p->tail = last;
 	}
+	return started;
 }
 
 static void remember_pin(struct hardware_provider *p, const struct hardware_op *op, struct wire_reply *a)

@@ -12,6 +12,9 @@
 struct hardware;
 struct secret;
 
+/* What a reference was seen to mean. */
+#define HARDWARE_PROOF_LEN 16u
+
 enum hardware_state { HARDWARE_STARTING, HARDWARE_READY, HARDWARE_PIN_NEEDED, HARDWARE_ABSENT };
 
 /* reply is NULL when result < 0; both are gone after the call. reply lies in the arena: copy what is needed. */
@@ -34,6 +37,8 @@ struct hardware_provider {
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures;
 	uint64_t n_restarts, n_operations;
+	uint8_t proven[32][HARDWARE_PROOF_LEN]; /* of this helper */
+	size_t next_proven;
 };
 
 struct hardware {
@@ -61,10 +66,13 @@ int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type ty
 		  struct err *err);
 /* By the configuration's name; NULL: none. */
 struct hardware_provider *hardware_provider(struct hardware *h, const char *name);
+/* Whether a signature by that reference was seen to be good for that public key, since this helper began. */
+bool hardware_proven(const struct hardware_provider *p, const uint8_t proof[HARDWARE_PROOF_LEN]);
+void hardware_prove(struct hardware_provider *p, const uint8_t proof[HARDWARE_PROOF_LEN]);
 /* Logs in with an operator's PIN, or looks again at the configured source when pin is NULL. */
 int hardware_login(struct hardware_provider *p, const struct secret *pin, hardware_done *done, void *ctx, struct err *err);
-/* Forgets an operation's caller: done is not called any more. */
-void hardware_cancel(struct hardware *h, void *ctx);
+/* Forgets an operation's caller: done is not called any more. Tells whether the hardware is at it already. */
+bool hardware_cancel(struct hardware *h, void *ctx);
 
 /* The helper's socket is readable (or hung up). */
 void hardware_event(struct hardware_provider *p);

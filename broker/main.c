@@ -10,8 +10,12 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <string.h>
+
+/* For the private keys of pki/issue: bytes of locked memory, a power of two. */
+#define SECURE_HEAP 65536u
 
 static const char usage[] =
 	"usage: cotterd [--config FILE] [--check] [--debug]\n"
@@ -80,6 +84,9 @@ int main(int argc, char **argv)
 	r = harden_start(&harden, &err);
 	if (r == 0 && credentials[0])
 		setenv("CREDENTIALS_DIRECTORY", credentials, 1);
+	/* what libcrypto makes for pki/issue is in locked memory, too */
+	if (r == 0 && CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1)
+		r = err_set(&err, ERR_FAILED, "%u more bytes of locked memory are needed: raise RLIMIT_MEMLOCK (LimitMEMLOCK=)", SECURE_HEAP);
 	json_set_alloc_funcs(secret_alloc, secret_free);
 	json_object_seed(0);
 	if (r == 0)

@@ -41,7 +41,8 @@ static int read_line(const char *line, uint8_t *blob, size_t cap, size_t *ret_le
 		*ret_offset = r.pos;
 		for (int k = 0; k < kinds[i].n_strings; k++)
 			ssh_read_string(&r, &len);
-		return reader_done(&r) ? (int)i : -1;
+		/* RSA's modulus is the last; 2048 bits of it at least */
+		return reader_done(&r) && (strcmp(kinds[i].key, "ssh-rsa") != 0 || len >= 256) ? (int)i : -1;
 	}
 	return -1;
 }
@@ -52,6 +53,15 @@ static bool allowed(char *const *globs, size_t n, const char *name)
 		if (glob_match(globs[i], name))
 			return true;
 	return false;
+}
+
+/* What a log shows as it is, and what nobody takes for a pattern. */
+static bool is_principal(const char *name)
+{
+	for (; *name; name++)
+		if (*name <= 0x20 || *name > 0x7e || strchr("*?,\"'\\", *name))
+			return false;
+	return true;
 }
 
 /* Each of them as a string, all as one. An empty list would be good for everybody. */
@@ -69,6 +79,8 @@ static int put_principals(struct writer *w, const struct sshcert_request *q, str
 			return err_set(err, ERR_INPUT, "valid_principals: one to %u names, joined by commas", LIMIT_CERT_NAMES);
 		memcpy(name, p, n);
 		name[n] = '\0';
+		if (!is_principal(name))
+			return err_set(err, ERR_INPUT, "a principal is a name without spaces or wildcards");
 		if (!allowed(q->role->names, q->role->n_names, name))
 			return err_set(err, ERR_INPUT, "the role does not allow one of the principals");
 		ssh_put_text(&all, name);
@@ -143,7 +155,7 @@ int sshcert_build(const struct sshcert_request *q, const uint8_t *ca_blob, size_
 	int kind = strlen(q->public_key) <= LIMIT_SSH_KEY ? read_line(q->public_key, blob, sizeof(blob), &len, &offset) : -1, r;
 
 	if (kind < 0)
-		return err_set(err, ERR_INPUT, "public_key: a line such as 'ssh-ed25519 AAAA...'");
+		return err_set(err, ERR_INPUT, "public_key: a line such as 'ssh-ed25519 AAAA...'; RSA from 2048 bits on");
 	randombytes_buf(nonce, sizeof(nonce));
 	ssh_put_text(&w, kinds[kind].certificate);
 	ssh_put_string(&w, nonce, sizeof(nonce));

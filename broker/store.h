@@ -117,7 +117,12 @@ struct store_key {
 	size_t certificates_len;
 	uint64_t created_ms;
 };
+/* A new version: it replaces none. */
+int store_key_add(struct store *s, const struct store_key *k, struct err *err);
+/* The same version with other certificates. */
 int store_key_put(struct store *s, const struct store_key *k, struct err *err);
+/* Whether that version is still there, and no other that took its name. ERR_NOT_FOUND. */
+int store_key_still(struct store *s, const struct store_key *k, struct err *err);
 /* version 0: the latest. ERR_NOT_FOUND, ERR_TAMPERED. store_key_done releases it. */
 int store_key_get(struct store *s, const char *path, uint64_t version, struct store_key *ret, struct err *err);
 void store_key_done(struct store_key *k);
@@ -137,8 +142,8 @@ struct store_cert {
 	uint8_t der[LIMIT_CERTIFICATE];
 	size_t der_len; /* 0: the number is taken, the certificate was never made */
 };
-/* Takes the serial number, before anything is signed. */
-int store_cert_reserve(struct store *s, const struct store_cert *c, struct err *err);
+/* Takes the serial number, before anything is signed. Certificates that expired a day ago are forgotten. */
+int store_cert_reserve(struct store *s, const struct store_cert *c, uint64_t now_s, struct err *err);
 int store_cert_put(struct store *s, const struct store_cert *c, struct err *err);
 /* ERR_NOT_FOUND, ERR_TAMPERED. */
 int store_cert_get(struct store *s, const uint8_t serial[STORE_SERIAL_LEN], struct store_cert *ret, struct err *err);

@@ -8,6 +8,7 @@
 const char store_cert_schema[] =
 	"CREATE TABLE IF NOT EXISTS certificate (serial BLOB PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, expires INTEGER NOT NULL,"
 	" revoked INTEGER NOT NULL, der BLOB NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE INDEX IF NOT EXISTS certificate_expires ON certificate (expires);"
 	"CREATE INDEX IF NOT EXISTS certificate_revoked ON certificate (revoked) WHERE revoked > 0;"
 	"CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;";
 
@@ -38,9 +39,14 @@ static int put(struct store *s, const char *sql, const struct store_cert *c, str
 	return r < 0 ? r : store_step(s, q, err);
 }
 
-int store_cert_reserve(struct store *s, const struct store_cert *c, struct err *err)
+int store_cert_reserve(struct store *s, const struct store_cert *c, uint64_t now_s, struct err *err)
 {
-	return put(s, "INSERT INTO certificate VALUES (?, ?, ?, ?, ?, ?, ?)", c, err);
+	STMT *q = NULL;
+	int r = store_prepare(s, "DELETE FROM certificate WHERE expires < ?", &q, err, "i", (int64_t)(now_s > 86400 ? now_s - 86400 : 0));
+
+	if (r == 0)
+		r = store_step(s, q, err);
+	return r < 0 ? r : put(s, "INSERT INTO certificate VALUES (?, ?, ?, ?, ?, ?, ?)", c, err);
 }
 
 int store_cert_put(struct store *s, const struct store_cert *c, struct err *err)

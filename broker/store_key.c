@@ -34,17 +34,40 @@ void store_key_done(struct store_key *k)
 	*k = (struct store_key){0};
 }
 
-int store_key_put(struct store *s, const struct store_key *k, struct err *err)
+static int put(struct store *s, const char *sql, const struct store_key *k, struct err *err)
 {
 	uint8_t mac[STORE_MAC_LEN];
 	STMT *q = NULL;
 	int r;
 
 	key_mac(s, k, mac);
-	r = store_prepare(s, "INSERT OR REPLACE INTO signing_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tittibbib", k->path,
+	r = store_prepare(s, sql, &q, err, "tittibbib", k->path,
 			  (int64_t)k->version, k->provider, k->ref, (int64_t)k->type, k->spki, (size_t)k->spki_len,
 			  k->certificates ? k->certificates : (const uint8_t *)"", k->certificates_len, (int64_t)k->created_ms, mac, sizeof(mac));
 	return r < 0 ? r : store_step(s, q, err);
+}
+
+int store_key_add(struct store *s, const struct store_key *k, struct err *err)
+{
+	return put(s, "INSERT INTO signing_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", k, err);
+}
+
+int store_key_put(struct store *s, const struct store_key *k, struct err *err)
+{
+	return put(s, "REPLACE INTO signing_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", k, err);
+}
+
+int store_key_still(struct store *s, const struct store_key *k, struct err *err)
+{
+	STMT *q = NULL;
+	int r = store_prepare(s, "SELECT 1 FROM signing_key WHERE path = ? AND version = ? AND created = ? AND spki = ?", &q, err, "tiib", k->path,
+			      (int64_t)k->version, (int64_t)k->created_ms, k->spki, (size_t)k->spki_len);
+
+	if (r == 0)
+		r = store_step(s, q, err);
+	if (r == 0)
+		return err_set(err, ERR_NOT_FOUND, "there is no such key");
+	return r < 0 ? r : 0;
 }
 
 static int read_key(struct store *s, sqlite3_stmt *q, struct store_key *ret, struct err *err)

@@ -83,27 +83,32 @@ static bool allowed(char *const *globs, size_t n, const char *name)
 	return false;
 }
 
-static int refused(struct err *err, const char *kind, const char *name)
+/* Which of them; the name itself is the client's, and does not belong into the log. */
+static int refused(struct err *err, const char *kind, size_t i)
 {
-	return err_set(err, ERR_INPUT, "the role does not allow the %s %.100s", kind, printable(name, 253) ? name : "that was asked for");
+	return err_set(err, ERR_INPUT, "the role does not allow %s %zu, or it is none", kind, i + 1);
 }
 
 int x509_check(const struct x509_request *q, struct err *err)
 {
 	const struct config_cert_role *r = q->role;
+	bool host = r->usages & (CONFIG_USAGE_SERVER | CONFIG_USAGE_CLIENT);
 	uint8_t ip[16];
 
-	if (!printable(q->common_name, 64) || !allowed(r->names, r->n_names, q->common_name))
-		return refused(err, "common name", q->common_name);
+	/* clients that find no other name in a certificate take the common name for one of a host */
+	if (!printable(q->common_name, 64) || (host && !is_dns(q->common_name)) || !allowed(r->names, r->n_names, q->common_name))
+		return err_set(err, ERR_INPUT, "the role does not allow the common name, or it is none");
+	if (r->usages & CONFIG_USAGE_SERVER && q->n_dns + q->n_ips + q->n_uris == 0)
+		return err_set(err, ERR_INPUT, "a server's certificate needs a name besides its common name");
 	for (size_t i = 0; i < q->n_dns; i++)
 		if (!is_dns(q->dns[i]) || !allowed(r->names, r->n_names, q->dns[i]))
-			return refused(err, "name", q->dns[i]);
+			return refused(err, "DNS name", i);
 	for (size_t i = 0; i < q->n_uris; i++)
 		if (!printable(q->uris[i], LIMIT_CERT_NAME) || !strchr(q->uris[i], ':') || !allowed(r->uris, r->n_uris, q->uris[i]))
-			return refused(err, "URI", q->uris[i]);
+			return refused(err, "URI", i);
 	for (size_t i = 0; i < q->n_ips; i++)
 		if (!r->allow_ip || (inet_pton(AF_INET, q->ips[i], ip) != 1 && inet_pton(AF_INET6, q->ips[i], ip) != 1))
-			return refused(err, "address", q->ips[i]);
+			return refused(err, "address", i);
 	return 0;
 }
 

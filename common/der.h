@@ -2,7 +2,7 @@
 /* DER (X.690), the little of it that is written by hand. */
 #include "common/buf.h"
 
-/* One element of at most 65,535 bytes of content. content may be NULL with len 0. */
+/* One element of at most 16,777,215 bytes of content. content may be NULL with len 0. */
 void der_put(struct writer *w, uint8_t tag, const void *content, size_t len);
 
 #define DER_INTEGER 0x02

@@ -310,6 +310,9 @@ static int with_key(struct provider *p, const char *ref, key_operation *op, void
 			rv = op(p, key, args);
 		if (rv == CKR_OK)
 			return 0;
+		/* not the session's fault, and a login for each might be a prompt on a PIN pad for each */
+		if (rv == CKR_ENCRYPTED_DATA_INVALID || rv == CKR_ENCRYPTED_DATA_LEN_RANGE)
+			break;
 		/* a failed derivation may leave a half-made object behind, too: only a new session is clean */
 		module_drop(&p->module);
 		forget_handles(p);
@@ -450,7 +453,8 @@ static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 		rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len)
 					       : f->C_Sign(p->module.session, data, q->len, a->ret, &len);
 	*a->ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
-	return rv;
+	/* many tokens call a padding that is wrong so */
+	return q->scheme == DECRYPT_OAEP && (rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED) ? CKR_ENCRYPTED_DATA_INVALID : rv;
 }
 
 static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,

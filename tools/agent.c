@@ -290,7 +290,9 @@ int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx
 		ready(ctx);
 		loop(a);
 	}
-	agent_remove_dir(o->dir);
+	/* only what this one made: another may serve there */
+	if (a->listeners[SSH] >= 0)
+		agent_remove_dir(o->dir);
 	while (a->n)
 		drop(a, 0);
 	for (int i = 0; i < 2; i++)

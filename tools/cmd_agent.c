@@ -47,12 +47,19 @@ static void ready(void *ctx)
 static int make_dir(const struct options *o, char ret[80], struct err *err)
 {
 	const char *base = getenv("XDG_RUNTIME_DIR");
+	struct stat st;
 
 	if (o->dir) {
 		if (strlen(o->dir) >= 80 || o->dir[0] != '/')
 			return err_set(err, ERR_USAGE, "--dir is an absolute path of less than 80 bytes");
 		snprintf(ret, 80, "%s", o->dir);
-		return mkdir(ret, 0700) == 0 || errno == EEXIST ? 0 : err_errno(err, errno, "%s", ret);
+		if (mkdir(ret, 0700) == 0)
+			return 0;
+		if (errno != EEXIST || lstat(ret, &st) < 0)
+			return err_errno(err, errno, "%s", ret);
+		return S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022)
+			       ? 0
+			       : err_set(err, ERR_USAGE, "%s is there, but not a directory of yours that nobody else can write to", ret);
 	}
 	if (!base || base[0] != '/' || strlen(base) > 50 || access(base, W_OK) < 0)
 		base = "/tmp";

@@ -344,6 +344,9 @@ static TSS2_RC decrypt_op(struct provider *p, ESYS_TR session, void *args)
 
 	memcpy(in.buffer, a->q->data, a->q->len);
 	rc = Esys_RSA_Decrypt(p->tpm.esys, p->loaded, session, ESYS_TR_NONE, ESYS_TR_NONE, &in, &scheme, &label, &out);
+	/* what libtpms calls a padding that is wrong; a TPM in failure mode would not have loaded the key */
+	if (rc == TPM2_RC_FAILURE)
+		return TPM2_RC_VALUE;
 	if (rc != TSS2_RC_SUCCESS)
 		return rc;
 	if (out->size <= KEY_SIGNATURE_MAX) {

@@ -1,13 +1,16 @@
 """Certificates from a CA key in hardware: X.509 by openssl's word, OpenSSH's by ssh-keygen's and a real sshd's."""
+import base64
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
+import time
 import unittest
 
 from harness import ROOT, run, wait_for
-from peers import ask
-from test_sign import SignCase, hvac_client
+from peers import ask, connect
+from test_sign import SignCase, Stopped, hvac_client
 
 CONFIG = """\
   issuer:
@@ -106,6 +109,7 @@ class Authority:
         record = [line for line in self.b.audit(10).splitlines() if "ev=pki.sign" in line][-1]
         self.assertIn("secret=pki/servers", record)
         self.assertIn("certificate_" + data["serial_number"], record)
+        self.assertIn("ver=1 ", record)
         shown = ask(self.b.socket, "GET", f"pki/cert/{data['serial_number']}")[1]["data"]
         self.assertEqual(shown, {"certificate": data["certificate"], "revocation_time": 0})
 
@@ -126,16 +130,20 @@ class Authority:
 
     def test_what_a_role_does_not_allow(self):
         csr = self.csr()
-        for body, text in (({"common_name": "evil.example"}, "common name evil.example"), ({"common_name": "a.ci.example.evil"}, "common name"),
-                           ({"common_name": "a.ci.example", "alt_names": "x.evil"}, "name x.evil"), ({"common_name": "*.ci.example"}, "name *.ci.example"),
-                           ({"common_name": "a.ci.example", "alt_names": "-x.ci.example"}, "name -x"), ({"common_name": "a.ci.example", "uri_sans": "http://x"}, "URI"),
-                           ({"common_name": "a.ci.example", "ip_sans": "x"}, "address x"), ({"common_name": "a.ci.example", "ttl": "3h"}, "at most 7200 s"),
+        for body, text in (({"common_name": "evil.example"}, "common name"), ({"common_name": "a.ci.example.evil"}, "common name"),
+                           ({"common_name": "a.ci.example", "alt_names": "x.evil"}, "DNS name 2"), ({"common_name": "*.ci.example"}, "common name"),
+                           ({"common_name": "*.ci.example", "exclude_cn_from_sans": True}, "common name"), ({"common_name": "x y.ci.example"}, "common name"),
+                           ({"common_name": "admin/O=root.ci.example", "exclude_cn_from_sans": True}, "common name"),
+                           ({"common_name": "a.ci.example", "exclude_cn_from_sans": True}, "besides its common name"),
+                           ({"common_name": "a.ci.example", "alt_names": "-x.ci.example"}, "DNS name 2"), ({"common_name": "a.ci.example", "uri_sans": "http://x"}, "URI"),
+                           ({"common_name": "a.ci.example", "ip_sans": "x"}, "address 1"), ({"common_name": "a.ci.example", "ttl": "3h"}, "at most 7200 s"),
                            ({}, "common_name"), ({"common_name": "a" * 65}, "common_name"), ({"common_name": "a.ci.example", "csr": "x"}, "csr"),
                            ({"common_name": "a.ci.example", "csr": self.csr(kind=("rsa:1024",))}, "too weak"), ({"common_name": "a\n.ci.example"}, "does not allow"),
                            ({"common_name": "a.ci.example", "alt_names": ",".join(["a.ci.example"] * 70)}, "at most 64")):
             status, reply = self.issue("servers", {"csr": csr, **body})
             self.assertEqual(status, 400, (body, reply))
             self.assertIn(text, reply["errors"][0])
+        self.assertNotIn("evil", self.b.audit(40))
         self.assertEqual(self.issue("nothing", {"csr": csr, "common_name": "a.ci.example"})[0], 400)
         self.assertEqual(self.issue("code", {"csr": csr, "common_name": "Release 1", "ip_sans": "10.0.0.1"})[0], 400)
         self.assertEqual(self.issue("servers", {"csr": csr, "common_name": "a.ci.example"}, token=self.token)[0], 403)
@@ -196,6 +204,90 @@ class Authority:
         data = client.secrets.pki.generate_certificate(name="servers", common_name="h.ci.example", extra_params={"ttl": "5m"})["data"]
         self.assertEqual(self.verify(data["certificate"]).returncode, 0)
 
+    # ---- what must not be had
+
+    def get_crl(self):
+        s = connect(self.b.socket)
+        s.sendall(b"GET /v1/pki/crl HTTP/1.1\r\nHost: x\r\n\r\n")
+        return s
+
+    def test_a_revocation_meanwhile(self):
+        """A list that was being signed when something was revoked is not served."""
+        bad = self.issued()
+        self.revoke(self.issued()) # nothing is kept from before
+        with Stopped(self.b):
+            s = self.get_crl()
+            time.sleep(0.2)
+            self.assertEqual(self.revoke(bad), 200)
+        self.assertIn(b"200 OK", s.recv(4096))
+        s.close()
+        p = self.verify(bad["certificate"], "-crl_check", "-CRLfile", self.crl())
+        self.assertIn(b"revoked", p.stderr)
+
+    def test_one_list_for_everybody(self):
+        def counter():
+            return sqlite3.connect(os.path.join(self.b.state, "store.db")).execute("SELECT value FROM counter WHERE name = 'crl'").fetchone()[0]
+
+        self.crl()
+        self.revoke(self.issued())
+        before, records = counter(), self.b.audit(2000).count("ev=pki.crl")
+        with Stopped(self.b):
+            clients = [self.get_crl() for _ in range(200)]
+            time.sleep(0.3)
+            for s in clients[:50]:
+                s.close() # who leaves does not take it from the others
+        for s in clients[50:]:
+            self.assertIn(b"200 OK", s.recv(4096))
+            s.close()
+        self.assertEqual((counter(), self.b.audit(2000).count("ev=pki.crl")), (before + 1, records + 1))
+
+    def test_unread_lists_take_no_locked_memory(self):
+        for _ in range(20):
+            self.revoke(self.issued())
+        self.crl()
+        before = self.b.status()["arena_used"]
+        clients = [connect(self.b.socket) for _ in range(100)]
+        for s in clients:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.sendall(b"GET /v1/pki/crl/pem HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        time.sleep(0.5)
+        used = self.b.status()["arena_used"]
+        for s in clients:
+            s.close()
+        # requests that wait are there, replies are not
+        self.assertLess(used - before, 100 * 20000)
+
+    def test_a_ca_key_signs_nothing_else(self):
+        """Whoever may sign with all of release/ cannot sign a certificate of its own making."""
+        for path, body in (("sign", {"input": "eA=="}), ("hmac", {"input": "eA=="}), ("verify", {"input": "eA==", "signature": "vault:v1:AAAA"})):
+            self.assertEqual(self.post(f"{path}/release/{self.ca}", body)[0], 403)
+        self.assertIn("CA's", self.b.audit(5).replace("_", " "))
+        names = [k["name"] for k in ask(self.b.socket, "GET", "cotter/keys", self.token)[1]["data"]["keys"]]
+        self.assertNotIn(f"release/{self.ca}", names)
+        self.assertEqual(ask(self.b.operator_socket, "POST", f"transit/sign/release/{self.ca}", None, {"input": "eA=="})[0], 200)
+        for name in ("pki/servers", "ssh/x"):
+            self.assertIn(b"role", self.b.cli("key", "add", name).stderr)
+
+    def test_certificates_that_expired(self):
+        db = sqlite3.connect(os.path.join(self.b.state, "store.db"), timeout=10)
+
+        def old():
+            return db.execute("SELECT count(*) FROM certificate WHERE expires < ?", (int(time.time()) - 86400,)).fetchone()[0]
+
+        serial = bytes.fromhex(self.issued()["serial_number"].replace(":", ""))
+        db.execute("UPDATE certificate SET expires = 1000 WHERE serial = ?", (serial,))
+        db.commit()
+        self.assertEqual(old(), 1)
+        self.issued()
+        self.assertEqual(old(), 0)
+        before = db.execute("SELECT count(*) FROM certificate").fetchone()
+        names = ",".join("a" * 60 + "." + "b" * 60 + "." + "c" * 60 + ".x%d.ci.example" % i for i in range(63))
+        self.assertNotEqual(self.issue("servers", {"csr": self.csr(), "common_name": "a.ci.example", "alt_names": names})[0], 200)
+        self.assertEqual(db.execute("SELECT count(*) FROM certificate").fetchone(), before)
+
+    def revoke(self, data):
+        return ask(self.b.operator_socket, "POST", "pki/revoke", None, {"serial_number": data["serial_number"]})[0]
+
     # ---- OpenSSH
 
     def ssh_key(self, name, kind="ed25519"):
@@ -208,6 +300,13 @@ class Authority:
     def ssh_sign(self, body, role="deploy", token=None):
         return ask(self.b.socket, "POST", f"ssh/sign/{role}", token or self.issuer, body)
 
+    @staticmethod
+    def weak_key():
+        def string(data):
+            return len(data).to_bytes(4, "big") + data
+
+        return "ssh-rsa " + base64.b64encode(string(b"ssh-rsa") + string(b"\1\0\1") + string(b"\0" + b"\xff" * 8)).decode()
+
     def test_ssh_certificates(self):
         for kind in ("ed25519", "ecdsa", "rsa"):
             status, reply = self.ssh_sign({"public_key": self.ssh_key("user-" + kind, kind), "valid_principals": "app-1,app-2", "ttl": "5m", "key_id": "build/1"})
@@ -215,10 +314,11 @@ class Authority:
             with open(os.path.join(self.dir, f"user-{kind}-cert.pub"), "w") as f:
                 f.write(reply["data"]["signed_key"])
             out = run("ssh-keygen", "-L", "-f", os.path.join(self.dir, f"user-{kind}-cert.pub"), check=True).stdout.decode()
-            for part in ("user certificate", 'Key ID: "build/1"', "app-1\n", "app-2\n", "permit-pty", "permit-port-forwarding", "Critical Options: (none)",
+            for part in ("user certificate", 'Key ID: "token/build/1"', "app-1\n", "app-2\n", "permit-pty", "permit-port-forwarding", "Critical Options: (none)",
                          f"Serial: {int(reply['data']['serial_number'], 16)}"):
                 self.assertIn(part, out)
-        for body, text in (({"valid_principals": "root2"}, "principals"), ({"valid_principals": ""}, "valid_principals"), ({"valid_principals": "app-1,,"}, "valid_principals"),
+        for body, text in (({"valid_principals": "root2"}, "principals"), ({"valid_principals": "app-*"}, "wildcards"), ({"valid_principals": "app-\nroot"}, "wildcards"),
+                           ({"valid_principals": "app-1 root"}, "wildcards"), ({"valid_principals": "app-1", "public_key": self.weak_key()}, "RSA from 2048"), ({"valid_principals": ""}, "valid_principals"), ({"valid_principals": "app-1,,"}, "valid_principals"),
                            ({"valid_principals": "app-1", "ttl": "2h"}, "at most 3600 s"), ({"valid_principals": "app-1", "cert_type": "host"}, "user certificates"),
                            ({"valid_principals": "app-1", "extensions": {"permit-X11-forwarding": ""}}, "extensions"), ({"valid_principals": "app-1", "public_key": "x"}, "public_key"),
                            ({"valid_principals": "app-1", "public_key": "ssh-ed25519 AAAA"}, "public_key"), ({"valid_principals": "app-1", "key_id": "a b"}, "key_id")):
@@ -286,6 +386,13 @@ class SoftHsmRsa(SoftHsmEc):
 class SoftHsmEd25519(SoftHsmEc):
     ca = "ed25519"
     types = (ca,)
+
+    def test_the_list_is_full(self):
+        """Ed25519 takes the whole list into the hardware: what does not fit is not called revoked."""
+        answers = [self.revoke(self.issued("code", "issue", csr=None, common_name="Release 1")) for _ in range(92)]
+        self.assertIn(answers[-1], (413, 429, 400))
+        self.assertGreater(answers.count(200), 60)
+        run("openssl", "crl", "-in", self.crl(), "-noout", check=True)
 
 
 class Tpm(Authority, SignCase):

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import signal
+import threading
+import time
 import unittest
 
 import hvac
 
 from harness import Case, run, wait_for
-from peers import Session, ask
+from peers import Session, ask, connect
 
 POLICIES = """\
   signer:
@@ -79,6 +81,20 @@ class SignCase(Case):
 
     def last(self, what="ev=sign"):
         return [line for line in self.b.audit(50).splitlines() if what in line][-1]
+
+
+class Stopped:
+    """Hardware that takes its time."""
+    def __init__(self, b):
+        self.pids = b.children()
+
+    def __enter__(self):
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def __exit__(self, *_):
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 class Algorithms:
@@ -309,6 +325,80 @@ class Algorithms:
         self.assertEqual(operator.secrets.transit.read_key(name="by-hvac")["data"]["latest_version"], 2)
         self.assertIn("by-hvac", operator.secrets.transit.list_keys()["data"]["keys"])
 
+    # ---- while the hardware works
+
+    def behind(self, *calls):
+        """Sends calls while the hardware stands still; then do() of each call is done. Their answers."""
+        answers = [None] * len(calls)
+        threads = [threading.Thread(target=lambda i=i, c=c: answers.__setitem__(i, c())) for i, c in enumerate(calls)]
+        with Stopped(self.b):
+            for t in threads:
+                t.start()
+                time.sleep(0.2)
+        for t in threads:
+            t.join()
+        return answers
+
+    def operator(self, method, path, body=None):
+        return ask(self.b.operator_socket, method, f"transit/{path}", None, body)
+
+    def test_a_key_removed_meanwhile(self):
+        self.b.cli("key", "add", "release/gone", "--type", "ecdsa-p256", check=True)
+        batch = {"batch_input": [{"input": b64(b"%d" % i)} for i in range(50)]}
+        signed, removed = self.behind(lambda: self.post("sign/release/gone", batch), lambda: self.operator("DELETE", "keys/release/gone"))
+        self.assertEqual((signed[0], removed[0]), (400, 204), signed)
+        lines = self.b.audit(200).splitlines()
+        last = max(i for i, line in enumerate(lines) if "ev=key.delete" in line)
+        self.assertFalse([line for line in lines[last:] if "ev=sign" in line and "granted" in line])
+
+    def test_versions_that_are_made_at_once(self):
+        self.b.cli("key", "add", "release/race", "--type", "ecdsa-p256", check=True)
+        answers = self.behind(*[lambda: self.operator("POST", "keys/release/race/rotate", {})] * 2)
+        self.assertEqual([(status, reply["data"]["latest_version"]) for status, reply in answers], [(200, 2), (200, 3)])
+        one, two = (reply["data"]["keys"]["2"]["public_key"] for _, reply in answers)
+        self.assertEqual(one, two)
+        rotated, removed = self.behind(lambda: self.operator("POST", "keys/release/race/rotate", {}), lambda: self.operator("DELETE", "keys/release/race"))
+        self.assertEqual((rotated[0], removed[0]), (400, 204), rotated)
+        self.assertEqual(self.operator("GET", "keys/release/race")[0], 404)
+        first, second = self.behind(*[lambda: self.operator("POST", "keys/release/twice", {})] * 2)
+        self.assertEqual((first[0], second[0]), (200, 400), second)
+        self.b.cli("key", "remove", "release/twice", check=True)
+
+    def test_who_leaves_has_used(self):
+        token = self.b.token("--policy", "signer", "--uses", "2")
+        with Stopped(self.b):
+            s = connect(self.b.socket)
+            body = b'{"input":"eA=="}'
+            s.sendall(b"POST /v1/transit/sign/release/ecdsa-p256 HTTP/1.1\r\nHost: x\r\nX-Vault-Token: %s\r\nContent-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body))
+            time.sleep(0.2)
+            s.close()
+            time.sleep(0.2)
+        self.assertIn("the_client_left", self.b.audit(5))
+        self.assertEqual([self.post("sign/release/ecdsa-p256", {"input": b64(b"x")}, token)[0] for _ in range(2)], [200, 403])
+
+    def test_uses_count_each_time(self):
+        token = self.b.token("--policy", "signer", "--uses", "3")
+        batch = {"batch_input": [{"input": b64(b"%d" % i)} for i in range(4)]}
+        self.assertEqual(self.post("hmac/release/ecdsa-p256", batch, token)[0], 403)
+        self.assertIn(f"of_sha2-256_{hashlib.sha256(b'2').hexdigest()}", self.last("result=granted why=hmac"))
+        self.assertEqual(self.post("hmac/release/ecdsa-p256", {"input": b64(b"x")}, token)[0], 403)
+        token = self.b.token("--policy", "opener", "--uses", "3")
+        bad = {"ciphertext": "vault:v1:" + b64(bytes(256))}
+        self.assertEqual([self.post("decrypt/release/rsa-2048", bad, token)[0] for _ in range(4)], [400, 400, 400, 403])
+        lines = [line for line in self.b.audit(20).splitlines() if "ev=decrypt" in line]
+        self.assertFalse([line for line in lines[-4:] if "granted" in line], lines)
+
+    def test_names_that_are_words(self):
+        for name in ("release/k/sha2-256", "release/none", "sha1"):
+            self.assertIn(b"choose another", self.b.cli("key", "add", name).stderr)
+
+    def test_one_operation_for_policy_and_caveat(self):
+        """Where get or sign will do, a policy's sign and a caveat's get are not enough."""
+        narrow = self.b.cli("token", "narrow", "--op", "get", token=self.token, check=True).stdout.decode().strip()
+        signature = self.sign("ecdsa-p256", b"x")
+        self.assertEqual(self.post("verify/release/ecdsa-p256", {"input": b64(b"x"), "signature": signature}, narrow)[0], 403)
+        self.assertEqual(self.post("verify/release/ecdsa-p256", {"input": b64(b"x"), "signature": signature})[0], 200)
+
     def test_the_helper_dies(self):
         for pid in self.b.children():
             os.kill(pid, signal.SIGKILL)
@@ -344,6 +434,37 @@ def hvac_client(path, token):
 
 
 class SoftHsm(Algorithms, SignCase):
+    def test_hardware_that_fails_is_not_a_bad_ciphertext(self):
+        opener = self.b.token("--policy", "opener")
+        self.hsm.tool("--keypairgen", "--key-type", "rsa:2048", "--label", "lost", "--id", "cc", "--usage-decrypt")
+        self.b.cli("key", "add", "release/lost", "--provider", "hsm", "--ref", "pkcs11:object=lost;type=private", check=True)
+        item = {"ciphertext": self.post("encrypt/release/lost", {"plaintext": b64(b"x")}, opener)[1]["data"]["ciphertext"]}
+        self.assertEqual(self.post("decrypt/release/lost", item, opener)[0], 200)
+        self.hsm.tool("--delete-object", "--type", "privkey", "--id", "cc")
+        for body in (item, {"batch_input": [item, item]}):
+            self.assertEqual(self.post("decrypt/release/lost", body, opener)[0], 404)
+        self.assertNotIn("granted", self.last("ev=decrypt"))
+        self.b.cli("key", "remove", "release/lost", check=True)
+
+    def test_another_key_of_that_label(self):
+        """A reference that comes to fit another key signs nothing under the old name."""
+        self.hsm.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "old", "--id", "aa", "--usage-sign")
+        self.b.cli("key", "add", "release/old", "--provider", "hsm", "--ref", "pkcs11:object=old;type=private", check=True)
+        self.assertEqual(self.post("sign/release/old", {"input": b64(b"x")})[0], 200)
+        self.b.stop()
+        self.hsm.tool("--delete-object", "--type", "privkey", "--id", "aa")
+        self.hsm.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "old", "--id", "bb", "--usage-sign")
+        self.b.start()
+        self.assertEqual(self.post("sign/release/old", {"input": b64(b"x")})[0], 404)
+        self.b.stop()
+        self.hsm.tool("--delete-object", "--type", "privkey", "--id", "bb")
+        self.hsm.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "old", "--id", "aa", "--usage-sign")
+        self.b.start()
+        status, reply = self.post("sign/release/old", {"input": b64(b"x")})
+        self.assertEqual(status, 503, reply)
+        self.assertIn("by another key", reply["errors"][0])
+        self.b.cli("key", "remove", "release/old", check=True)
+
     types = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "ed25519")
     hashes = tuple(OPENSSL)
 

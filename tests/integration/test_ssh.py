@@ -4,10 +4,11 @@ import hashlib
 import os
 import socket
 import struct
+import subprocess
 import unittest
 
 from agents import MODULE, KeysCase, Sshd
-from harness import run
+from harness import COTTER, run, wait_for
 from peers import as_peer, Cgroup, cgroups_missing
 
 FAILURE, SUCCESS, IDENTITIES_ANSWER, SIGN_REQUEST, SIGN_RESPONSE, EXTENSION, EXTENSION_FAILURE = 5, 6, 12, 13, 14, 27, 28
@@ -242,6 +243,26 @@ class SoftHsm(Agent, KeysCase):
         self.assertEqual(job.do(talk, job.ssh, [sign_request(blob, b"x")])[0][0], SIGN_RESPONSE)
         self.b.cli("token", "revoke", self.b.cli("token", "show", token=token, check=True).stdout.split()[1].decode(), check=True)
         self.assertEqual(job.do(talk, job.ssh, [sign_request(blob, b"x")])[0][0], FAILURE)
+
+    def test_its_directory(self):
+        place = self.path("agents-place")
+        leader = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(lambda: (leader.poll() is None and leader.kill(), leader.wait()))
+        command = (COTTER, "agent", "--leader", str(leader.pid), "--dir", place)
+        env = {**self.b.env, "COTTER_TOKEN": self.b.token("--policy", "signer")}
+        run(*command, env=env, check=True)
+        served = sorted(os.listdir(place))
+        self.assertEqual(len(served), 2)
+        # a second one finds the place taken, and leaves the first alone
+        self.assertNotEqual(run(*command, env=env).returncode, 0)
+        self.assertEqual(sorted(os.listdir(place)), served)
+        leader.kill()
+        wait_for("the agent's end", lambda: not os.path.exists(place))
+        os.mkdir(place)
+        os.chmod(place, 0o777)
+        p = run(*command, env=env)
+        self.assertEqual(p.returncode, 2)
+        self.assertIn(b"nobody else can write to", p.stderr)
 
     def test_others_are_turned_away(self):
         if why := cgroups_missing():
