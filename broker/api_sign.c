@@ -77,7 +77,7 @@ static int parse_salt(const json_t *j, struct item *it)
 {
 	const char *text = json_string_value(j);
 	long n;
-	char *end;
+	char *end = NULL;
 
 	it->salt_len = SALT_AUTO;
 	if (!j || (text && strcmp(text, "auto") == 0))
@@ -87,7 +87,7 @@ static int parse_salt(const json_t *j, struct item *it)
 		return 0;
 	}
 	n = json_is_integer(j) ? (long)json_integer_value(j) : text ? strtol(text, &end, 10) : -1;
-	if (n < 0 || n > KEY_SIGNATURE_MAX || (text && *end))
+	if (n < 0 || n > KEY_SIGNATURE_MAX || (end && *end))
 		return -1;
 	it->salt_len = (int)n;
 	return 0;

@@ -156,7 +156,7 @@ void conn_watch(struct conn *c)
 /* What is left of the reply, in one piece if it can be. */
 static ssize_t out_send(const struct conn *c)
 {
-	bool head = c->out_sent < c->out.len;
+	bool head = c->out_sent < c->out.len || !c->out_body;
 	const uint8_t *p = head ? c->out.data + c->out_sent : c->out_body->data + (c->out_sent - c->out.len);
 	size_t n = head ? c->out.len - c->out_sent : c->out_body->len - (c->out_sent - c->out.len);
 

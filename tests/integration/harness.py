@@ -1,6 +1,7 @@
 """Real parts for the integration tests: a SoftHSM token, a swtpm, cotterd, each in a temporary directory of its own."""
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,11 @@ def clean_env(**extra):
     env["PATH"] = f"{BUILD}/tools:{BUILD}/broker:/usr/sbin:{env['PATH']}"
     env.update(extra)
     return env
+
+# SoftHSM 2.6 forgets a curve's name, 37 bytes, at each use of an Ed25519 key (valgrind pkcs11-tool --sign -m EDDSA tells the same)
+SOFTHSM_LEAK = re.compile(r"=+\n==\d+==ERROR: LeakSanitizer: detected memory leaks\n+Direct leak of \d+ byte\(s\) in (\d+) object\(s\) allocated from:\n"
+                          r"(?: +#\d+ .*\n)+\nIndirect leak of \d+ byte\(s\) in \1 object\(s\) allocated from:\n(?: +#\d+ .*\n)*? +#1 \S+ in ASN1_STRING_set .*\n"
+                          r"(?: +#\d+ .*\n)*\nSUMMARY: AddressSanitizer: \d+ byte\(s\) leaked .*\n")
 
 
 def run(*args, stdin=b"", env=None, check=False, timeout=60, cwd=None):
@@ -190,7 +196,7 @@ class Broker:
             self.process.send_signal(sig)
             self.process.wait(20)
             with open(self.log, errors="replace") as f:
-                log = f.read()
+                log = SOFTHSM_LEAK.sub("", f.read())
             assert "Sanitizer" not in log and "runtime error" not in log, log
         return self.process.returncode if self.process else None
 
