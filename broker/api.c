@@ -244,13 +244,21 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 		log_warn("%s", call->alarm);
 }
 
-void call_spend(struct call *call, const char *why)
+static int spend(struct call *call, const char *why, struct err *err)
 {
 	call->facts.wall_ms = token_wall_ms();
 	call->facts.boot_ms = token_boot_ms();
-	if (call->token)
-		token_use(&call->broker->tokens, call->token, &call->facts, NULL);
 	record_refusal(call, false, why);
+	return call->token ? token_use(&call->broker->tokens, call->token, &call->facts, err) : 0;
+}
+
+void api_cancel(struct call *call)
+{
+	unseal_cancel(&call->broker->unseals, call);
+	crl_cancel(call->broker, call);
+	if (hardware_cancel(&call->broker->hardware, call))
+		spend(call, "the client left while the hardware worked", NULL);
+	call_free(call);
 }
 
 void call_fail(struct call *call, int code, const char *message)
@@ -267,15 +275,6 @@ void call_fail(struct call *call, int code, const char *message)
 		call_reply(call, 503, NULL, 0);
 	else
 		call_reply(call, err_http_status(code), &body, 0);
-}
-
-void api_cancel(struct call *call)
-{
-	unseal_cancel(&call->broker->unseals, call);
-	crl_cancel(call->broker, call);
-	if (hardware_cancel(&call->broker->hardware, call))
-		call_spend(call, "the client left while the hardware worked");
-	call_free(call);
 }
 
 /* The kernel's word again: while the hardware worked, the peer may have gone, or moved. */
@@ -298,6 +297,16 @@ static int check_again(struct call *call, struct err *err)
 	call->facts.wall_ms = token_wall_ms();
 	call->facts.boot_ms = token_boot_ms();
 	return r == 0 && call->token ? token_use(&call->broker->tokens, call->token, &call->facts, err) : r;
+}
+
+int call_spend(struct call *call, const char *why)
+{
+	struct err err = {0};
+	int r = spend(call, why, &err);
+
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	return r < 0 ? -1 : 0;
 }
 
 int call_check(struct call *call)

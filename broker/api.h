@@ -55,8 +55,9 @@ void call_fail(struct call *call, int code, const char *message);
 /* Peer's token and row again, before something is done that cannot be taken back; call_grant then only records. On failure the
  * call was ended and -1 is returned. */
 int call_check(struct call *call);
-/* What the hardware was asked for and did in vain: one use counted, the failure recorded. The call goes on. */
-void call_spend(struct call *call, const char *why);
+/* What the hardware was asked for and did in vain: one use counted, the failure recorded. The call goes on; when it must not (no use
+ * was left), it was ended and -1 is returned. */
+int call_spend(struct call *call, const char *why);
 /* The last check before an answer: peer's token and row again, one use counted, the record written. On failure the call
  * was ended and -1 is returned. */
 int call_grant(struct call *call, uint64_t *ret_seq);

@@ -186,7 +186,8 @@ static void decrypted(void *ctx, int result, const struct wire_reply *reply, con
 	snprintf(call->detail, sizeof(call->detail), "oaep ciphertext sha2-256 %s%s", hex, it->error[0] ? ": not opened" : "");
 	call->version = it->version;
 	if (it->error[0]) {
-		call_spend(call, call->detail);
+		if (call_spend(call, call->detail) < 0)
+			return;
 	} else {
 		if (call_grant(call, &w->seq) < 0)
 			return;

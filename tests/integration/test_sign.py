@@ -385,6 +385,8 @@ class Algorithms:
         token = self.b.token("--policy", "opener", "--uses", "3")
         bad = {"ciphertext": "vault:v1:" + b64(bytes(256))}
         self.assertEqual([self.post("decrypt/release/rsa-2048", bad, token)[0] for _ in range(4)], [400, 400, 400, 403])
+        token = self.b.token("--policy", "opener", "--uses", "3")
+        self.assertEqual(self.post("decrypt/release/rsa-2048", {"batch_input": [bad] * 5}, token)[0], 403)
         lines = [line for line in self.b.audit(20).splitlines() if "ev=decrypt" in line]
         self.assertFalse([line for line in lines[-4:] if "granted" in line], lines)
 
