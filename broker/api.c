@@ -244,6 +244,11 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 		log_warn("%s", call->alarm);
 }
 
+uint64_t call_asker(const struct call *call)
+{
+	return (call->facts.cgroup ^ ((uint64_t)call->facts.uid << 32)) | 1ull << 63;
+}
+
 static int spend(struct call *call, const char *why, struct err *err)
 {
 	call->facts.wall_ms = token_wall_ms();

@@ -46,6 +46,8 @@ int api_error_body(const char *message, struct secret *ret);
 /* Whether it is one of the words that may stand behind a path. */
 bool api_is_suffix(const char *word);
 
+/* Whose turn it is with the hardware: the uid in its cgroup. */
+uint64_t call_asker(const struct call *call);
 /* Ends the call. body may be NULL (204 has none). */
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
 /* Ends the call with a body that needs no record and is no secret. */

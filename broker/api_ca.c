@@ -59,15 +59,15 @@ int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *re
 	return 0;
 }
 
-int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, hardware_done *done,
-	    void *ctx, struct err *err)
+int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, uint64_t asker,
+	    hardware_done *done, void *ctx, struct err *err)
 {
 	struct hardware_provider *p = hardware_provider(&b->hardware, key->provider);
 	const struct provider_sign q = {.scheme = scheme, .hash = hash, .data = data, .len = len};
 
 	if (!p)
 		return err_set(err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", key->provider);
-	return hardware_sign(p, key->ref, key->type, &q, done, ctx, err);
+	return hardware_sign(p, key->ref, key->type, &q, asker, done, ctx, err);
 }
 
 void ca_describe(struct call *call, const struct store_key *key, const char *kind, const char *serial, const uint8_t *tbs, size_t len)

@@ -13,8 +13,8 @@ const struct config_cert_role *ca_role(const struct call *call, const struct con
 /* "ttl" of a body, at most the role's. */
 int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *ret_s, struct err *err);
 /* Signs with it; done gets a reply whose data is the signature in the form of SIGN_*, checked against the public key. */
-int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, hardware_done *done,
-	    void *ctx, struct err *err);
+int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, uint64_t asker,
+	    hardware_done *done, void *ctx, struct err *err);
 /* Whether that key is still there, with the same version. ERR_INPUT. */
 int ca_still(struct broker *b, const struct store_key *key, struct err *err);
 /* For the record: what was signed, with which version of the CA's key. serial: hex. */

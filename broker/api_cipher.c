@@ -211,7 +211,7 @@ static bool start(struct call *call, struct work *w, struct item *it, int *ret, 
 		return false;
 	}
 	p = hardware_provider(&call->broker->hardware, w->old.provider);
-	*ret = p ? hardware_sign(p, w->old.ref, w->old.type, &q, decrypted, call, err)
+	*ret = p ? hardware_sign(p, w->old.ref, w->old.type, &q, call_asker(call), decrypted, call, err)
 		 : err_set(err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->old.provider);
 	return true;
 }

@@ -159,7 +159,7 @@ void kv_read(struct call *call, const struct request *q)
 	else {
 		call->sealed = steal_ptr(&v.sealed);
 		call->sealed_len = v.sealed_len;
-		unseal_start(&b->unseals, call->path, v.version, call->sealed, call->sealed_len, true, read_opened, call);
+		unseal_start(&b->unseals, call->path, v.version, call->sealed, call->sealed_len, true, call_asker(call), read_opened, call);
 	}
 	free(v.sealed);
 }
@@ -307,7 +307,7 @@ void kv_put_sealed(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		unseal_start(&call->broker->unseals, call->path, call->version, call->sealed, call->sealed_len, false,
+		unseal_start(&call->broker->unseals, call->path, call->version, call->sealed, call->sealed_len, false, call_asker(call),
 			     sealed_opened, call);
 }
 

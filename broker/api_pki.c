@@ -256,7 +256,7 @@ static int issue(struct call *call, const struct request *http, bool with_key, s
 		r = store_cert_reserve(&call->broker->store, &w->cert, token_wall_ms() / 1000, err);
 	if (r == 0)
 		r = x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
-	return r < 0 ? r : ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, issued, call, err);
+	return r < 0 ? r : ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, call_asker(call), issued, call, err);
 }
 
 void pki_sign(struct call *call, const struct request *q)

@@ -313,7 +313,8 @@ static int check(struct work *w, const struct item *it, struct hardware_provider
 	if (!key_is_rsa(w->key.type) && hardware_proven(p, proof))
 		return 0;
 	if (spki_verify(w->key.spki, w->key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature, it->signature_len, NULL) == 0) {
-		hardware_prove(p, proof);
+		if (!key_is_rsa(w->key.type))
+			hardware_prove(p, proof);
 		return 0;
 	}
 	return err_set(err, ERR_HARDWARE, it->scheme == SIGN_RSA_PSS && it->salt_len >= 0
@@ -344,7 +345,8 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 	if (r == 0)
 		r = ca_still(call->broker, &w->key, &err);
 	if (r < 0) {
-		call_fail(call, r, err.msg);
+		if (call_spend(call, err.msg) == 0)
+			call_fail(call, r, err.msg);
 		return;
 	}
 	describe(it, call->detail, sizeof(call->detail));
@@ -375,7 +377,7 @@ static void next(struct call *call)
 				   .salt_len = it->scheme != SIGN_RSA_PSS ? 0
 					       : it->salt_len >= 0	  ? (size_t)it->salt_len
 									  : key_row(w->key.type)->signature_len - hash_row(it->hash)->len - 2};
-	r = p ? hardware_sign(p, w->key.ref, w->key.type, &q, signed_one, call, &err)
+	r = p ? hardware_sign(p, w->key.ref, w->key.type, &q, call_asker(call), signed_one, call, &err)
 	      : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->key.provider);
 	if (r < 0)
 		call_fail(call, r, err.msg);

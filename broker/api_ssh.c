@@ -177,7 +177,7 @@ void ssh_sign(struct call *call, const struct request *q)
 	if (r == 0)
 		r = build(call, body, w, &err);
 	if (r == 0)
-		r = ca_sign(call->broker, &w->key, w->scheme, w->hash, w->input, w->input_len, signed_one, call, &err);
+		r = ca_sign(call->broker, &w->key, w->scheme, w->hash, w->input, w->input_len, call_asker(call), signed_one, call, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 }

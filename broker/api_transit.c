@@ -409,6 +409,8 @@ static int set_certificates(struct call *call, const json_t *body, struct err *e
 		r = read_certificates(pem, &k, err);
 	if (r == 0)
 		r = store_key_put(&call->broker->store, &k, err);
+	if (r == 0 && ca_is_key(call->broker, k.path))
+		crl_forget(call->broker);
 	call->version = k.version;
 	store_key_done(&k);
 	return r;
@@ -495,6 +497,8 @@ void transit_key_delete(struct call *call, const struct request *q)
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = store_key_delete(&call->broker->store, call->path, &err);
+	if (r == 0 && ca_is_key(call->broker, call->path))
+		crl_forget(call->broker);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

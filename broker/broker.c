@@ -113,7 +113,7 @@ void broker_open_store(struct broker *b)
 	if (b->unsealed || b->opening || b->store.mac_key.len)
 		return;
 	b->opening = true;
-	unseal_start(&b->unseals, BROKER_STORE_KEY_PATH, 1, b->store_key_file, b->store_key_file_len, false, store_opened, b);
+	unseal_start(&b->unseals, BROKER_STORE_KEY_PATH, 1, b->store_key_file, b->store_key_file_len, false, 0, store_opened, b);
 }
 
 void broker_reload(struct broker *b)

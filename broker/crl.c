@@ -5,6 +5,7 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 
+#include <openssl/evp.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,15 +112,24 @@ static int put_tbs(struct broker *b, struct crl_build *w, struct err *err)
 	return r < 0 ? r : x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
 }
 
+/* RFC 7468; not by way of the arena: it is long, and public. */
 static struct shared_body *to_pem(const uint8_t *der, size_t len)
 {
-	CLEANUP(secret_clear) struct secret text = {0};
-	struct shared_body *s = NULL;
+	static const char head[] = "-----BEGIN X509 CRL-----\n", tail[] = "-----END X509 CRL-----\n";
+	struct shared_body *s = shared_body_new(sizeof(head) + sizeof(tail) + (len / 48 + 1) * 65 + 1);
+	uint8_t *p = s ? s->data : NULL;
 
-	if (secret_new(&text, 2 * len, NULL) == 0 && api_append_pem(&text, "X509 CRL", der, len, "\n") == 0)
-		s = shared_body_new(text.len);
-	if (s)
-		memcpy(s->data, text.data, text.len);
+	if (!s)
+		return NULL;
+	memcpy(p, head, sizeof(head) - 1);
+	p += sizeof(head) - 1;
+	for (size_t pos = 0, n; pos < len; pos += n) {
+		n = len - pos < 48 ? len - pos : 48; /* a line of 64 characters */
+		p += EVP_EncodeBlock(p, der + pos, (int)n);
+		*p++ = '\n';
+	}
+	memcpy(p, tail, sizeof(tail) - 1);
+	s->len = (size_t)(p - s->data) + sizeof(tail) - 1;
 	return s;
 }
 
@@ -140,21 +150,21 @@ static int record(struct broker *b, const struct crl_build *w, struct err *err)
 static int keep(struct broker *b, struct crl_build *w, const struct wire_reply *reply, struct err *err)
 {
 	struct crl *crl = &b->crl;
-	struct shared_body *der, *pem;
+	struct shared_body *der = NULL, *pem = NULL;
 	int r = ca_check(&w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, reply, err);
 
 	if (r == 0)
+		r = ca_still(b, &w->key, err);
+	if (r == 0)
 		r = x509_assemble(&w->ca, w->tbs, w->tbs_len, reply->data, reply->data_len, w->out, sizeof(w->out), &w->out_len, err);
+	if (r == 0 && (!(der = shared_body_new(w->out_len)) || !(pem = to_pem(w->out, w->out_len))))
+		r = err_set(err, ERR_FAILED, "out of memory");
 	if (r == 0)
 		r = record(b, w, err);
-	if (r < 0)
-		return r;
-	der = shared_body_new(w->out_len);
-	pem = to_pem(w->out, w->out_len);
-	if (!der || !pem) {
+	if (r < 0) {
 		shared_body_drop(der);
 		shared_body_drop(pem);
-		return err_set(err, ERR_BUSY, "the locked memory is full: try again");
+		return r;
 	}
 	memcpy(der->data, w->out, w->out_len);
 	shared_body_drop(crl->der);
@@ -162,7 +172,8 @@ static int keep(struct broker *b, struct crl_build *w, const struct wire_reply *
 	crl->der = der;
 	crl->pem = pem;
 	memcpy(crl->mark, w->mark, sizeof(crl->mark));
-	crl->until_s = token_wall_ms() / 1000 + CRL_LIFE_S / 2;
+	crl->signed_s = token_wall_ms() / 1000;
+	crl->until_ms = token_boot_ms() + CRL_LIFE_S * 1000u / 2;
 	crl->code = 0;
 	return 0;
 }
@@ -202,7 +213,7 @@ static int build(struct broker *b, struct store_key *key, struct err *err)
 	if (r == 0)
 		r = put_tbs(b, w, err);
 	if (r == 0)
-		r = ca_sign(b, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, signed_list, w, err);
+		r = ca_sign(b, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, 0, signed_list, w, err);
 	if (r < 0)
 		build_free(w);
 	else
@@ -239,7 +250,7 @@ void crl_reply(struct call *call, bool pem)
 	mark_of(&key, mark);
 	store_key_done(&key);
 	call->suffix[0] = pem ? 'p' : '\0';
-	if (crl->der && memcmp(mark, crl->mark, sizeof(mark)) == 0 && token_wall_ms() / 1000 < crl->until_s) {
+	if (crl->der && memcmp(mark, crl->mark, sizeof(mark)) == 0 && token_boot_ms() < crl->until_ms && crl->signed_s <= token_wall_ms() / 1000) {
 		answer(call, crl);
 		return;
 	}
@@ -267,7 +278,7 @@ void crl_cancel(struct broker *b, const struct call *call)
 
 void crl_forget(struct broker *b)
 {
-	b->crl.until_s = 0;
+	b->crl.until_ms = 0;
 	b->crl.code = 0;
 	if (!b->crl.build)
 		return;

@@ -18,7 +18,8 @@ struct err;
 struct crl {
 	struct shared_body *der, *pem; /* the last that was signed; NULL: none */
 	uint8_t mark[CRL_MARK_LEN];    /* of the key and certificate that signed it */
-	uint64_t until_s;	       /* since 1970: when the next is due */
+	uint64_t signed_s;	       /* since 1970: a clock that was set back makes it one of the future */
+	uint64_t until_ms;	       /* since boot: when the next is due */
 	struct crl_build *build;       /* in the hardware; NULL: none */
 	struct call *waiting;
 	uint64_t retry_ms; /* not before, after a failure */
@@ -32,6 +33,6 @@ void crl_reply(struct call *call, bool pem);
 void crl_cancel(struct broker *b, const struct call *call);
 /* Whether one more certificate finds room in a list of that CA. ERR_LIMIT. */
 int crl_room(struct broker *b, struct err *err);
-/* Something was revoked: what was signed before is not served any more, nor what is being signed. */
+/* Something was revoked, or the CA's key is another: what was signed before is not served any more, nor what is being signed. */
 void crl_forget(struct broker *b);
 void crl_done(struct broker *b);

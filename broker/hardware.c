@@ -24,6 +24,7 @@ struct hardware_op {
 	hardware_done *done; /* NULL: nobody waits */
 	void *ctx;
 	bool retried;
+	uint64_t asker, turn;
 	size_t data_len;
 	uint8_t data[]; /* public */
 };
@@ -86,6 +87,36 @@ static void push_back(struct hardware_provider *p, struct hardware_op *op)
 		p->head = op;
 	p->tail = op;
 	p->n_queued++;
+}
+
+/*
+ * Start-time fair queueing: each asker's operations have turns of their own, beginning with that which is being served, so who has a
+ * thousand waiting is behind whoever comes with one. ERR_BUSY: the asker has too many.
+ */
+static int push_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err)
+{
+	struct hardware_op **at = &p->head, *last = NULL;
+	size_t n = 0;
+
+	op->turn = p->turn;
+	for (struct hardware_op *o = p->head; o; o = o->next) {
+		if (o->asker != op->asker || o->op != op->op)
+			continue;
+		op->turn = o->turn + 1;
+		n++;
+	}
+	if (op->asker && n >= LIMIT_HARDWARE_QUEUE_PER_ASKER)
+		return err_set(err, ERR_BUSY, "too many of this job's operations wait for '%s'", p->config->name);
+	while (*at && ((p->busy && *at == p->head) || (*at)->turn <= op->turn)) {
+		last = *at;
+		at = &(*at)->next;
+	}
+	op->next = *at;
+	*at = op;
+	if (p->tail == last)
+		p->tail = op;
+	p->n_queued++;
+	return 0;
 }
 
 static struct hardware_op *pop(struct hardware_provider *p)
@@ -208,6 +239,7 @@ static void send_head(struct hardware_provider *p)
 		memcpy(q->data, p->failed_pin, q->data_len);
 	}
 	p->busy = true;
+	p->turn = op->turn > p->turn ? op->turn : p->turn;
 	/* a TPM looks for primes for a while */
 	p->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
 	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -366,7 +398,10 @@ static int submit(struct hardware_provider *p, struct hardware_op *op, struct er
 		op_free(op);
 		return err_set(err, ERR_BUSY, "too many operations wait for '%s'", p->config->name);
 	}
-	push_back(p, op);
+	if (push_fair(p, op, err) < 0) {
+		op_free(op);
+		return -ERR_BUSY;
+	}
 	send_head(p);
 	return 0;
 }
@@ -380,12 +415,18 @@ static int check_state(const struct hardware_provider *p, struct err *err)
 	return 0;
 }
 
-int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
+int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], uint64_t asker, hardware_done *done,
 		   void *ctx, struct err *err)
 {
+	struct hardware_op *op;
 	int r = check_state(p, err);
 
-	return r < 0 ? r : submit(p, op_new_with(WIRE_AGREE, ref, peer, P256_POINT_LEN, done, ctx), err);
+	if (r < 0)
+		return r;
+	op = op_new_with(WIRE_AGREE, ref, peer, P256_POINT_LEN, done, ctx);
+	if (op)
+		op->asker = asker;
+	return submit(p, op, err);
 }
 
 int hardware_find(struct hardware_provider *p, const char *ref, hardware_done *done, void *ctx, struct err *err)
@@ -410,8 +451,8 @@ int hardware_make(struct hardware_provider *p, enum key_type type, const char *l
 	return submit(p, op, err);
 }
 
-int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, hardware_done *done, void *ctx,
-		  struct err *err)
+int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, uint64_t asker, hardware_done *done,
+		  void *ctx, struct err *err)
 {
 	struct hardware_op *op;
 	int r = sign_check(type, q->scheme, q->hash, q->salt_len, q->len, err);
@@ -422,6 +463,7 @@ int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type ty
 		return r;
 	op = op_new_with(WIRE_SIGN, ref, q->data, q->len, done, ctx);
 	if (op) {
+		op->asker = asker;
 		op->number = q->scheme;
 		op->type = type;
 		op->hash = q->hash;
@@ -466,6 +508,7 @@ bool hardware_cancel(struct hardware *h, void *ctx)
 			}
 			if (op->ctx == ctx) {
 				op->done = NULL; /* in flight: its answer finds nobody */
+				op->ctx = NULL;  /* the next caller may have that address */
 				started = true;
 			}
 			op->next = NULL;

@@ -32,6 +32,7 @@ struct hardware_provider {
 	uint32_t index, next_id;
 	struct hardware_op *head, *tail; /* head is in flight when busy */
 	size_t n_queued;
+	uint64_t turn; /* of what is served: see hardware.c */
 	bool busy;
 	uint64_t deadline_ms; /* of the operation in flight */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
@@ -56,14 +57,15 @@ struct hardware {
 int hardware_init(struct hardware *h, const struct config *config, int launcher_fd, int epoll_fd, struct err *err);
 void hardware_stop(struct hardware *h);
 
-/* Queues one ECDH. done is called exactly once, never from inside this call. ref and peer are copied. */
-int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], hardware_done *done,
+/* Queues one ECDH. done is called exactly once, never from inside this call. ref and peer are copied. asker: the job that it is for, whose
+ * operations take turns with the others'; 0: the broker itself. */
+int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN], uint64_t asker, hardware_done *done,
 		   void *ctx, struct err *err);
 /* The same for a key's description, for a new key that signs, and for a signature (or a decryption). What is given is copied. */
 int hardware_find(struct hardware_provider *p, const char *ref, hardware_done *done, void *ctx, struct err *err);
 int hardware_make(struct hardware_provider *p, enum key_type type, const char *label, hardware_done *done, void *ctx, struct err *err);
-int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, hardware_done *done, void *ctx,
-		  struct err *err);
+int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type type, const struct provider_sign *q, uint64_t asker, hardware_done *done,
+		  void *ctx, struct err *err);
 /* By the configuration's name; NULL: none. */
 struct hardware_provider *hardware_provider(struct hardware *h, const char *name);
 /* Whether a signature by that reference was seen to be good for that public key, since this helper began. */

@@ -142,7 +142,8 @@ struct store_cert {
 	uint8_t der[LIMIT_CERTIFICATE];
 	size_t der_len; /* 0: the number is taken, the certificate was never made */
 };
-/* Takes the serial number, before anything is signed. Certificates that expired a day ago are forgotten. */
+/* Takes the serial number, before anything is signed. Certificates that expired a day ago are forgotten, revoked ones
+ * after a year: the clock may have been wrong. */
 int store_cert_reserve(struct store *s, const struct store_cert *c, uint64_t now_s, struct err *err);
 int store_cert_put(struct store *s, const struct store_cert *c, struct err *err);
 /* ERR_NOT_FOUND, ERR_TAMPERED. */

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DAY_S 86400u
+#define YEAR_S (366u * DAY_S)
+
 const char store_cert_schema[] =
 	"CREATE TABLE IF NOT EXISTS certificate (serial BLOB PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, expires INTEGER NOT NULL,"
 	" revoked INTEGER NOT NULL, der BLOB NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
@@ -42,7 +45,8 @@ static int put(struct store *s, const char *sql, const struct store_cert *c, str
 int store_cert_reserve(struct store *s, const struct store_cert *c, uint64_t now_s, struct err *err)
 {
 	STMT *q = NULL;
-	int r = store_prepare(s, "DELETE FROM certificate WHERE expires < ?", &q, err, "i", (int64_t)(now_s > 86400 ? now_s - 86400 : 0));
+	int r = store_prepare(s, "DELETE FROM certificate WHERE expires < ? AND (revoked = 0 OR expires < ?)", &q, err, "ii",
+			      (int64_t)(now_s > DAY_S ? now_s - DAY_S : 0), (int64_t)(now_s > YEAR_S ? now_s - YEAR_S : 0));
 
 	if (r == 0)
 		r = store_step(s, q, err);

@@ -19,7 +19,7 @@ struct unseal {
 	struct unseals *owner;
 	struct waiter *waiters;
 	char path[LIMIT_PATH_LEN + 1];
-	uint64_t version;
+	uint64_t version, asker;
 	bool share;
 	uint8_t *sealed;
 	size_t sealed_len;
@@ -115,7 +115,7 @@ static void try_next(struct unseal *x)
 				finish(x, r, NULL, err.msg);
 				return;
 			}
-			r = hardware_agree(p, p->config->keys[x->key].ref, peer, agreed, x, &err);
+			r = hardware_agree(p, p->config->keys[x->key].ref, peer, x->asker, agreed, x, &err);
 			if (r == 0) {
 				x->hardware_ops++;
 				return;
@@ -171,7 +171,7 @@ static bool join(struct unseals *u, const char *path, uint64_t version, const ui
 	return false;
 }
 
-void unseal_start(struct unseals *u, const char *path, uint64_t version, const uint8_t *sealed, size_t len, bool share,
+void unseal_start(struct unseals *u, const char *path, uint64_t version, const uint8_t *sealed, size_t len, bool share, uint64_t asker,
 		  unseal_done *done, void *ctx)
 {
 	struct waiter *w = calloc(1, sizeof(*w));
@@ -194,6 +194,7 @@ void unseal_start(struct unseals *u, const char *path, uint64_t version, const u
 	x->waiters = w;
 	x->version = version;
 	x->share = share;
+	x->asker = asker;
 	snprintf(x->path, sizeof(x->path), "%s", path);
 	memcpy(x->sealed, sealed, len);
 	x->sealed_len = len;

@@ -22,8 +22,8 @@ typedef void unseal_done(void *ctx, int result, const struct secret *plain, cons
 			 const char *message);
 
 /* path/version are what the file must be bound to, if it is; name is what equal requests share ("" shares nothing). done
- * may be called before this returns (with a failure). sealed is copied. */
-void unseal_start(struct unseals *u, const char *path, uint64_t version, const uint8_t *sealed, size_t len, bool share,
+ * may be called before this returns (with a failure). sealed is copied. asker: as with hardware_agree. */
+void unseal_start(struct unseals *u, const char *path, uint64_t version, const uint8_t *sealed, size_t len, bool share, uint64_t asker,
 		  unseal_done *done, void *ctx);
 /* ctx's caller is gone. */
 void unseal_cancel(struct unseals *u, void *ctx);

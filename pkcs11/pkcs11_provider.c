@@ -449,9 +449,9 @@ static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 	rv = q->scheme == DECRYPT_OAEP ? f->C_DecryptInit(p->module.session, &mechanism, key) : f->C_SignInit(p->module.session, &mechanism, key);
 	if (q->scheme == DECRYPT_OAEP && (rv == CKR_ARGUMENTS_BAD || rv == CKR_MECHANISM_PARAM_INVALID || rv == CKR_MECHANISM_INVALID))
 		return decrypt_raw(p, key, a);
-	if (rv == CKR_OK)
-		rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len)
-					       : f->C_Sign(p->module.session, data, q->len, a->ret, &len);
+	if (rv != CKR_OK)
+		return rv;
+	rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len) : f->C_Sign(p->module.session, data, q->len, a->ret, &len);
 	*a->ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
 	/* many tokens call a padding that is wrong so */
 	return q->scheme == DECRYPT_OAEP && (rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED) ? CKR_ENCRYPTED_DATA_INVALID : rv;

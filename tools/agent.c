@@ -264,15 +264,22 @@ static int start(struct agent *a, const struct agent_options *o, struct err *err
 	return r;
 }
 
-void agent_remove_dir(const char *dir)
+static void remove_dir(const char *dir, bool pkcs11, bool ssh)
 {
 	CLEANUP(cleanup_close) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
-	unlinkat(fd, AGENT_PKCS11_SOCKET, 0);
-	unlinkat(fd, AGENT_SSH_SOCKET, 0);
+	if (pkcs11)
+		unlinkat(fd, AGENT_PKCS11_SOCKET, 0);
+	if (ssh)
+		unlinkat(fd, AGENT_SSH_SOCKET, 0);
 	rmdir(dir);
+}
+
+void agent_remove_dir(const char *dir)
+{
+	remove_dir(dir, true, true);
 }
 
 int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx, struct err *err)
@@ -290,9 +297,8 @@ int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx
 		ready(ctx);
 		loop(a);
 	}
-	/* only what this one made: another may serve there */
-	if (a->listeners[SSH] >= 0)
-		agent_remove_dir(o->dir);
+	/* only what this one made: another may serve there; a directory that is not empty stays */
+	remove_dir(o->dir, a->listeners[PKCS11] >= 0, a->listeners[SSH] >= 0);
 	while (a->n)
 		drop(a, 0);
 	for (int i = 0; i < 2; i++)

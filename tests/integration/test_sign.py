@@ -11,7 +11,7 @@ import unittest
 import hvac
 
 from harness import Case, run, wait_for
-from peers import Session, ask, connect
+from peers import Cgroup, Session, as_peer, ask, cgroups_missing, connect
 
 POLICIES = """\
   signer:
@@ -389,6 +389,39 @@ class Algorithms:
         self.assertEqual(self.post("decrypt/release/rsa-2048", {"batch_input": [bad] * 5}, token)[0], 403)
         lines = [line for line in self.b.audit(20).splitlines() if "ev=decrypt" in line]
         self.assertFalse([line for line in lines[-4:] if "granted" in line], lines)
+
+    @unittest.skipIf(cgroups_missing(), cgroups_missing())
+    def test_one_job_does_not_starve_another(self):
+        def request(data):
+            s = connect(self.b.socket)
+            body = json.dumps({"input": b64(data)}).encode()
+            s.sendall(b"POST /v1/transit/sign/release/ecdsa-p256 HTTP/1.1\r\nHost: x\r\nX-Vault-Token: %s\r\nContent-Length: %d\r\n\r\n%s"
+                      % (self.token.encode(), len(body), body))
+            return s
+
+        def another():
+            sockets = [request(b"another %d" % i) for i in range(5)]
+            return [s.recv(4096)[9:12] for s in sockets]
+
+        other = Cgroup()
+        self.addCleanup(other.remove)
+        with Stopped(self.b):
+            greedy = [request(b"greedy %d" % i) for i in range(300)]
+            time.sleep(0.3)
+            answers = []
+            t = threading.Thread(target=lambda: answers.append(as_peer(another, cgroup=other)))
+            t.start()
+            time.sleep(0.7)
+        t.join()
+        self.assertEqual(answers, [[b"200"] * 5])
+        for s in greedy:
+            self.assertEqual(s.recv(4096)[9:12], b"200")
+            s.close()
+        digests = {hashlib.sha256(b"another %d" % i).hexdigest() for i in range(5)}
+        order = [any(d in line for d in digests) for line in self.b.audit(320).splitlines() if "ev=sign" in line][-305:]
+        self.assertEqual(order.count(True), 5)
+        # in turns: one of theirs, one of ours
+        self.assertLess(max(i for i, theirs in enumerate(order) if theirs), 20)
 
     def test_names_that_are_words(self):
         for name in ("release/k/sha2-256", "release/none", "sha1"):
