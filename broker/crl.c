@@ -157,8 +157,11 @@ static int keep(struct broker *b, struct crl_build *w, const struct wire_reply *
 		r = ca_still(b, &w->key, err);
 	if (r == 0)
 		r = x509_assemble(&w->ca, w->tbs, w->tbs_len, reply->data, reply->data_len, w->out, sizeof(w->out), &w->out_len, err);
-	if (r == 0 && (!(der = shared_body_new(w->out_len)) || !(pem = to_pem(w->out, w->out_len))))
-		r = err_set(err, ERR_FAILED, "out of memory");
+	if (r == 0) {
+		der = shared_body_new(w->out_len);
+		pem = to_pem(w->out, w->out_len);
+		r = der && pem ? 0 : err_set(err, ERR_FAILED, "out of memory");
+	}
 	if (r == 0)
 		r = record(b, w, err);
 	if (r < 0) {

@@ -198,8 +198,7 @@ int spki_from_ec(enum key_type type, const uint8_t *point, size_t point_len, uin
 {
 	char curve[16];
 	uint8_t copy[1 + 2 * 48];
-	OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, 0),
-			       OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, point_len), OSSL_PARAM_construct_end()};
+	OSSL_PARAM params[3];
 	CLEANUP(cleanup_key) EVP_PKEY *key = NULL;
 	CLEANUP(cleanup_ctx) EVP_PKEY_CTX *ctx = NULL;
 
@@ -207,6 +206,9 @@ int spki_from_ec(enum key_type type, const uint8_t *point, size_t point_len, uin
 		return no_key(err);
 	snprintf(curve, sizeof(curve), "%s", key_row(type)->curve);
 	memcpy(copy, point, point_len);
+	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, 0); /* takes its length now */
+	params[1] = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, point_len);
+	params[2] = OSSL_PARAM_construct_end();
 	key = from_params("EC", params);
 	ctx = key ? EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL) : NULL;
 	if (!ctx || EVP_PKEY_public_check(ctx) <= 0)
