@@ -85,6 +85,11 @@ class KeysCase(SignCase):
         return [line for line in self.b.audit(1000).splitlines() if " ev=sign " in line and "result=granted" in line]
 
 
+def own_cgroup(pid):
+    with open(f"/proc/{pid}/cgroup") as f:
+        return next((line[3:].strip() for line in f if line.startswith("0::")), None)
+
+
 class Job:
     """`cotter run --keys` of something that waits; what is to speak with its sockets enters its cgroup."""
 
@@ -101,11 +106,11 @@ class Job:
         self.pkcs11 = self.env["P11_KIT_SERVER_ADDRESS"].removeprefix("unix:path=")
         self.ssh = self.env["SSH_AUTH_SOCK"]
         self.dir = os.path.dirname(self.ssh)
-        with open(f"/proc/{self.process.pid}/cgroup") as f:
-            self.group = next((line[3:].strip() for line in f if line.startswith("0::")), None)
+        self.group = own_cgroup(self.process.pid)
 
     def enter(self, pid=0):
-        if self.group and cgroup_root():
+        # an ordinary user's job stays in its caller's cgroup, where we stand already
+        if self.group != own_cgroup(pid or "self") and cgroup_root():
             with open(f"{cgroup_root()}{self.group}/cgroup.procs", "w") as f:
                 f.write(str(pid))
 
