@@ -332,7 +332,7 @@ void pki_cert(struct call *call, const struct request *q)
 {
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	struct store_cert c;
-	uint8_t serial[X509_SERIAL_LEN];
+	uint8_t serial[X509_SERIAL_LEN] = {0};
 	struct err err = {0};
 	int r = call->broker->unsealed ? read_serial(call->path, serial, &err) : err_set(&err, ERR_SEALED, "Vault is sealed");
 
@@ -363,7 +363,7 @@ void pki_revoke(struct call *call, const struct request *q)
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret data = {0}, reply = {0};
 	char text[3 * X509_SERIAL_LEN];
-	uint8_t serial[X509_SERIAL_LEN];
+	uint8_t serial[X509_SERIAL_LEN] = {0};
 	struct store_cert c;
 	struct err err = {0};
 	uint64_t seq = 0;

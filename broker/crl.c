@@ -164,7 +164,7 @@ static int keep(struct broker *b, struct crl_build *w, const struct wire_reply *
 	}
 	if (r == 0)
 		r = record(b, w, err);
-	if (r < 0) {
+	if (r < 0 || !der || !pem) {
 		shared_body_drop(der);
 		shared_body_drop(pem);
 		return r;

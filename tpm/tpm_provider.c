@@ -449,7 +449,7 @@ static int provider_random(struct provider *p, uint8_t *ret, size_t len, struct 
 				   "random numbers", err);
 		if (r < 0)
 			break;
-		if (bytes->size == 0 || bytes->size > len) {
+		if (!bytes || bytes->size == 0 || bytes->size > len) {
 			r = err_set(err, ERR_HARDWARE, "the TPM gave a wrong number of random bytes");
 		} else {
 			memcpy(ret, bytes->buffer, bytes->size);
