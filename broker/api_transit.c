@@ -255,6 +255,7 @@ struct making {
 	struct store_key key;
 	struct store_key old; /* whose next version this is; version 0: it is the first */
 	char label[LIMIT_NAME_LEN + 1];
+	char file[LIMIT_URI_LEN]; /* of a TPM's key that was written; "": none */
 };
 
 static void free_making(void *work)
@@ -352,33 +353,39 @@ static int number(struct store *s, struct making *m, struct err *err)
 	return r == -ERR_NOT_FOUND ? err_set(err, ERR_CONFLICT, "another key was made under that name meanwhile") : r;
 }
 
+static int take_made(struct broker *b, struct making *m, const struct wire_reply *reply, struct err *err)
+{
+	int r = 0;
+
+	if (seals(b, &reply->key))
+		return err_set(err, ERR_INPUT, "that key seals secrets: it must do nothing else");
+	if (!reply->key.can_sign && !reply->key.can_decrypt)
+		return err_set(err, ERR_INPUT, "the hardware says that this key neither signs nor decrypts");
+	m->key.type = (enum key_type)reply->key.type;
+	m->key.spki_len = reply->key.spki_len;
+	memcpy(m->key.spki, reply->key.spki, reply->key.spki_len);
+	/* as the hardware names it: what was given may come to fit another */
+	if (reply->key.ref[0])
+		snprintf(m->key.ref, sizeof(m->key.ref), "%s", reply->key.ref);
+	if (reply->data_len) {
+		r = write_key_file(b, reply, m->file, err);
+		memcpy(m->key.ref, m->file, sizeof(m->key.ref));
+	}
+	if (r == 0)
+		r = number(&b->store, m, err);
+	return r < 0 ? r : store_key_add(&b->store, &m->key, err);
+}
+
 static void made(void *ctx, int result, const struct wire_reply *reply, const char *message)
 {
 	struct call *call = ctx;
 	struct making *m = call->work;
-	struct store *s = &call->broker->store;
 	struct err err = {0};
-	int r = result;
+	int r = result < 0 ? err_set(&err, (enum err_code)-result, "%s", message) : take_made(call->broker, m, reply, &err);
 
-	if (r == 0 && seals(call->broker, &reply->key))
-		r = err_set(&err, ERR_INPUT, "that key seals secrets: it must do nothing else");
-	else if (r == 0 && !reply->key.can_sign && !reply->key.can_decrypt)
-		r = err_set(&err, ERR_INPUT, "the hardware says that this key neither signs nor decrypts");
-	else if (r == 0 && reply->data_len)
-		r = write_key_file(call->broker, reply, m->key.ref, &err);
-	else if (r == 0 && reply->key.ref[0]) /* as the hardware names it: what was given may come to fit another */
-		snprintf(m->key.ref, sizeof(m->key.ref), "%s", reply->key.ref);
-	else if (r < 0)
-		err_set(&err, (enum err_code)-r, "%s", message);
-	if (r == 0) {
-		m->key.type = (enum key_type)reply->key.type;
-		m->key.spki_len = reply->key.spki_len;
-		memcpy(m->key.spki, reply->key.spki, reply->key.spki_len);
-		r = number(s, m, &err);
-	}
-	if (r == 0)
-		r = store_key_add(s, &m->key, &err);
 	if (r < 0) {
+		if (m->file[0])
+			unlink(m->file); /* nobody knows of it */
 		call_fail(call, r, err.msg);
 		return;
 	}

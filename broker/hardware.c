@@ -100,9 +100,10 @@ static int push_fair(struct hardware_provider *p, struct hardware_op *op, struct
 
 	op->turn = p->turn;
 	for (struct hardware_op *o = p->head; o; o = o->next) {
-		if (o->asker != op->asker || o->op != op->op)
+		if (o->asker != op->asker)
 			continue;
-		op->turn = o->turn + 1;
+		/* what a helper's start needs stands in front, without a turn */
+		op->turn = o->turn >= op->turn ? o->turn + 1 : op->turn;
 		n++;
 	}
 	if (op->asker && n >= LIMIT_HARDWARE_QUEUE_PER_ASKER)

@@ -56,6 +56,7 @@ static void drop(struct agent *a, size_t i)
 
 	close(c->fd);
 	token_rpc_done(&c->rpc);
+	sodium_memzero(c->in, TOKEN_RPC_MESSAGE); /* a PIN that a tool insisted on, what is to be signed */
 	free(c->in);
 	*c = a->clients[--a->n];
 }
@@ -138,6 +139,7 @@ static bool answer(struct agent *a, struct agent_client *c, size_t len)
 {
 	struct err why = {0};
 	size_t n = 1;
+	bool sent;
 
 	if (c->protocol == SSH) {
 		n = ssh_agent_answer(&c->ssh, c->in + 4, len - 4, a->reply, &why);
@@ -148,7 +150,9 @@ static bool answer(struct agent *a, struct agent_client *c, size_t len)
 	} else if (token_rpc_answer(&c->rpc, c->in, len, a->reply, &n) < 0) {
 		return false;
 	}
-	return send_all(c->fd, a->reply, n);
+	sent = send_all(c->fd, a->reply, n);
+	sodium_memzero(a->reply, n); /* it may be what was decrypted */
+	return sent;
 }
 
 /* false: the client is to go. */
@@ -167,7 +171,6 @@ static bool serve(struct agent *a, struct agent_client *c)
 		memmove(c->in, c->in + n, c->len - (size_t)n);
 		c->len -= (size_t)n;
 	}
-	sodium_memzero(a->reply, TOKEN_RPC_MESSAGE);
 	return n == 0 && c->len < TOKEN_RPC_MESSAGE;
 }
 

@@ -368,6 +368,8 @@ static int provider_sign(struct provider *p, const char *ref, const struct provi
 	*ret_len = 0;
 	if (q->scheme == SIGN_ED25519)
 		return err_set(err, ERR_INPUT, "a TPM has no Ed25519");
+	if (q->scheme == DECRYPT_OAEP && hash_names[q->hash] == 0)
+		return err_set(err, ERR_INPUT, "a TPM has no OAEP with that hash");
 	if (q->scheme == DECRYPT_OAEP)
 		return with_key(p, ref, decrypt_op, &args, "decrypting (TPM2_RSA_Decrypt)", err);
 	r = with_key(p, ref, sign_op, &args, "signing (TPM2_Sign)", err);
