@@ -5,9 +5,11 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "common/pem.h"
 
 #include <sodium.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -124,15 +126,13 @@ int api_append_base64(struct secret *s, const void *data, size_t len)
 
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline)
 {
-	int r = api_append(s, "-----BEGIN %s-----%s", kind, newline);
+	CLEANUP(cleanup_free) char *text = malloc(PEM_LEN(len));
+	struct writer w = writer_init(text, PEM_LEN(len));
 
-	for (size_t pos = 0, n; r == 0 && pos < len; pos += n) {
-		n = len - pos < 48 ? len - pos : 48; /* a line of 64 characters */
-		r = api_append_base64(s, der + pos, n);
-		if (r == 0)
-			r = api_append(s, "%s", newline);
-	}
-	return r < 0 ? r : api_append(s, "-----END %s-----%s", kind, newline);
+	if (!text)
+		return -ERR_FAILED;
+	pem_put(&w, kind, der, len, newline);
+	return w.failed ? -ERR_LIMIT : secret_append(s, text, w.len, NULL);
 }
 
 void api_time(uint64_t ms, char ret[40])
@@ -215,7 +215,6 @@ void call_reply_shared(struct call *call, struct shared_body *body)
 	call_free(call);
 	conn_reply_shared(c, body);
 }
-
 
 static int audit_call(struct call *call, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
 {

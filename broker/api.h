@@ -88,7 +88,7 @@ int api_job_check(struct call *call, const json_t *body, struct err *err);
 /* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err);
-/* PEM (RFC 7468), its lines ended by newline: "\n", or "\\n" within a JSON string. */
+/* PEM of something public, see pem_put. */
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
 int api_append_base64(struct secret *s, const void *data, size_t len);

@@ -1,9 +1,9 @@
 #include "broker/api_ca.h"
 
 #include "broker/duration.h"
+#include "common/der.h"
 #include "common/err.h"
 
-#include <openssl/x509.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -22,11 +22,7 @@ int ca_key(struct broker *b, const struct config_ca *ca, struct store_key *ret, 
 
 size_t ca_certificate_len(const struct store_key *k)
 {
-	const uint8_t *p = k->certificates;
-	X509 *c = p ? d2i_X509(NULL, &p, (long)k->certificates_len) : NULL;
-
-	X509_free(c);
-	return c ? (size_t)(p - k->certificates) : 0;
+	return der_sequence_len(k->certificates, k->certificates_len);
 }
 
 bool ca_is_key(const struct broker *b, const char *path)
@@ -57,6 +53,12 @@ int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *re
 		return err_set(err, ERR_INPUT, "ttl is a duration such as 30m, of at most %llu s with this role", (unsigned long long)(role->max_ttl_ms / 1000));
 	*ret_s = s;
 	return 0;
+}
+
+int ca_input(enum sign_scheme scheme, enum hash_type hash, const uint8_t *tbs, size_t len, uint8_t ret[SIGN_INPUT_MAX], size_t *ret_len, struct err *err)
+{
+	*ret_len = sign_input(scheme, hash, tbs, len, ret, SIGN_INPUT_MAX);
+	return *ret_len ? 0 : err_set(err, ERR_LIMIT, "this CA's key signs at most %u bytes", SIGN_INPUT_MAX);
 }
 
 int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, uint64_t asker,

@@ -12,6 +12,8 @@ bool ca_is_key(const struct broker *b, const char *path);
 const struct config_cert_role *ca_role(const struct call *call, const struct config_ca *ca, struct err *err);
 /* "ttl" of a body, at most the role's. */
 int ca_ttl(const json_t *body, const struct config_cert_role *role, uint64_t *ret_s, struct err *err);
+/* What the hardware is to sign: see sign_input. */
+int ca_input(enum sign_scheme scheme, enum hash_type hash, const uint8_t *tbs, size_t len, uint8_t ret[SIGN_INPUT_MAX], size_t *ret_len, struct err *err);
 /* Signs with it; done gets a reply whose data is the signature in the form of SIGN_*, checked against the public key. */
 int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, uint64_t asker,
 	    hardware_done *done, void *ctx, struct err *err);

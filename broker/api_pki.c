@@ -255,7 +255,7 @@ static int issue(struct call *call, const struct request *http, bool with_key, s
 	if (r == 0)
 		r = store_cert_reserve(&call->broker->store, &w->cert, token_wall_ms() / 1000, err);
 	if (r == 0)
-		r = x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
+		r = ca_input(w->ca.scheme, w->ca.hash, w->tbs, w->tbs_len, w->input, &w->input_len, err);
 	return r < 0 ? r : ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, call_asker(call), issued, call, err);
 }
 

@@ -133,11 +133,12 @@ static int set_data(struct item *it, const uint8_t *input, size_t len, bool preh
 		memcpy(it->data, input, len);
 		return 0;
 	}
-	memcpy(it->data, hash->info, before);
-	if (prehashed)
+	if (prehashed) {
+		memcpy(it->data, hash->info, before);
 		memcpy(it->data + before, input, len);
-	else if (hash_digest(it->hash, input, len, it->data + before) != hash->len)
+	} else if (sign_input(it->scheme, it->hash, input, len, it->data, it->len) != it->len) {
 		return item_error(it, "libcrypto does not have that hash");
+	}
 	return 0;
 }
 
@@ -272,20 +273,13 @@ static int append_verified(void *ctx, struct secret *s, size_t i, bool *ret_bad)
 static void describe(const struct item *it, char *ret, size_t size)
 {
 	static const char *const schemes[SIGN_SCHEMES] = {"ecdsa", "pkcs1v15", "pss", "ed25519", "oaep"};
-	const struct hash_row *hash = hash_row(it->scheme == SIGN_ECDSA ? hash_type_of_length(it->len) : it->hash);
 	uint8_t digest[HASH_MAX];
 	char hex[2 * HASH_MAX + 1];
 	const uint8_t *p = it->data;
 	size_t n = it->len;
-	const char *of = hash->vault;
+	enum hash_type hash = it->scheme == SIGN_ECDSA ? hash_type_of_length(n) : it->scheme == SIGN_RSA_PKCS1 ? digest_info_split(&p, &n) : it->hash;
+	const char *of = hash_row(hash)->vault;
 
-	for (enum hash_type h = HASH_SHA1; it->scheme == SIGN_RSA_PKCS1 && h < HASH_TYPES; h++) {
-		if (it->len == hash_row(h)->info_len + hash_row(h)->len && memcmp(it->data, hash_row(h)->info, hash_row(h)->info_len) == 0) {
-			p += hash_row(h)->info_len;
-			n = hash_row(h)->len;
-			of = hash_row(h)->vault;
-		}
-	}
 	if (n > HASH_MAX || it->scheme == SIGN_ED25519 || !of) {
 		n = hash_digest(HASH_SHA256, it->data, it->len, digest);
 		p = digest;

@@ -16,7 +16,7 @@ struct work {
 	enum hash_type hash;
 	uint64_t serial;
 	char type[64], key_id[128];
-	uint8_t tbs[LIMIT_CERTIFICATE], input[LIMIT_CERTIFICATE];
+	uint8_t tbs[LIMIT_CERTIFICATE], input[SIGN_INPUT_MAX];
 	size_t tbs_len, input_len;
 };
 
@@ -32,25 +32,6 @@ static void free_work(void *p)
 static const char *algorithm_of(const struct work *w)
 {
 	return key_is_rsa(w->key.type) ? "rsa-sha2-512" : ssh_key_name(w->key.type);
-}
-
-static int prepare(struct work *w, struct err *err)
-{
-	const struct hash_row *hash;
-	size_t before;
-
-	w->scheme = key_is_rsa(w->key.type) ? SIGN_RSA_PKCS1 : key_is_ec(w->key.type) ? SIGN_ECDSA : SIGN_ED25519;
-	w->hash = key_is_rsa(w->key.type) ? HASH_SHA512 : w->key.type == KEY_P384 ? HASH_SHA384 : w->key.type == KEY_P256 ? HASH_SHA256 : HASH_NONE;
-	hash = hash_row(w->hash);
-	before = key_is_rsa(w->key.type) ? hash->info_len : 0;
-	if (w->hash == HASH_NONE) {
-		memcpy(w->input, w->tbs, w->tbs_len);
-		w->input_len = w->tbs_len;
-		return w->tbs_len <= SIGN_INPUT_MAX ? 0 : err_set(err, ERR_LIMIT, "the certificate has more than %u bytes", SIGN_INPUT_MAX);
-	}
-	memcpy(w->input, hash->info, before);
-	w->input_len = before + hash_digest(w->hash, w->tbs, w->tbs_len, w->input + before);
-	return 0;
 }
 
 static void reply(struct call *call, const uint8_t *cert, size_t len)
@@ -162,7 +143,9 @@ static int build(struct call *call, const json_t *body, struct work *w, struct e
 	q.serial = w->serial;
 	if (r == 0)
 		r = sshcert_build(&q, blob, n, w->tbs, &w->tbs_len, w->type, err);
-	return r < 0 ? r : prepare(w, err);
+	w->scheme = key_scheme(w->key.type);
+	w->hash = key_is_rsa(w->key.type) ? HASH_SHA512 : key_hash(w->key.type);
+	return r < 0 ? r : ca_input(w->scheme, w->hash, w->tbs, w->tbs_len, w->input, &w->input_len, err);
 }
 
 void ssh_sign(struct call *call, const struct request *q)

@@ -4,6 +4,7 @@
 #include "broker/policy.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
+#include "common/der.h"
 #include "common/err.h"
 
 #include <errno.h>
@@ -17,27 +18,13 @@
 
 /* ---- telling ---------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the first DER element; 0: there is none. */
-static size_t der_element(const uint8_t *p, size_t len)
-{
-	size_t n, head;
-
-	if (len < 4 || p[0] != 0x30)
-		return 0;
-	head = p[1] < 0x80 ? 2 : 2 + (size_t)(p[1] & 0x7f);
-	if (p[1] >= 0x80 && p[1] != 0x81 && p[1] != 0x82)
-		return 0;
-	n = p[1] < 0x80 ? p[1] : p[1] == 0x81 ? p[2] : (size_t)p[2] << 8 | p[3];
-	return head + n <= len ? head + n : 0;
-}
-
 static int append_chain(struct secret *s, const struct store_key *k)
 {
 	size_t n;
 	int r = 0;
 
 	for (size_t pos = 0; r == 0 && pos < k->certificates_len; pos += n) {
-		n = der_element(k->certificates + pos, k->certificates_len - pos);
+		n = der_sequence_len(k->certificates + pos, k->certificates_len - pos);
 		if (n == 0)
 			return -ERR_TAMPERED;
 		r = api_append_pem(s, "CERTIFICATE", k->certificates + pos, n, "\\n");

@@ -4,8 +4,8 @@
 #include "broker/x509.h"
 #include "common/cleanup.h"
 #include "common/err.h"
+#include "common/pem.h"
 
-#include <openssl/evp.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,27 +109,19 @@ static int put_tbs(struct broker *b, struct crl_build *w, struct err *err)
 	if (r == 0)
 		r = x509_build_crl(&w->ca, revoked.list, revoked.n, number, now_s, now_s + CRL_LIFE_S, w->tbs, sizeof(w->tbs), &w->tbs_len, err);
 	free(revoked.list);
-	return r < 0 ? r : x509_to_sign(&w->ca, w->tbs, w->tbs_len, w->input, sizeof(w->input), &w->input_len, err);
+	return r < 0 ? r : ca_input(w->ca.scheme, w->ca.hash, w->tbs, w->tbs_len, w->input, &w->input_len, err);
 }
 
-/* RFC 7468; not by way of the arena: it is long, and public. */
 static struct shared_body *to_pem(const uint8_t *der, size_t len)
 {
-	static const char head[] = "-----BEGIN X509 CRL-----\n", tail[] = "-----END X509 CRL-----\n";
-	struct shared_body *s = shared_body_new(sizeof(head) + sizeof(tail) + (len / 48 + 1) * 65 + 1);
-	uint8_t *p = s ? s->data : NULL;
+	struct shared_body *s = shared_body_new(PEM_LEN(len));
+	struct writer w;
 
 	if (!s)
 		return NULL;
-	memcpy(p, head, sizeof(head) - 1);
-	p += sizeof(head) - 1;
-	for (size_t pos = 0, n; pos < len; pos += n) {
-		n = len - pos < 48 ? len - pos : 48; /* a line of 64 characters */
-		p += EVP_EncodeBlock(p, der + pos, (int)n);
-		*p++ = '\n';
-	}
-	memcpy(p, tail, sizeof(tail) - 1);
-	s->len = (size_t)(p - s->data) + sizeof(tail) - 1;
+	w = writer_init(s->data, s->len);
+	pem_put(&w, "X509 CRL", der, len, "\n");
+	s->len = w.len;
 	return s;
 }
 

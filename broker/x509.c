@@ -30,8 +30,8 @@ int x509_ca(const uint8_t *der, size_t len, enum key_type type, struct x509_ca *
 		x509_ca_done(ret);
 		return err_set(err, ERR_INPUT, "the CA key's certificate is not one of a CA (basicConstraints)");
 	}
-	ret->hash = type == KEY_ED25519 ? HASH_NONE : type == KEY_P384 ? HASH_SHA384 : HASH_SHA256;
-	ret->scheme = key_is_rsa(type) ? SIGN_RSA_PKCS1 : key_is_ec(type) ? SIGN_ECDSA : SIGN_ED25519;
+	ret->hash = key_hash(type);
+	ret->scheme = key_scheme(type);
 	ret->nid = key_is_rsa(type) ? NID_sha256WithRSAEncryption : type == KEY_P384 ? NID_ecdsa_with_SHA384 : key_is_ec(type) ? NID_ecdsa_with_SHA256 : NID_ED25519;
 	return 0;
 }
@@ -272,19 +272,6 @@ static void put_time(struct writer *w, uint64_t s)
 	der_put(w, tm.tm_year < 150 ? 0x17 : 0x18, tm.tm_year < 150 ? text + 2 : text, strlen(text) - (tm.tm_year < 150 ? 2 : 0));
 }
 
-/* Positive, without needless zeros in front. */
-static void put_integer(struct writer *w, const uint8_t *p, size_t len)
-{
-	uint8_t padded[X509_SERIAL_LEN + 1] = {0};
-
-	while (len > 1 && *p == 0) {
-		p++;
-		len--;
-	}
-	memcpy(padded + 1, p, len);
-	der_put(w, DER_INTEGER, p[0] & 0x80 ? padded : padded + 1, len + (p[0] >> 7));
-}
-
 static void put_revoked(struct writer *w, const struct x509_revoked *list, size_t n, uint8_t *scratch, size_t cap)
 {
 	struct writer all = writer_init(scratch, cap);
@@ -293,7 +280,7 @@ static void put_revoked(struct writer *w, const struct x509_revoked *list, size_
 		uint8_t entry[64];
 		struct writer one = writer_init(entry, sizeof(entry));
 
-		put_integer(&one, list[i].serial, X509_SERIAL_LEN);
+		der_put_integer(&one, list[i].serial, X509_SERIAL_LEN);
 		put_time(&one, list[i].when_s);
 		der_put(&all, DER_SEQUENCE, entry, one.len);
 	}
@@ -323,7 +310,7 @@ static void put_crl_extensions(struct writer *w, const struct x509_ca *ca, uint6
 		der_put(&wc, DER_SEQUENCE, a, wa.len);
 	}
 	wb = writer_init(b, sizeof(b));
-	put_integer(&wb, big, sizeof(big));
+	der_put_integer(&wb, big, sizeof(big));
 	wa = writer_init(a, sizeof(a));
 	writer_bytes(&wa, number_oid, sizeof(number_oid));
 	der_put(&wa, DER_OCTET_STRING, b, wb.len);
@@ -362,25 +349,6 @@ int x509_build_crl(const struct x509_ca *ca, const struct x509_revoked *list, si
 }
 
 /* ---- signatures ------------------------------------------------------------------------------------------------- */
-
-int x509_to_sign(const struct x509_ca *ca, const uint8_t *tbs, size_t len, uint8_t *ret, size_t cap, size_t *ret_len, struct err *err)
-{
-	const struct hash_row *hash = hash_row(ca->hash);
-	size_t before = ca->scheme == SIGN_RSA_PKCS1 ? hash->info_len : 0;
-
-	if (ca->hash == HASH_NONE) {
-		if (len > cap)
-			return err_set(err, ERR_LIMIT, "an Ed25519 key signs at most %zu bytes", cap);
-		memcpy(ret, tbs, len);
-		*ret_len = len;
-		return 0;
-	}
-	memcpy(ret, hash->info, before);
-	if (before + hash->len > cap || hash_digest(ca->hash, tbs, len, ret + before) != hash->len)
-		return failed(err);
-	*ret_len = before + hash->len;
-	return 0;
-}
 
 int x509_assemble(const struct x509_ca *ca, const uint8_t *tbs, size_t tbs_len, const uint8_t *signature, size_t len, uint8_t *ret, size_t cap,
 		  size_t *ret_len, struct err *err)

@@ -50,8 +50,6 @@ struct x509_revoked {
 int x509_build_crl(const struct x509_ca *ca, const struct x509_revoked *list, size_t n, uint64_t number, uint64_t this_s, uint64_t next_s, uint8_t *ret,
 		   size_t cap, size_t *ret_len, struct err *err);
 
-/* What the hardware signs: digest, DigestInfo or the whole. */
-int x509_to_sign(const struct x509_ca *ca, const uint8_t *tbs, size_t len, uint8_t *ret, size_t cap, size_t *ret_len, struct err *err);
 /* TBS, algorithm and signature (in the form of SIGN_*) as one DER. */
 int x509_assemble(const struct x509_ca *ca, const uint8_t *tbs, size_t tbs_len, const uint8_t *signature, size_t len, uint8_t *ret, size_t cap,
 		  size_t *ret_len, struct err *err);

@@ -1,5 +1,7 @@
 #include "common/der.h"
 
+#include <string.h>
+
 void der_put(struct writer *w, uint8_t tag, const void *content, size_t len)
 {
 	writer_u8(w, tag);
@@ -19,4 +21,31 @@ void der_put(struct writer *w, uint8_t tag, const void *content, size_t len)
 	}
 	if (len)
 		writer_bytes(w, content, len);
+}
+
+void der_put_integer(struct writer *w, const uint8_t *number, size_t len)
+{
+	uint8_t padded[1 + 64] = {0};
+
+	while (len > 1 && *number == 0) {
+		number++;
+		len--;
+	}
+	if (len == 0 || len > 64) {
+		w->failed = true;
+		return;
+	}
+	memcpy(padded + 1, number, len);
+	der_put(w, DER_INTEGER, number[0] & 0x80 ? padded : padded + 1, len + (number[0] >> 7));
+}
+
+size_t der_sequence_len(const uint8_t *p, size_t len)
+{
+	size_t n, head;
+
+	if (len < 4 || p[0] != DER_SEQUENCE || p[1] == 0x80 || p[1] > 0x82)
+		return 0;
+	head = p[1] < 0x80 ? 2 : 2 + (size_t)(p[1] & 0x7f);
+	n = p[1] < 0x80 ? p[1] : p[1] == 0x81 ? p[2] : (size_t)p[2] << 8 | p[3];
+	return head + n <= len ? head + n : 0;
 }

@@ -4,6 +4,10 @@
 
 /* One element of at most 16,777,215 bytes of content. content may be NULL with len 0. */
 void der_put(struct writer *w, uint8_t tag, const void *content, size_t len);
+/* An INTEGER of a number without a sign, big-endian: as short as it can be, positive. At most 64 bytes. */
+void der_put_integer(struct writer *w, const uint8_t *number, size_t len);
+/* Bytes of the SEQUENCE that p begins with, of at most 65,535 bytes of content; 0: there is none, or not all of it. */
+size_t der_sequence_len(const uint8_t *p, size_t len);
 
 #define DER_INTEGER 0x02
 #define DER_BIT_STRING 0x03

@@ -1,6 +1,7 @@
 #include "common/keys.h"
 
 #include "common/cleanup.h"
+#include "common/der.h"
 #include "common/err.h"
 
 #include <openssl/bn.h>
@@ -98,6 +99,49 @@ bool key_is_ec(enum key_type type)
 bool key_can(enum key_type type, enum sign_scheme scheme)
 {
 	return (unsigned int)scheme < SIGN_SCHEMES && key_row(type)->schemes & BIT(scheme);
+}
+
+enum sign_scheme key_scheme(enum key_type type)
+{
+	return key_is_rsa(type) ? SIGN_RSA_PKCS1 : key_is_ec(type) ? SIGN_ECDSA : SIGN_ED25519;
+}
+
+enum hash_type key_hash(enum key_type type)
+{
+	return type == KEY_ED25519 ? HASH_NONE : type == KEY_P384 ? HASH_SHA384 : HASH_SHA256;
+}
+
+size_t sign_input(enum sign_scheme scheme, enum hash_type hash, const void *message, size_t len, uint8_t *ret, size_t cap)
+{
+	const struct hash_row *row = hash_row(hash);
+	size_t before = scheme == SIGN_RSA_PKCS1 ? row->info_len : 0;
+	uint8_t digest[HASH_MAX];
+
+	if (scheme == SIGN_ED25519) {
+		if (len > cap)
+			return 0;
+		memcpy(ret, message, len);
+		return len;
+	}
+	if (before + row->len > cap || row->len == 0 || hash_digest(hash, message, len, digest) != row->len)
+		return 0;
+	memcpy(ret, row->info, before);
+	memcpy(ret + before, digest, row->len);
+	return before + row->len;
+}
+
+enum hash_type digest_info_split(const uint8_t **data, size_t *len)
+{
+	for (unsigned int i = HASH_NONE + 1; i < HASH_TYPES; i++) {
+		const struct hash_row *row = &hashes[i];
+
+		if (*len == row->info_len + row->len && memcmp(*data, row->info, row->info_len) == 0) {
+			*data += row->info_len;
+			*len = row->len;
+			return (enum hash_type)i;
+		}
+	}
+	return HASH_NONE;
 }
 
 int sign_check(enum key_type type, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, size_t len, struct err *err)
@@ -257,34 +301,45 @@ enum key_type spki_type(const uint8_t *spki, size_t len)
 	return key ? type_of(key) : KEY_NONE;
 }
 
-/* ---- signatures ------------------------------------------------------------------------------------------------- */
-
-static size_t der_integer(const uint8_t *raw, size_t len, uint8_t *ret)
+static size_t get_number(const EVP_PKEY *key, const char *name, uint8_t *ret, size_t cap)
 {
-	size_t n = 0;
+	CLEANUP(cleanup_bn) BIGNUM *n = NULL;
 
-	while (len > 1 && raw[0] == 0) {
-		raw++;
-		len--;
-	}
-	ret[n++] = 0x02;
-	ret[n++] = (uint8_t)(len + (raw[0] >> 7));
-	if (raw[0] & 0x80)
-		ret[n++] = 0;
-	memcpy(ret + n, raw, len);
-	return n + len;
+	return EVP_PKEY_get_bn_param(key, name, &n) == 1 && BN_num_bytes(n) <= (int)cap ? (size_t)BN_bn2bin(n, ret) : 0;
 }
+
+bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], size_t *ret_n_len, uint8_t e[16], size_t *ret_e_len)
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, len);
+
+	*ret_n_len = key ? get_number(key, OSSL_PKEY_PARAM_RSA_N, n, KEY_SIGNATURE_MAX) : 0;
+	*ret_e_len = key ? get_number(key, OSSL_PKEY_PARAM_RSA_E, e, 16) : 0;
+	return *ret_n_len && *ret_e_len;
+}
+
+size_t spki_point(const uint8_t *spki, size_t len, uint8_t ret[KEY_POINT_MAX])
+{
+	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, len);
+	size_t n = KEY_POINT_MAX;
+
+	if (!key)
+		return 0;
+	if (type_of(key) == KEY_ED25519)
+		return EVP_PKEY_get_raw_public_key(key, ret, &n) == 1 ? n : 0;
+	return EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, ret, KEY_POINT_MAX, &n) == 1 ? n : 0;
+}
+
+/* ---- signatures ------------------------------------------------------------------------------------------------- */
 
 size_t ecdsa_to_der(const uint8_t *raw, size_t half, uint8_t *ret)
 {
-	uint8_t body[2 * 48 + 8];
-	size_t n = der_integer(raw, half, body);
+	uint8_t numbers[2 * 48 + 8];
+	struct writer inner = writer_init(numbers, sizeof(numbers)), w = writer_init(ret, 2 * half + 16);
 
-	n += der_integer(raw + half, half, body + n);
-	ret[0] = 0x30;
-	ret[1] = (uint8_t)n; /* at most 102: one byte of length */
-	memcpy(ret + 2, body, n);
-	return n + 2;
+	der_put_integer(&inner, raw, half);
+	der_put_integer(&inner, raw + half, half);
+	der_put(&w, DER_SEQUENCE, numbers, inner.len);
+	return inner.failed || w.failed ? 0 : w.len;
 }
 
 static const uint8_t *take_integer(const uint8_t *p, const uint8_t *end, size_t half, uint8_t *ret)

@@ -20,7 +20,9 @@ enum sign_scheme {
 
 #define KEY_SPKI_MAX 600u	/* DER SubjectPublicKeyInfo of RSA-4096 */
 #define KEY_SIGNATURE_MAX 512u
+#define KEY_POINT_MAX 97u	/* uncompressed, of P-384 */
 #define HASH_MAX 64u
+#define SIGN_DIGEST_MAX (19u + HASH_MAX)
 #define SIGN_INPUT_MAX 4096u	/* of Ed25519; of the others far less */
 
 struct key_row {
@@ -53,6 +55,14 @@ bool key_is_rsa(enum key_type type);
 bool key_is_ec(enum key_type type);
 /* Whether a key of that type can do it at all. */
 bool key_can(enum key_type type, enum sign_scheme scheme);
+/* How a key signs where nothing else is said, and the hash that goes with it: RSA by PKCS#1; HASH_NONE: Ed25519 hashes by itself. */
+enum sign_scheme key_scheme(enum key_type type);
+enum hash_type key_hash(enum key_type type);
+/* What a scheme takes for a message: its digest, with SIGN_RSA_PKCS1 behind the DigestInfo; with SIGN_ED25519 the message itself. 0: it does
+ * not fit, or libcrypto does not have the hash. */
+size_t sign_input(enum sign_scheme scheme, enum hash_type hash, const void *message, size_t len, uint8_t *ret, size_t cap);
+/* The hash that a DigestInfo names; data and len are its digest then. HASH_NONE: it is none. */
+enum hash_type digest_info_split(const uint8_t **data, size_t *len);
 /* What may be given to a scheme: digests of the hash's length, no more than fits. ERR_INPUT. */
 int sign_check(enum key_type type, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, size_t len, struct err *err);
 
@@ -61,6 +71,10 @@ int spki_from_rsa(const uint8_t *n, size_t n_len, const uint8_t *e, size_t e_len
 		  enum key_type *ret_type, struct err *err);
 int spki_from_ec(enum key_type type, const uint8_t *point, size_t point_len, uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err);
 int spki_from_ed25519(const uint8_t public[32], uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err);
+/* An RSA key's modulus and exponent, big-endian without leading zeros. false: it is none, or too large. */
+bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], size_t *ret_n_len, uint8_t e[16], size_t *ret_e_len);
+/* A point: 4, x, y; of Ed25519 its 32 bytes. 0: it is no such key. */
+size_t spki_point(const uint8_t *spki, size_t len, uint8_t ret[KEY_POINT_MAX]);
 enum key_type spki_type(const uint8_t *spki, size_t len);
 
 /* digest, or for Ed25519 the message; signature in the form of SIGN_*. salt_len -1: whatever the signature has. ERR_DENIED: it is wrong. */

@@ -1,8 +1,5 @@
 #include "common/sshkey.h"
 
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 #include <string.h>
 
 const uint8_t *ssh_read_string(struct reader *r, size_t *ret_len)
@@ -53,41 +50,24 @@ const char *ssh_key_name(enum key_type type)
 	return type == KEY_ED25519 ? "ssh-ed25519" : key_is_rsa(type) ? "ssh-rsa" : type == KEY_P256 ? "ecdsa-sha2-nistp256" : "ecdsa-sha2-nistp384";
 }
 
-static void put_number(struct writer *w, EVP_PKEY *key, const char *name)
-{
-	uint8_t bytes[KEY_SIGNATURE_MAX];
-	BIGNUM *n = NULL;
-
-	if (EVP_PKEY_get_bn_param(key, name, &n) == 1 && BN_num_bytes(n) <= (int)sizeof(bytes))
-		ssh_put_mpint(w, bytes, (size_t)BN_bn2bin(n, bytes));
-	else
-		w->failed = true;
-	BN_free(n);
-}
-
 size_t ssh_key_blob(enum key_type type, const uint8_t *spki, size_t spki_len, uint8_t *ret, size_t cap)
 {
 	struct writer w = writer_init(ret, cap);
-	const uint8_t *der = spki;
-	EVP_PKEY *key = d2i_PUBKEY(NULL, &der, (long)spki_len);
-	uint8_t point[1 + 2 * 48];
-	size_t n = sizeof(point);
+	uint8_t n[KEY_SIGNATURE_MAX], e[16], point[KEY_POINT_MAX];
+	size_t n_len, e_len, len;
 
-	if (!key)
-		return 0;
 	ssh_put_text(&w, ssh_key_name(type));
 	if (key_is_rsa(type)) {
-		put_number(&w, key, OSSL_PKEY_PARAM_RSA_E);
-		put_number(&w, key, OSSL_PKEY_PARAM_RSA_N);
-	} else if (type == KEY_ED25519) {
-		w.failed |= EVP_PKEY_get_raw_public_key(key, point, &n) != 1;
-		ssh_put_string(&w, point, n);
+		w.failed |= !spki_rsa(spki, spki_len, n, &n_len, e, &e_len);
+		ssh_put_mpint(&w, e, e_len);
+		ssh_put_mpint(&w, n, n_len);
 	} else {
-		w.failed |= EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, point, sizeof(point), &n) != 1;
-		ssh_put_text(&w, curve_of(type));
-		ssh_put_string(&w, point, n);
+		len = spki_point(spki, spki_len, point);
+		w.failed |= len == 0;
+		if (type != KEY_ED25519)
+			ssh_put_text(&w, curve_of(type));
+		ssh_put_string(&w, point, len);
 	}
-	EVP_PKEY_free(key);
 	return w.failed ? 0 : w.len;
 }
 

@@ -6,24 +6,13 @@
 #include "common/secret.h"
 #include "pkcs11/ckr.h"
 #include "pkcs11/module.h"
+#include "pkcs11/names.h"
 
 #include <sodium.h>
 #include <string.h>
 
 #define ID_LEN 8u
 #define CACHE 16u
-
-/* CKA_EC_PARAMS: the curve's OID, and for Ed25519 also its name, in DER. The first of a type is what keys are made with. */
-static const struct {
-	enum key_type type;
-	size_t len;
-	CK_BYTE params[16];
-} curves[] = {
-	{KEY_P256, 10, {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}},
-	{KEY_P384, 7, {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22}},
-	{KEY_ED25519, 14, {0x13, 0x0c, 'e', 'd', 'w', 'a', 'r', 'd', 's', '2', '5', '5', '1', '9'}},
-	{KEY_ED25519, 5, {0x06, 0x03, 0x2b, 0x65, 0x70}},
-};
 
 struct provider {
 	struct module module;
@@ -109,22 +98,12 @@ static CK_OBJECT_HANDLE public_object(struct module *m, CK_OBJECT_HANDLE private
 	return find_first(m, template, 2, 0, &object, &found) == CKR_OK && found == 1 ? object : private;
 }
 
-static bool is_params(const CK_ATTRIBUTE *a, const CK_BYTE *want, size_t len)
-{
-	return a->ulValueLen == len && memcmp(a->pValue, want, len) == 0;
-}
-
 static enum key_type curve_of(struct module *m, CK_OBJECT_HANDLE object)
 {
 	CK_BYTE value[32];
 	CK_ATTRIBUTE a = {CKA_EC_PARAMS, value, sizeof(value)};
 
-	if (m->f->C_GetAttributeValue(m->session, object, &a, 1) != CKR_OK)
-		return KEY_NONE;
-	for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
-		if (is_params(&a, curves[i].params, curves[i].len))
-			return curves[i].type;
-	return KEY_NONE;
+	return m->f->C_GetAttributeValue(m->session, object, &a, 1) == CKR_OK ? curve_type(value, a.ulValueLen) : KEY_NONE;
 }
 
 /* CKA_EC_POINT: a DER OCTET STRING, with some modules its content alone. */
@@ -393,15 +372,6 @@ struct sign_args {
 	size_t *ret_len;
 };
 
-static const struct {
-	CK_MECHANISM_TYPE hash;
-	CK_RSA_PKCS_MGF_TYPE mgf;
-} hash_names[HASH_TYPES] = {
-	[HASH_SHA1] = {CKM_SHA_1, CKG_MGF1_SHA1},	[HASH_SHA224] = {CKM_SHA224, CKG_MGF1_SHA224},
-	[HASH_SHA256] = {CKM_SHA256, CKG_MGF1_SHA256}, [HASH_SHA384] = {CKM_SHA384, CKG_MGF1_SHA384},
-	[HASH_SHA512] = {CKM_SHA512, CKG_MGF1_SHA512},
-};
-
 /* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
 static CK_RV decrypt_raw(struct provider *p, CK_OBJECT_HANDLE key, const struct sign_args *a)
 {
@@ -433,9 +403,10 @@ static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 							      [DECRYPT_OAEP] = CKM_RSA_PKCS_OAEP};
 	struct sign_args *a = args;
 	const struct provider_sign *q = a->q;
+	const struct hash_name *hash = hash_name(q->hash);
 	CK_FUNCTION_LIST *f = p->module.f;
-	CK_RSA_PKCS_PSS_PARAMS pss = {hash_names[q->hash].hash, hash_names[q->hash].mgf, q->salt_len};
-	CK_RSA_PKCS_OAEP_PARAMS oaep = {hash_names[q->hash].hash, hash_names[q->hash].mgf, CKZ_DATA_SPECIFIED, NULL, 0};
+	CK_RSA_PKCS_PSS_PARAMS pss = {hash->hash, hash->mgf, q->salt_len};
+	CK_RSA_PKCS_OAEP_PARAMS oaep = {hash->hash, hash->mgf, CKZ_DATA_SPECIFIED, NULL, 0};
 	CK_MECHANISM mechanism = {types[q->scheme], NULL, 0};
 	uint8_t data[SIGN_INPUT_MAX];
 	CK_ULONG len = KEY_SIGNATURE_MAX;
@@ -492,11 +463,11 @@ static int provider_find(struct provider *p, const char *ref, struct provider_ke
 /* The mechanism, and what the public key's template says of the kind of key. */
 static CK_MECHANISM_TYPE generate_how(enum key_type type, CK_BYTE params[16], CK_ULONG *bits, CK_ATTRIBUTE *ret)
 {
-	for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++) {
-		if (curves[i].type != type)
-			continue;
-		memcpy(params, curves[i].params, curves[i].len);
-		*ret = (CK_ATTRIBUTE){CKA_EC_PARAMS, params, curves[i].len};
+	const struct curve *curve = curve_find(type);
+
+	if (curve) {
+		memcpy(params, curve->params, curve->len);
+		*ret = (CK_ATTRIBUTE){CKA_EC_PARAMS, params, curve->len};
 		return type == KEY_ED25519 ? CKM_EC_EDWARDS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN;
 	}
 	*bits = key_row(type)->bits;

@@ -1,10 +1,9 @@
 #include "pkcs11/token.h"
 
-#include "common/cleanup.h"
+#include "common/der.h"
 #include "common/err.h"
+#include "pkcs11/names.h"
 
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -122,47 +121,28 @@ static void key_id(const uint8_t *spki, size_t len, uint8_t ret[20])
 	memcpy(ret, hash, 20);
 }
 
-static void cleanup_key(EVP_PKEY **key)
-{
-	EVP_PKEY_free(*key);
-}
-
-static int put_big(struct token_object *o, CK_ATTRIBUTE_TYPE type, const EVP_PKEY *key, const char *name)
-{
-	uint8_t bytes[KEY_SIGNATURE_MAX];
-	BIGNUM *n = NULL;
-	int len = -1;
-
-	if (EVP_PKEY_get_bn_param(key, name, &n) == 1 && BN_num_bytes(n) <= (int)sizeof(bytes))
-		len = BN_bn2bin(n, bytes);
-	BN_free(n);
-	if (len <= 0)
-		return -ERR_INPUT;
-	put_bytes(o, type, bytes, (size_t)len);
-	return 0;
-}
-
 /* What private and public object share: CKA_KEY_TYPE and the numbers. */
 static int put_public(struct token_object *o, const struct token_key *k, bool private)
 {
-	static const uint8_t p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}, p384[] = {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22};
-	const uint8_t *der = k->spki;
-	CLEANUP(cleanup_key) EVP_PKEY *key = d2i_PUBKEY(NULL, &der, (long)k->spki_len);
-	uint8_t point[2 + 1 + 2 * 48];
-	size_t len;
+	uint8_t n[KEY_SIGNATURE_MAX], e[16], point[2 + KEY_POINT_MAX];
+	const struct curve *curve = curve_find(k->type);
+	size_t n_len, e_len, len;
 
-	if (!key)
-		return -ERR_INPUT;
 	put_number(o, CKA_KEY_TYPE, TOKEN_ULONG, key_is_rsa(k->type) ? CKK_RSA : CKK_EC);
 	if (key_is_rsa(k->type)) {
+		if (!spki_rsa(k->spki, k->spki_len, n, &n_len, e, &e_len))
+			return -ERR_INPUT;
 		if (!private)
 			put_number(o, CKA_MODULUS_BITS, TOKEN_ULONG, key_row(k->type)->bits);
-		return put_big(o, CKA_MODULUS, key, OSSL_PKEY_PARAM_RSA_N) < 0 ? -ERR_INPUT : put_big(o, CKA_PUBLIC_EXPONENT, key, OSSL_PKEY_PARAM_RSA_E);
+		put_bytes(o, CKA_MODULUS, n, n_len);
+		put_bytes(o, CKA_PUBLIC_EXPONENT, e, e_len);
+		return 0;
 	}
-	put_bytes(o, CKA_EC_PARAMS, k->type == KEY_P256 ? p256 : p384, k->type == KEY_P256 ? sizeof(p256) : sizeof(p384));
-	if (EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_ENCODED_PUBLIC_KEY, point + 2, sizeof(point) - 2, &len) != 1 || len > 127)
+	len = spki_point(k->spki, k->spki_len, point + 2);
+	if (!curve || len == 0)
 		return -ERR_INPUT;
-	point[0] = 0x04; /* OCTET STRING */
+	put_bytes(o, CKA_EC_PARAMS, curve->params, curve->len);
+	point[0] = DER_OCTET_STRING;
 	point[1] = (uint8_t)len;
 	put_bytes(o, CKA_EC_POINT, point, len + 2);
 	return 0;

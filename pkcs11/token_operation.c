@@ -1,6 +1,7 @@
 #include "pkcs11/token_operation.h"
 
 #include "common/err.h"
+#include "pkcs11/names.h"
 
 #include <sodium.h>
 #include <string.h>
@@ -14,26 +15,6 @@ void token_operation_end(struct token_rpc_session *s)
 	s->operation = TOKEN_RPC_IDLE;
 }
 
-static enum hash_type hash_of(CK_MECHANISM_TYPE type)
-{
-	static const struct {
-		CK_MECHANISM_TYPE type;
-		enum hash_type hash;
-	} rows[] = {{CKM_SHA_1, HASH_SHA1}, {CKM_SHA224, HASH_SHA224}, {CKM_SHA256, HASH_SHA256}, {CKM_SHA384, HASH_SHA384}, {CKM_SHA512, HASH_SHA512}};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].type == type)
-			return rows[i].hash;
-	return HASH_NONE;
-}
-
-static enum hash_type hash_of_mgf(CK_ULONG mgf)
-{
-	static const enum hash_type rows[] = {HASH_NONE, HASH_SHA1, HASH_SHA256, HASH_SHA384, HASH_SHA512, HASH_SHA224};
-
-	return mgf < sizeof(rows) / sizeof(rows[0]) ? rows[mgf] : HASH_NONE;
-}
-
 /* Hash, MGF, and salt length or label. Both functions must use the same hash. */
 static CK_RV read_params(struct message *m, struct token_rpc_session *s, const struct token_mechanism *mechanism)
 {
@@ -43,9 +24,9 @@ static CK_RV read_params(struct message *m, struct token_rpc_session *s, const s
 
 	if (mechanism->scheme == DECRYPT_OAEP)
 		message_read_bytes(m, &label);
-	s->hash = hash_of(hash);
+	s->hash = hash_of_names(hash, mgf);
 	s->salt_len = mechanism->scheme == SIGN_RSA_PSS ? third : 0;
-	if (m->in.failed || s->hash == HASH_NONE || s->hash != hash_of_mgf(mgf) || label || s->salt_len > KEY_SIGNATURE_MAX ||
+	if (m->in.failed || s->hash == HASH_NONE || label || s->salt_len > KEY_SIGNATURE_MAX ||
 	    (mechanism->hash && mechanism->hash != s->hash))
 		return CKR_MECHANISM_PARAM_INVALID;
 	return CKR_OK;
@@ -206,6 +187,12 @@ static CK_RV finish(struct message *m, struct token_rpc_session *s)
 	return rv;
 }
 
+/* Whether there is such a session, and it is at that. */
+static CK_RV check_operation(const struct token_rpc_session *s, enum token_rpc_operation operation)
+{
+	return !s ? CKR_SESSION_HANDLE_INVALID : s->operation != operation ? CKR_OPERATION_NOT_INITIALIZED : CKR_OK;
+}
+
 /* Sign, Decrypt, Digest in one call: a question for the length costs nothing and ends nothing. */
 static CK_RV operation_single(struct message *m, enum token_rpc_operation operation)
 {
@@ -213,14 +200,10 @@ static CK_RV operation_single(struct message *m, enum token_rpc_operation operat
 	size_t n;
 	const uint8_t *p = message_read_array(m, &n);
 	uint32_t room = reader_u32be(&m->in);
-	CK_RV rv;
+	CK_RV rv = check_operation(s, operation);
 
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
-	if (m->in.failed)
-		return CKR_OK; /* the connection ends */
+	if (rv != CKR_OK || m->in.failed) /* then the connection ends */
+		return rv;
 	if (room == MESSAGE_NULL || (room < result_length(s) && (room == 0 || operation != TOKEN_RPC_DECRYPT))) {
 		message_write_array(m, NULL, result_length(s));
 		return CKR_OK;
@@ -252,13 +235,11 @@ static CK_RV operation_update(struct message *m, enum token_rpc_operation operat
 	struct token_rpc_session *s = message_read_session(m);
 	size_t n;
 	const uint8_t *p = message_read_array(m, &n);
-	CK_RV rv;
+	CK_RV rv = check_operation(s, operation);
 
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
-	rv = m->in.failed ? CKR_OK : feed(s, p, n);
+	if (rv != CKR_OK || m->in.failed)
+		return rv;
+	rv = feed(s, p, n);
 	if (rv != CKR_OK)
 		token_operation_end(s);
 	return rv;
@@ -278,16 +259,15 @@ static CK_RV operation_final(struct message *m, enum token_rpc_operation operati
 {
 	struct token_rpc_session *s = message_read_session(m);
 	uint32_t room = reader_u32be(&m->in);
+	CK_RV rv = check_operation(s, operation);
 
-	if (!s)
-		return CKR_SESSION_HANDLE_INVALID;
-	if (s->operation != operation)
-		return CKR_OPERATION_NOT_INITIALIZED;
+	if (rv != CKR_OK || m->in.failed)
+		return rv;
 	if (room == MESSAGE_NULL || room < result_length(s)) {
 		message_write_array(m, NULL, result_length(s));
 		return CKR_OK;
 	}
-	return m->in.failed ? CKR_OK : finish(m, s);
+	return finish(m, s);
 }
 
 CK_RV token_sign_final(struct message *m)

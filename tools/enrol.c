@@ -48,15 +48,13 @@ static int probe_agree(struct keyd *k, const struct provider_key *key, struct er
 static int probe_sign(struct keyd *k, const struct provider_key *key, struct err *err)
 {
 	enum key_type type = (enum key_type)key->type;
-	enum sign_scheme scheme = key_is_rsa(type) ? SIGN_RSA_PKCS1 : key_is_ec(type) ? SIGN_ECDSA : SIGN_ED25519;
-	const struct hash_row *hash = hash_row(HASH_SHA256);
-	uint8_t data[64];
-	size_t len = key_is_rsa(type) ? hash->info_len : 0;
+	enum sign_scheme scheme = key_scheme(type);
+	uint8_t message[32], data[SIGN_DIGEST_MAX];
+	size_t len;
 	int r;
 
-	memcpy(data, hash->info, len);
-	randombytes_buf(data + len, hash->len);
-	len += hash->len;
+	randombytes_buf(message, sizeof(message));
+	len = sign_input(scheme, HASH_SHA256, message, sizeof(message), data, sizeof(data));
 	keyd_prepare(k, WIRE_SIGN);
 	snprintf(k->request->text, sizeof(k->request->text), "%s", key->ref);
 	k->request->type = key->type;

@@ -60,32 +60,23 @@ struct to_sign {
 	const char *name; /* of the signature's algorithm */
 	const uint8_t *data;
 	size_t len;
-	uint8_t digest[32 + HASH_MAX];
+	uint8_t digest[SIGN_DIGEST_MAX];
 };
 
 static bool prepare(const struct token_key *k, uint32_t flags, struct to_sign *s)
 {
-	const struct hash_row *hash;
-	size_t before;
+	bool rsa = key_is_rsa(k->type), sha512 = flags & RSA_SHA2_512;
 
-	if (k->type == KEY_ED25519) {
-		s->scheme = SIGN_ED25519;
-		s->name = ssh_key_name(k->type);
-		return true;
-	}
-	s->scheme = key_is_rsa(k->type) ? SIGN_RSA_PKCS1 : SIGN_ECDSA;
-	s->hash = key_is_rsa(k->type) ? (flags & RSA_SHA2_512 ? HASH_SHA512 : HASH_SHA256) : k->type == KEY_P256 ? HASH_SHA256 : HASH_SHA384;
-	s->name = key_is_rsa(k->type) ? (flags & RSA_SHA2_512 ? "rsa-sha2-512" : "rsa-sha2-256") : ssh_key_name(k->type);
-	if (key_is_rsa(k->type) && !(flags & (RSA_SHA2_256 | RSA_SHA2_512)))
+	if (rsa && !(flags & (RSA_SHA2_256 | RSA_SHA2_512)))
 		return false; /* ssh-rsa is SHA-1 */
-	hash = hash_row(s->hash);
-	before = key_is_rsa(k->type) ? hash->info_len : 0;
-	memcpy(s->digest, hash->info, before);
-	if (hash_digest(s->hash, s->data, s->len, s->digest + before) != hash->len)
-		return false;
+	s->scheme = key_scheme(k->type);
+	s->hash = rsa && sha512 ? HASH_SHA512 : key_hash(k->type);
+	s->name = rsa ? (sha512 ? "rsa-sha2-512" : "rsa-sha2-256") : ssh_key_name(k->type);
+	if (s->scheme == SIGN_ED25519)
+		return true;
+	s->len = sign_input(s->scheme, s->hash, s->data, s->len, s->digest, sizeof(s->digest));
 	s->data = s->digest;
-	s->len = before + hash->len;
-	return true;
+	return s->len > 0;
 }
 
 /* On a connection that is bound, an authentication must be for the session that was bound last. */
@@ -179,27 +170,28 @@ static bool read_ecdsa(const uint8_t *p, size_t len, size_t half, uint8_t *ret)
 
 static bool host_signed(const uint8_t *blob, size_t blob_len, const uint8_t *id, size_t id_len, const uint8_t *sig, size_t sig_len)
 {
-	uint8_t spki[KEY_SPKI_MAX], digest[32 + HASH_MAX], raw[2 * 48];
+	uint8_t spki[KEY_SPKI_MAX], digest[SIGN_DIGEST_MAX], raw[2 * 48];
 	size_t spki_len = 0, n, len;
 	enum key_type type = read_host_key(blob, blob_len, spki, &spki_len);
 	struct reader r = reader_init(sig, sig_len);
 	const uint8_t *name = ssh_read_string(&r, &n), *value = ssh_read_string(&r, &len);
-	enum hash_type hash = ssh_is_text(name, n, "rsa-sha2-512") ? HASH_SHA512 : type == KEY_P384 ? HASH_SHA384 : HASH_SHA256;
-	const struct hash_row *row = hash_row(hash);
-	size_t before = key_is_rsa(type) ? row->info_len : 0;
+	enum hash_type hash = ssh_is_text(name, n, "rsa-sha2-512") ? HASH_SHA512 : key_hash(type);
 
 	if (type == KEY_NONE || !reader_done(&r) || !value)
 		return false;
-	if (type == KEY_ED25519)
-		return spki_verify(spki, spki_len, SIGN_ED25519, HASH_NONE, 0, id, id_len, value, len, NULL) == 0;
-	memcpy(digest, row->info, before);
-	if (hash_digest(hash, id, id_len, digest + before) != row->len)
+	if (key_is_rsa(type) && !ssh_is_text(name, n, "rsa-sha2-256") && !ssh_is_text(name, n, "rsa-sha2-512"))
 		return false;
-	if (key_is_rsa(type))
-		return (ssh_is_text(name, n, "rsa-sha2-256") || ssh_is_text(name, n, "rsa-sha2-512")) &&
-		       spki_verify(spki, spki_len, SIGN_RSA_PKCS1, hash, 0, digest, before + row->len, value, len, NULL) == 0;
-	return read_ecdsa(value, len, key_row(type)->signature_len / 2, raw) &&
-	       spki_verify(spki, spki_len, SIGN_ECDSA, hash, 0, digest, row->len, raw, key_row(type)->signature_len, NULL) == 0;
+	if (key_is_ec(type)) {
+		if (!read_ecdsa(value, len, key_row(type)->signature_len / 2, raw))
+			return false;
+		value = raw;
+		len = key_row(type)->signature_len;
+	}
+	if (type != KEY_ED25519) {
+		id_len = sign_input(key_scheme(type), hash, id, id_len, digest, sizeof(digest));
+		id = digest;
+	}
+	return id_len && spki_verify(spki, spki_len, key_scheme(type), hash, 0, id, id_len, value, len, NULL) == 0;
 }
 
 static bool bind_session(struct ssh_agent *a, struct reader *in)

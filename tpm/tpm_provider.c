@@ -273,21 +273,6 @@ static const TPMI_ALG_HASH hash_names[HASH_TYPES] = {
 	[HASH_SHA384] = TPM2_ALG_SHA384, [HASH_SHA512] = TPM2_ALG_SHA512,
 };
 
-/* A TPM wants the digest and the hash's name, and writes the DigestInfo itself. HASH_NONE: it is none. */
-static enum hash_type split_digest_info(const uint8_t **data, size_t *len)
-{
-	for (enum hash_type h = HASH_SHA1; h < HASH_TYPES; h++) {
-		const struct hash_row *row = hash_row(h);
-
-		if (*len == row->info_len + row->len && memcmp(*data, row->info, row->info_len) == 0) {
-			*data += row->info_len;
-			*len = row->len;
-			return h;
-		}
-	}
-	return HASH_NONE;
-}
-
 static size_t take_signature(const TPMT_SIGNATURE *s, size_t want, uint8_t ret[KEY_SIGNATURE_MAX])
 {
 	const TPM2B_ECC_PARAMETER *x = &s->signature.ecdsa.signatureR, *y = &s->signature.ecdsa.signatureS;
@@ -314,7 +299,8 @@ static TSS2_RC sign_op(struct provider *p, ESYS_TR session, void *args)
 	const TPMT_TK_HASHCHECK ticket = {.tag = TPM2_ST_HASHCHECK, .hierarchy = TPM2_RH_NULL};
 	const uint8_t *data = a->q->data;
 	size_t len = a->q->len, want = key_row(tpm_key_type(&p->public.publicArea))->signature_len;
-	enum hash_type hash = a->q->scheme == SIGN_RSA_PKCS1 ? split_digest_info(&data, &len) : hash_type_of_length(len);
+	/* a TPM wants the digest and the hash's name, and writes the DigestInfo itself */
+	enum hash_type hash = a->q->scheme == SIGN_RSA_PKCS1 ? digest_info_split(&data, &len) : hash_type_of_length(len);
 	TPMT_SIG_SCHEME scheme = {.scheme = a->q->scheme == SIGN_ECDSA ? TPM2_ALG_ECDSA : a->q->scheme == SIGN_RSA_PSS ? TPM2_ALG_RSAPSS : TPM2_ALG_RSASSA,
 				  .details.any.hashAlg = hash_names[hash]};
 	TPM2B_DIGEST digest = {.size = (UINT16)len};

@@ -4,15 +4,12 @@
 #include "common/buf.h"
 #include "common/der.h"
 #include "common/err.h"
+#include "common/pem.h"
 
 #include <sodium.h>
 #include <string.h>
 #include <tss2/tss2_mu.h>
 
-#define TAG_INTEGER 0x02u
-#define TAG_OCTETS 0x04u
-#define TAG_SEQUENCE 0x30u
-#define TAG_EXPLICIT(n) (0xa0u + (n))
 #define COLUMNS 64u
 #define DER_MAX 1024u
 
@@ -50,7 +47,7 @@ static struct reader element(struct reader *in, uint8_t tag)
 
 static uint64_t integer(struct reader *in)
 {
-	struct reader content = element(in, TAG_INTEGER);
+	struct reader content = element(in, DER_INTEGER);
 	uint64_t v = 0;
 
 	if (content.len == 0 || content.len > 5)
@@ -68,9 +65,9 @@ static uint8_t next_tag(const struct reader *in)
 /* [1] SEQUENCE OF SEQUENCE { [0] INTEGER command code, [1] OCTET STRING parameters }: one PolicyPCR is what we do. */
 static bool read_policy(struct reader *in, struct tss2_key *key)
 {
-	struct reader tagged = element(in, TAG_EXPLICIT(1)), list = element(&tagged, TAG_SEQUENCE);
-	struct reader policy = element(&list, TAG_SEQUENCE), code = element(&policy, TAG_EXPLICIT(0));
-	struct reader wrapped = element(&policy, TAG_EXPLICIT(1)), params = element(&wrapped, TAG_OCTETS);
+	struct reader tagged = element(in, DER_EXPLICIT(1)), list = element(&tagged, DER_SEQUENCE);
+	struct reader policy = element(&list, DER_SEQUENCE), code = element(&policy, DER_EXPLICIT(0));
+	struct reader wrapped = element(&policy, DER_EXPLICIT(1)), params = element(&wrapped, DER_OCTET_STRING);
 	size_t offset = 0;
 
 	if (integer(&code) != TPM2_CC_PolicyPCR || params.failed || !reader_done(&list) || !reader_done(&tagged) ||
@@ -84,27 +81,27 @@ static bool read_policy(struct reader *in, struct tss2_key *key)
 
 static int read_der(const uint8_t *der, size_t len, struct tss2_key *ret, struct err *err)
 {
-	struct reader in = reader_init(der, len), key = element(&in, TAG_SEQUENCE), content;
+	struct reader in = reader_init(der, len), key = element(&in, DER_SEQUENCE), content;
 	const uint8_t *oid = reader_bytes(&key, sizeof(loadable_oid));
 	size_t offset = 0;
 
 	*ret = (struct tss2_key){0};
 	if (!oid || memcmp(oid, loadable_oid, sizeof(loadable_oid)) != 0)
 		return bad(err, "it is no loadable TPM key");
-	if (next_tag(&key) == TAG_EXPLICIT(0)) {
-		content = element(&key, TAG_EXPLICIT(0));
+	if (next_tag(&key) == DER_EXPLICIT(0)) {
+		content = element(&key, DER_EXPLICIT(0));
 		if (content.failed || content.len != 3 || content.p[2] == 0)
 			return bad(err, "keys with an authorisation value are not supported");
 	}
-	if (next_tag(&key) == TAG_EXPLICIT(1) && !read_policy(&key, ret))
+	if (next_tag(&key) == DER_EXPLICIT(1) && !read_policy(&key, ret))
 		return bad(err, "its policy is not a single PCR policy");
 	ret->parent = (uint32_t)integer(&key);
-	content = element(&key, TAG_OCTETS);
+	content = element(&key, DER_OCTET_STRING);
 	if (content.failed ||
 	    Tss2_MU_TPM2B_PUBLIC_Unmarshal(content.p, content.len, &offset, &ret->public) != TSS2_RC_SUCCESS ||
 	    offset != content.len)
 		return bad(err, "its public part is malformed");
-	content = element(&key, TAG_OCTETS);
+	content = element(&key, DER_OCTET_STRING);
 	offset = 0;
 	if (content.failed ||
 	    Tss2_MU_TPM2B_PRIVATE_Unmarshal(content.p, content.len, &offset, &ret->private) != TSS2_RC_SUCCESS ||
@@ -145,15 +142,15 @@ static bool put_policy(struct writer *w, const struct tss2_key *key)
 	if (Tss2_MU_TPM2B_DIGEST_Marshal(&key->pcr_digest, params, sizeof(params), &offset) != TSS2_RC_SUCCESS ||
 	    Tss2_MU_TPML_PCR_SELECTION_Marshal(&key->pcrs, params, sizeof(params), &offset) != TSS2_RC_SUCCESS)
 		return false;
-	der_put(&wc, TAG_INTEGER, (const uint8_t[]){TPM2_CC_PolicyPCR >> 8, TPM2_CC_PolicyPCR & 0xff}, 2);
-	der_put(&wa, TAG_EXPLICIT(0), code, wc.len);
-	der_put(&wb, TAG_OCTETS, params, offset);
-	der_put(&wa, TAG_EXPLICIT(1), b, wb.len);
+	der_put(&wc, DER_INTEGER, (const uint8_t[]){TPM2_CC_PolicyPCR >> 8, TPM2_CC_PolicyPCR & 0xff}, 2);
+	der_put(&wa, DER_EXPLICIT(0), code, wc.len);
+	der_put(&wb, DER_OCTET_STRING, params, offset);
+	der_put(&wa, DER_EXPLICIT(1), b, wb.len);
 	wb.len = 0;
-	der_put(&wb, TAG_SEQUENCE, a, wa.len);
+	der_put(&wb, DER_SEQUENCE, a, wa.len);
 	wa.len = 0;
-	der_put(&wa, TAG_SEQUENCE, b, wb.len);
-	der_put(w, TAG_EXPLICIT(1), a, wa.len);
+	der_put(&wa, DER_SEQUENCE, b, wb.len);
+	der_put(w, DER_EXPLICIT(1), a, wa.len);
 	return !wa.failed && !wb.failed && !wc.failed;
 }
 
@@ -162,8 +159,7 @@ int tss2_pem_write(const struct tss2_key *key, char ret[LIMIT_WIRE_DATA], struct
 	uint8_t content[DER_MAX], der[DER_MAX], blob[512], parent[4];
 	struct writer w = writer_init(content, sizeof(content)), out = writer_init(der, sizeof(der));
 	struct writer text = writer_init(ret, LIMIT_WIRE_DATA);
-	char line[COLUMNS + 1];
-	size_t offset = 0, n;
+	size_t offset = 0;
 	bool ok = true;
 
 	writer_bytes(&w, loadable_oid, sizeof(loadable_oid));
@@ -172,20 +168,15 @@ int tss2_pem_write(const struct tss2_key *key, char ret[LIMIT_WIRE_DATA], struct
 		ok = put_policy(&w, key);
 	for (size_t i = 0; i < 4; i++)
 		parent[i] = (uint8_t)(key->parent >> (24 - 8 * i));
-	der_put(&w, TAG_INTEGER, parent, sizeof(parent));
+	der_put(&w, DER_INTEGER, parent, sizeof(parent));
 	ok = ok && Tss2_MU_TPM2B_PUBLIC_Marshal(&key->public, blob, sizeof(blob), &offset) == TSS2_RC_SUCCESS;
-	der_put(&w, TAG_OCTETS, blob, offset);
+	der_put(&w, DER_OCTET_STRING, blob, offset);
 	offset = 0;
 	ok = ok && Tss2_MU_TPM2B_PRIVATE_Marshal(&key->private, blob, sizeof(blob), &offset) == TSS2_RC_SUCCESS;
-	der_put(&w, TAG_OCTETS, blob, offset);
-	der_put(&out, TAG_SEQUENCE, content, w.len);
-	writer_str(&text, begin);
-	for (size_t pos = 0; pos < out.len; pos += n) {
-		n = out.len - pos < COLUMNS / 4 * 3 ? out.len - pos : COLUMNS / 4 * 3;
-		sodium_bin2base64(line, sizeof(line), der + pos, n, sodium_base64_VARIANT_ORIGINAL);
-		writer_printf(&text, "%s\n", line);
-	}
-	writer_bytes(&text, end, sizeof(end));
+	der_put(&w, DER_OCTET_STRING, blob, offset);
+	der_put(&out, DER_SEQUENCE, content, w.len);
+	pem_put(&text, "TSS2 PRIVATE KEY", der, out.len, "\n");
+	writer_u8(&text, 0);
 	if (!ok || w.failed || out.failed || text.failed)
 		return err_set(err, ERR_FAILED, "the TPM key does not fit its file format");
 	return 0;

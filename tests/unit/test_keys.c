@@ -1,4 +1,5 @@
 /* Key types, schemes, DER of ECDSA signatures, SSH's encodings, OAEP: against RFC 6979, RFC 8017 and RFC 8032. */
+#include "common/der.h"
 #include "common/err.h"
 #include "common/keys.h"
 #include "common/oaep.h"
@@ -136,11 +137,39 @@ static void test_mpint(void **state)
 	}
 }
 
+/* X.690, section 8.1.3; a length that promises more than there is. */
+static void test_der(void **state)
+{
+	static const uint8_t number[] = {0, 0, 0x80, 1}, long_form[] = {0x30, 0x81, 0x02, 1, 2, 9}, longer[] = {0x30, 0x82, 0, 1, 7, 9};
+	uint8_t out[300], content[260] = {0};
+	struct writer w = writer_init(out, sizeof(out));
+
+	(void)state;
+	der_put_integer(&w, number, sizeof(number));
+	assert_memory_equal(out, "\x02\x03\x00\x80\x01", w.len);
+	assert_int_equal(w.len, 5);
+	assert_int_equal(der_sequence_len(long_form, sizeof(long_form)), 5);
+	assert_int_equal(der_sequence_len(longer, sizeof(longer)), 5);
+	for (size_t i = 0; i < 5; i++) {
+		assert_int_equal(der_sequence_len(long_form, i), 0);
+		assert_int_equal(der_sequence_len(longer, i), 0);
+	}
+	w.len = 0;
+	der_put(&w, DER_SEQUENCE, content, sizeof(content));
+	assert_int_equal(der_sequence_len(out, w.len), w.len);
+	assert_int_equal(der_sequence_len(out, w.len - 1), 0);
+	out[0] = DER_INTEGER;
+	assert_int_equal(der_sequence_len(out, w.len), 0);
+	w = writer_init(out, 3);
+	der_put_integer(&w, number, sizeof(number));
+	assert_true(w.failed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ecdsa), cmocka_unit_test(test_ed25519), cmocka_unit_test(test_what_a_scheme_takes),
-		cmocka_unit_test(test_oaep),  cmocka_unit_test(test_mpint),
+		cmocka_unit_test(test_oaep),  cmocka_unit_test(test_mpint), cmocka_unit_test(test_der),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
