@@ -7,35 +7,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-int batch_parse(const json_t *body, struct batch *ret, struct err *err)
+static int parse(const json_t *body, struct batch *b, struct err *err)
 {
 	const json_t *list = json_object_get(body, "batch_input");
 
-	*ret = (struct batch){.n = 1, .many = list != NULL};
-	if (!list)
-		return 0;
-	ret->n = json_array_size(list);
-	if (ret->n >= 1 && ret->n <= LIMIT_BATCH)
-		return 0;
-	ret->n = 0;
-	return err_set(err, ERR_INPUT, "batch_input is a list of 1 to %u items", LIMIT_BATCH);
+	b->many = list != NULL;
+	b->n = list ? json_array_size(list) : 1;
+	if (b->n >= 1 && b->n <= LIMIT_BATCH)
+		b->errors = calloc(b->n, sizeof(*b->errors));
+	else
+		return err_set(err, ERR_INPUT, "batch_input is a list of 1 to %u items", LIMIT_BATCH);
+	return b->errors ? 0 : err_set(err, ERR_FAILED, "out of memory");
 }
 
-int batch_open(struct call *call, const struct request *q, json_t **ret_body, struct batch *ret_batch, struct store_key *ret_key, struct err *err)
+int batch_open(struct call *call, const json_t *body, struct batch *ret, struct err *err)
 {
-	int r = api_body(q, ret_body, err);
-	json_int_t version;
+	json_int_t version = json_integer_value(json_object_get(body, "key_version"));
+	int r = parse(body, ret, err);
 
-	if (r == 0)
-		r = batch_parse(*ret_body, ret_batch, err);
 	if (r < 0)
 		return r;
 	if (call->token && ca_is_key(call->broker, call->path))
 		return err_set(err, ERR_DENIED, "that key is a CA's: it signs by pki/sign and ssh/sign alone");
-	version = json_integer_value(json_object_get(*ret_body, "key_version"));
-	r = store_key_get(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, ret_key, err);
-	call->version = ret_key->version;
+	r = store_key_get(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, &ret->key, err);
+	call->version = ret->key.version;
 	return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "there is no key of that name, or not of that version") : r;
+}
+
+void batch_done(struct batch *b)
+{
+	free(b->errors);
+	store_key_done(&b->key);
 }
 
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i)
@@ -43,14 +45,36 @@ const json_t *batch_item(const struct batch *b, const json_t *body, size_t i)
 	return b->many ? json_array_get(json_object_get(body, "batch_input"), i) : body;
 }
 
-int batch_append_error(struct secret *s, const char *text)
+void batch_fail(struct batch *b, size_t i, const char *text)
 {
-	int r = api_append(s, "\"error\":");
-
-	return r < 0 ? r : api_append_string(s, text);
+	snprintf(b->errors[i], sizeof(b->errors[i]), "%.95s", text);
 }
 
-void batch_reply(struct call *call, const struct batch *b, int (*append)(void *ctx, struct secret *s, size_t i, bool *ret_bad), void *ctx, uint64_t seq)
+bool batch_failed(const struct batch *b, size_t i)
+{
+	return b->errors[i][0];
+}
+
+int batch_check(const struct batch *b, struct err *err)
+{
+	return !b->many && batch_failed(b, 0) ? err_set(err, ERR_INPUT, "%s", b->errors[0]) : 0;
+}
+
+static int append_item(const struct batch *b, int (*append)(void *ctx, struct secret *s, size_t i), void *ctx, struct secret *s, size_t i)
+{
+	int r = b->many ? api_append(s, i ? ",{" : "{") : 0;
+
+	if (r == 0 && batch_failed(b, i)) {
+		r = api_append(s, "\"error\":");
+		if (r == 0)
+			r = api_append_string(s, b->errors[i]);
+	} else if (r == 0) {
+		r = append(ctx, s, i);
+	}
+	return r == 0 && b->many ? api_append(s, "}") : r;
+}
+
+void batch_reply(struct call *call, const struct batch *b, int (*append)(void *ctx, struct secret *s, size_t i), void *ctx)
 {
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	bool bad = false;
@@ -59,12 +83,8 @@ void batch_reply(struct call *call, const struct batch *b, int (*append)(void *c
 	if (r == 0)
 		r = api_append(&data, b->many ? "{\"batch_results\":[" : "{");
 	for (size_t i = 0; r == 0 && i < b->n; i++) {
-		if (b->many)
-			r = api_append(&data, i ? ",{" : "{");
-		if (r == 0)
-			r = append(ctx, &data, i, &bad);
-		if (r == 0 && b->many)
-			r = api_append(&data, "}");
+		bad |= batch_failed(b, i);
+		r = append_item(b, append, ctx, &data, i);
 	}
 	if (r == 0)
 		r = api_append(&data, b->many ? "]}" : "}");
@@ -73,7 +93,7 @@ void batch_reply(struct call *call, const struct batch *b, int (*append)(void *c
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
 	else
-		call_reply(call, bad ? 400 : 200, &body, seq);
+		call_reply(call, bad ? 400 : 200, &body, b->seq);
 }
 
 const char *batch_version(const char *text, uint64_t *ret_version)

@@ -3,21 +3,26 @@
 #include "broker/api.h"
 
 struct batch {
+	struct store_key key; /* of the call's path, in the version that "key_version" says, or the latest */
 	size_t n;
 	bool many; /* batch_input was given */
+	char (*errors)[96]; /* of each item; "": none */
+	uint64_t seq; /* of the last record */
 };
 
-/* ERR_INPUT: batch_input is none, or has too many items. */
-int batch_parse(const json_t *body, struct batch *ret, struct err *err);
-/* How each of these calls begins: the body, the batch, and the key of the call's path in the version that "key_version" says, or the
- * latest; the call's version is set. */
-int batch_open(struct call *call, const struct request *q, json_t **ret_body, struct batch *ret_batch, struct store_key *ret_key, struct err *err);
+/* How each of these calls begins; the call's version is set. body {"batch_input": […]}, or one item. batch_done releases it, after a
+ * failure, too. */
+int batch_open(struct call *call, const json_t *body, struct batch *ret, struct err *err);
+void batch_done(struct batch *b);
 /* Item i: of batch_input, or the body itself. */
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i);
-/* Ends the call: append writes the members of item i, and sets *ret_bad when it is an error. A batch with a bad item is a 400 that
- * has the results of the others, too. */
-void batch_reply(struct call *call, const struct batch *b, int (*append)(void *ctx, struct secret *s, size_t i, bool *ret_bad), void *ctx, uint64_t seq);
-/* "error": text, for append. */
-int batch_append_error(struct secret *s, const char *text);
+/* Item i has that error; the others go on. */
+void batch_fail(struct batch *b, size_t i, const char *text);
+bool batch_failed(const struct batch *b, size_t i);
+/* What failed where there is but one item, as the call's own failure. */
+int batch_check(const struct batch *b, struct err *err);
+/* Ends the call: append writes the members of item i, which has no error. A batch with a bad item is a 400 that has the results of the
+ * others, too. */
+void batch_reply(struct call *call, const struct batch *b, int (*append)(void *ctx, struct secret *s, size_t i), void *ctx);
 /* "vault:v7:…": the version and what is behind it, or NULL. */
 const char *batch_version(const char *text, uint64_t *ret_version);

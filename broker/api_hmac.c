@@ -17,15 +17,12 @@ struct item {
 	uint8_t mac[HASH_MAX], input[32]; /* of what: SHA-256 */
 	size_t len;
 	bool valid;
-	char error[96];
 };
 
 struct work {
-	struct store_key key;
-	enum hash_type hash;
 	struct batch batch;
+	enum hash_type hash;
 	struct item *items;
-	uint64_t seq;
 };
 
 static void free_work(void *p)
@@ -35,16 +32,15 @@ static void free_work(void *p)
 	if (w->items)
 		sodium_memzero(w->items, w->batch.n * sizeof(*w->items));
 	free(w->items);
-	store_key_done(&w->key);
+	batch_done(&w->batch);
 	free(w);
 }
 
-bool hmac_is_verified(const struct request *q)
+bool hmac_is_verified(const json_t *body)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	struct batch batch;
+	const json_t *list = json_object_get(body, "batch_input");
 
-	return api_body(q, &body, NULL) == 0 && batch_parse(body, &batch, NULL) == 0 && json_object_get(batch_item(&batch, body, 0), "hmac");
+	return json_object_get(list ? json_array_get(list, 0) : body, "hmac") != NULL;
 }
 
 static int derive(struct call *call, const struct store_key *k, struct secret *ret, struct err *err)
@@ -68,61 +64,55 @@ static int derive(struct call *call, const struct store_key *k, struct secret *r
 	return 0;
 }
 
-static void fail(struct item *it, const char *text)
-{
-	snprintf(it->error, sizeof(it->error), "%s", text);
-}
-
-static void compute(struct call *call, const struct store_key *k, const struct work *w, const json_t *item, struct item *it)
+static void compute(struct call *call, const struct store_key *k, struct work *w, const json_t *item, size_t i)
 {
 	const json_t *input = json_object_get(item, "input");
 	CLEANUP(secret_clear) struct secret key = {0}, bytes = {0};
+	struct item *it = &w->items[i];
 
 	if (!json_is_string(input))
-		fail(it, "missing input for HMAC");
+		batch_fail(&w->batch, i, "missing input for HMAC");
 	else if (secret_new(&bytes, json_string_length(input) + 1, NULL) < 0 || derive(call, k, &key, NULL) < 0)
-		fail(it, "the locked memory is full: try again");
+		batch_fail(&w->batch, i, "the locked memory is full: try again");
 	else if (!b64_decode_padded(json_string_value(input), json_string_length(input), NULL, bytes.data, bytes.cap, &bytes.len))
-		fail(it, "the input is not base64");
+		batch_fail(&w->batch, i, "the input is not base64");
 	else if (crypto_hash_sha256(it->input, bytes.data, bytes.len) != 0 ||
 		 (it->len = hash_hmac(w->hash, key.data, key.len, bytes.data, bytes.len, it->mac)) == 0)
-		fail(it, "libcrypto does not have that hash");
+		batch_fail(&w->batch, i, "libcrypto does not have that hash");
 }
 
-static void check(struct call *call, const struct work *w, const json_t *item, struct item *it)
+static void check(struct call *call, struct work *w, const json_t *item, size_t i)
 {
 	uint64_t version = 0;
 	const char *text = batch_version(json_string_value(json_object_get(item, "hmac")), &version);
+	struct item *it = &w->items[i];
 	struct store_key k = {0};
 	uint8_t given[HASH_MAX];
 	size_t n = 0;
 
 	if (!text || !b64_decode_padded(text, strlen(text), NULL, given, sizeof(given), &n)) {
-		fail(it, "missing hmac, or not of the form vault:v1:...");
+		batch_fail(&w->batch, i, "missing hmac, or not of the form vault:v1:...");
 		return;
 	}
 	if (store_key_get(&call->broker->store, call->path, version, &k, NULL) < 0)
 		return; /* a version that is not there: not valid */
-	compute(call, &k, w, item, it);
-	it->valid = !it->error[0] && n == it->len && sodium_memcmp(given, it->mac, n) == 0;
+	compute(call, &k, w, item, i);
+	it->valid = !batch_failed(&w->batch, i) && n == it->len && sodium_memcmp(given, it->mac, n) == 0;
 	store_key_done(&k);
 }
 
-static int parse(struct call *call, const struct request *q, bool verify, struct err *err)
+static int parse(struct call *call, const json_t *body, bool verify, struct err *err)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	struct work *w = calloc(1, sizeof(*w));
-	const char *hash;
+	struct work *w = call->work = calloc(1, sizeof(*w));
+	const char *hash = call->suffix[0] ? call->suffix : json_string_value(json_object_get(body, "algorithm"));
 	int r;
 
 	if (!w)
 		return err_set(err, ERR_FAILED, "out of memory");
-	call->work = w;
 	call->free_work = free_work;
-	r = batch_open(call, q, &body, &w->batch, &w->key, err);
+	r = batch_open(call, body, &w->batch, err);
 	if (r < 0)
 		return r;
-	hash = call->suffix[0] ? call->suffix : json_string_value(json_object_get(body, "algorithm"));
 	w->hash = hash ? hash_type_find(hash) : HASH_SHA256;
 	if (w->hash == HASH_NONE)
 		return err_set(err, ERR_INPUT, "unsupported hash algorithm");
@@ -131,36 +121,28 @@ static int parse(struct call *call, const struct request *q, bool verify, struct
 		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < w->batch.n; i++) {
 		if (verify)
-			check(call, w, batch_item(&w->batch, body, i), &w->items[i]);
+			check(call, w, batch_item(&w->batch, body, i), i);
 		else
-			compute(call, &w->key, w, batch_item(&w->batch, body, i), &w->items[i]);
+			compute(call, &w->batch.key, w, batch_item(&w->batch, body, i), i);
 	}
-	return !w->batch.many && w->items[0].error[0] ? err_set(err, ERR_INPUT, "%s", w->items[0].error) : 0;
+	return batch_check(&w->batch, err);
 }
 
-static int append_mac(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+static int append_mac(void *ctx, struct secret *s, size_t i)
 {
 	const struct work *w = ctx;
-	int r;
+	int r = api_append(s, "\"hmac\":\"vault:v%llu:", (unsigned long long)w->batch.key.version);
 
-	if (w->items[i].error[0]) {
-		*ret_bad = true;
-		return batch_append_error(s, w->items[i].error);
-	}
-	r = api_append(s, "\"hmac\":\"vault:v%llu:", (unsigned long long)w->key.version);
 	if (r == 0)
 		r = api_append_base64(s, w->items[i].mac, w->items[i].len);
 	return r < 0 ? r : api_append(s, "\"");
 }
 
-static int append_valid(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+static int append_valid(void *ctx, struct secret *s, size_t i)
 {
 	const struct work *w = ctx;
 
-	if (!w->items[i].error[0])
-		return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
-	*ret_bad = true;
-	return batch_append_error(s, w->items[i].error);
+	return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
 }
 
 /* Each that is made is granted and recorded by itself; what is only compared, all at once. */
@@ -169,40 +151,43 @@ static int grant(struct call *call, struct work *w, bool verify)
 	char hex[2 * 32 + 1];
 
 	for (size_t i = 0; !verify && i < w->batch.n; i++) {
-		if (w->items[i].error[0])
+		if (batch_failed(&w->batch, i))
 			continue;
 		sodium_bin2hex(hex, sizeof(hex), w->items[i].input, sizeof(w->items[i].input));
 		snprintf(call->detail, sizeof(call->detail), "hmac %s of sha2-256 %s", hash_row(w->hash)->vault, hex);
-		if (call_grant(call, &w->seq) < 0)
+		if (call_grant(call, &w->batch.seq) < 0)
 			return -1;
 	}
 	if (!verify)
 		return 0;
 	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
-	return call_grant(call, &w->seq);
+	return call_grant(call, &w->batch.seq);
 }
 
-static void run(struct call *call, const struct request *q, bool verify)
+static void answer(struct call *call, const json_t *body, bool verify)
 {
 	struct err err = {0};
-	struct work *w;
-	int r = parse(call, q, verify, &err);
+	int r = parse(call, body, verify, &err);
 
-	if (r < 0) {
+	if (r < 0)
 		call_fail(call, r, err.msg);
-		return;
-	}
-	w = call->work;
-	if (grant(call, w, verify) == 0)
-		batch_reply(call, &w->batch, verify ? append_valid : append_mac, w, w->seq);
+	else if (grant(call, call->work, verify) == 0)
+		batch_reply(call, &((struct work *)call->work)->batch, verify ? append_valid : append_mac, call->work);
 }
 
 void transit_hmac(struct call *call, const struct request *q)
 {
-	run(call, q, false);
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		answer(call, body, false);
 }
 
-void hmac_verify(struct call *call, const struct request *q)
+void hmac_verify(struct call *call, const json_t *body)
 {
-	run(call, q, true);
+	answer(call, body, true);
 }

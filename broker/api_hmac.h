@@ -1,7 +1,8 @@
 #pragma once
-/* transit/verify of an HMAC instead of a signature. */
+/* transit/hmac, and its half of transit/verify. */
 #include "broker/api.h"
 
-/* The body names an hmac. */
-bool hmac_is_verified(const struct request *q);
-void hmac_verify(struct call *call, const struct request *q);
+/* Whether what is to be verified are HMACs. */
+bool hmac_is_verified(const json_t *body);
+/* Ends the call. */
+void hmac_verify(struct call *call, const json_t *body);

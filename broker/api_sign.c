@@ -23,17 +23,15 @@ struct item {
 	uint8_t signature[KEY_SIGNATURE_MAX];
 	size_t signature_len;
 	uint64_t version; /* verify: that the signature names */
-	bool done, valid;
-	char error[96]; /* "": none */
+	bool valid;
+	const char *error; /* NULL: none */
 };
 
 struct work {
 	struct call *call;
-	struct store_key key;
-	struct item *items;
 	struct batch batch;
+	struct item *items;
 	size_t next;
-	uint64_t seq; /* of the last record */
 };
 
 static void free_work(void *p)
@@ -46,7 +44,7 @@ static void free_work(void *p)
 		free(w->items[i].data);
 	}
 	free(w->items);
-	store_key_done(&w->key);
+	batch_done(&w->batch);
 	free(w);
 }
 
@@ -54,7 +52,7 @@ static void free_work(void *p)
 
 static int item_error(struct item *it, const char *text)
 {
-	snprintf(it->error, sizeof(it->error), "%s", text);
+	it->error = text;
 	return 0;
 }
 
@@ -110,7 +108,7 @@ static int parse_how(const struct work *w, const json_t *item, const json_t *bod
 		return item_error(it, "signature_algorithm is pss or pkcs1v15");
 	if (marshaling && *marshaling && !it->jws && strcmp(marshaling, "asn1") != 0)
 		return item_error(it, "marshaling_algorithm is asn1 or jws");
-	it->scheme = key_is_ec(w->key.type) ? SIGN_ECDSA : w->key.type == KEY_ED25519 ? SIGN_ED25519 : pkcs1 ? SIGN_RSA_PKCS1 : SIGN_RSA_PSS;
+	it->scheme = key_is_ec(w->batch.key.type) ? SIGN_ECDSA : w->batch.key.type == KEY_ED25519 ? SIGN_ED25519 : pkcs1 ? SIGN_RSA_PKCS1 : SIGN_RSA_PSS;
 	if (none && !(it->scheme == SIGN_RSA_PKCS1 && *ret_prehashed) && it->scheme != SIGN_ED25519)
 		return item_error(it, "hash_algorithm none needs prehashed and pkcs1v15");
 	return parse_salt(value_of(item, body, "salt_length"), it) < 0 ? item_error(it, "salt_length is auto, hash or a number") : 0;
@@ -161,14 +159,14 @@ static int parse_input(struct item *it, const json_t *item, bool prehashed)
 static int parse_signature(const struct work *w, struct item *it, const json_t *item)
 {
 	const char *body = batch_version(json_string_value(json_object_get(item, "signature")), &it->version);
-	size_t half = key_row(w->key.type)->signature_len / 2, n = 0;
+	size_t half = key_row(w->batch.key.type)->signature_len / 2, n = 0;
 	uint8_t raw[KEY_SIGNATURE_MAX + 16];
 
 	if (!body)
 		return item_error(it, "missing signature, or not of the form vault:v1:...");
 	if (!(it->jws ? b64url_decode(body, strlen(body), raw, sizeof(raw), &n) : b64_decode_padded(body, strlen(body), NULL, raw, sizeof(raw), &n)))
 		return item_error(it, "the signature is not base64");
-	if (key_is_ec(w->key.type) && !it->jws) {
+	if (key_is_ec(w->batch.key.type) && !it->jws) {
 		it->signature_len = ecdsa_from_der(raw, n, half, it->signature) ? 2 * half : 0;
 	} else {
 		it->signature_len = n <= sizeof(it->signature) ? n : 0;
@@ -185,41 +183,40 @@ static int parse_item(struct work *w, struct item *it, const json_t *item, const
 	if (!json_is_object(item))
 		return item_error(it, "an item of the batch is an object");
 	parse_how(w, item, body, it, &prehashed);
-	if (!it->error[0])
+	if (!it->error)
 		parse_input(it, item, prehashed);
-	if (!it->error[0] && verify)
+	if (!it->error && verify)
 		parse_signature(w, it, item);
-	if (it->error[0])
+	if (it->error)
 		return 0;
-	most = key_row(w->key.type)->signature_len - hash_row(it->hash)->len - 2;
+	most = key_row(w->batch.key.type)->signature_len - hash_row(it->hash)->len - 2;
 	salt = it->salt_len < 0 ? (verify ? 0 : most) : (size_t)it->salt_len;
-	if (sign_check(w->key.type, it->scheme, it->hash, it->scheme == SIGN_RSA_PSS ? salt : 0, it->len, NULL) < 0)
+	if (sign_check(w->batch.key.type, it->scheme, it->hash, it->scheme == SIGN_RSA_PSS ? salt : 0, it->len, NULL) < 0)
 		item_error(it, "the input is not of a length that this key and hash take");
 	return 0;
 }
 
-static int parse(struct call *call, const struct request *q, bool verify, struct err *err)
+static int parse(struct call *call, const json_t *body, bool verify, struct err *err)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	struct work *w = calloc(1, sizeof(*w));
+	struct work *w = call->work = calloc(1, sizeof(*w));
 	int r;
 
 	if (!w)
 		return err_set(err, ERR_FAILED, "out of memory");
-	call->work = w;
 	call->free_work = free_work;
 	w->call = call;
-	r = batch_open(call, q, &body, &w->batch, &w->key, err);
+	r = batch_open(call, body, &w->batch, err);
 	if (r < 0)
 		return r;
 	w->items = calloc(w->batch.n, sizeof(*w->items));
 	if (!w->items)
 		return err_set(err, ERR_FAILED, "out of memory");
-	for (size_t i = 0; i < w->batch.n; i++)
+	for (size_t i = 0; i < w->batch.n; i++) {
 		parse_item(w, &w->items[i], batch_item(&w->batch, body, i), body, verify);
-	if (!w->batch.many && w->items[0].error[0])
-		return err_set(err, ERR_INPUT, "%s", w->items[0].error);
-	return 0;
+		if (w->items[i].error)
+			batch_fail(&w->batch, i, w->items[i].error);
+	}
+	return batch_check(&w->batch, err);
 }
 
 /* ---- answering -------------------------------------------------------------------------------------------------- */
@@ -230,9 +227,9 @@ static int append_signature(struct secret *s, const struct work *w, const struct
 	const uint8_t *p = it->signature;
 	size_t n = it->signature_len;
 	char url[B64_LEN(KEY_SIGNATURE_MAX) + 1];
-	int r = api_append(s, "\"signature\":\"vault:v%llu:", (unsigned long long)w->key.version);
+	int r = api_append(s, "\"signature\":\"vault:v%llu:", (unsigned long long)w->batch.key.version);
 
-	if (key_is_ec(w->key.type) && !it->jws) {
+	if (key_is_ec(w->batch.key.type) && !it->jws) {
 		n = ecdsa_to_der(it->signature, it->signature_len / 2, der);
 		p = der;
 	}
@@ -244,27 +241,21 @@ static int append_signature(struct secret *s, const struct work *w, const struct
 	} else {
 		r = api_append_base64(s, p, n);
 	}
-	return r < 0 ? r : api_append(s, "\",\"key_version\":%llu", (unsigned long long)w->key.version);
+	return r < 0 ? r : api_append(s, "\",\"key_version\":%llu", (unsigned long long)w->batch.key.version);
 }
 
-static int append_signed(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+static int append_signed(void *ctx, struct secret *s, size_t i)
 {
 	const struct work *w = ctx;
 
-	if (!w->items[i].error[0])
-		return append_signature(s, w, &w->items[i]);
-	*ret_bad = true;
-	return batch_append_error(s, w->items[i].error);
+	return append_signature(s, w, &w->items[i]);
 }
 
-static int append_verified(void *ctx, struct secret *s, size_t i, bool *ret_bad)
+static int append_verified(void *ctx, struct secret *s, size_t i)
 {
 	const struct work *w = ctx;
 
-	if (!w->items[i].error[0])
-		return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
-	*ret_bad = true;
-	return batch_append_error(s, w->items[i].error);
+	return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
 }
 
 /* ---- signing ---------------------------------------------------------------------------------------------------- */
@@ -301,13 +292,13 @@ static int check(struct work *w, const struct item *it, struct hardware_provider
 	uint8_t proof[HARDWARE_PROOF_LEN];
 
 	crypto_generichash_init(&st, NULL, 0, sizeof(proof));
-	crypto_generichash_update(&st, (const uint8_t *)w->key.ref, sizeof(w->key.ref));
-	crypto_generichash_update(&st, w->key.spki, w->key.spki_len);
+	crypto_generichash_update(&st, (const uint8_t *)w->batch.key.ref, sizeof(w->batch.key.ref));
+	crypto_generichash_update(&st, w->batch.key.spki, w->batch.key.spki_len);
 	crypto_generichash_final(&st, proof, sizeof(proof));
-	if (!key_is_rsa(w->key.type) && hardware_proven(p, proof))
+	if (!key_is_rsa(w->batch.key.type) && hardware_proven(p, proof))
 		return 0;
-	if (spki_verify(w->key.spki, w->key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature, it->signature_len, NULL) == 0) {
-		if (!key_is_rsa(w->key.type))
+	if (spki_verify(w->batch.key.spki, w->batch.key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature, it->signature_len, NULL) == 0) {
+		if (!key_is_rsa(w->batch.key.type))
 			hardware_prove(p, proof);
 		return 0;
 	}
@@ -321,7 +312,7 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 	struct call *call = ctx;
 	struct work *w = call->work;
 	struct item *it = &w->items[w->next];
-	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->key.provider);
+	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->batch.key.provider);
 	struct err err = {0};
 	int r = result;
 
@@ -329,24 +320,23 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 		call_fail(call, r, message);
 		return;
 	}
-	if (reply->data_len != key_row(w->key.type)->signature_len) {
+	if (reply->data_len != key_row(w->batch.key.type)->signature_len) {
 		call_fail(call, -ERR_HARDWARE, "the hardware's signature has a wrong length");
 		return;
 	}
 	memcpy(it->signature, reply->data, reply->data_len);
 	it->signature_len = reply->data_len;
-	r = p ? check(w, it, p, &err) : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->key.provider);
+	r = p ? check(w, it, p, &err) : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->batch.key.provider);
 	if (r == 0)
-		r = ca_still(call->broker, &w->key, &err);
+		r = ca_still(call->broker, &w->batch.key, &err);
 	if (r < 0) {
 		if (call_spend(call, err.msg) == 0)
 			call_fail(call, r, err.msg);
 		return;
 	}
 	describe(it, call->detail, sizeof(call->detail));
-	if (call_grant(call, &w->seq) < 0)
+	if (call_grant(call, &w->batch.seq) < 0)
 		return;
-	it->done = true;
 	w->next++;
 	next(call);
 }
@@ -354,34 +344,37 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 static void next(struct call *call)
 {
 	struct work *w = call->work;
-	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->key.provider);
+	struct hardware_provider *p = hardware_provider(&call->broker->hardware, w->batch.key.provider);
 	struct provider_sign q;
 	struct item *it;
 	struct err err = {0};
 	int r;
 
-	while (w->next < w->batch.n && w->items[w->next].error[0])
+	while (w->next < w->batch.n && batch_failed(&w->batch, w->next))
 		w->next++;
 	if (w->next == w->batch.n) {
-		batch_reply(call, &w->batch, append_signed, w, w->seq);
+		batch_reply(call, &w->batch, append_signed, w);
 		return;
 	}
 	it = &w->items[w->next];
 	q = (struct provider_sign){.scheme = it->scheme, .hash = it->hash, .data = it->data, .len = it->len,
 				   .salt_len = it->scheme != SIGN_RSA_PSS ? 0
 					       : it->salt_len >= 0	  ? (size_t)it->salt_len
-									  : key_row(w->key.type)->signature_len - hash_row(it->hash)->len - 2};
-	r = p ? hardware_sign(p, w->key.ref, w->key.type, &q, call_asker(call), signed_one, call, &err)
-	      : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->key.provider);
+									  : key_row(w->batch.key.type)->signature_len - hash_row(it->hash)->len - 2};
+	r = p ? hardware_sign(p, w->batch.key.ref, w->batch.key.type, &q, call_asker(call), signed_one, call, &err)
+	      : err_set(&err, ERR_HARDWARE, "the configuration no longer has the provider '%s'", w->batch.key.provider);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 }
 
 void transit_sign(struct call *call, const struct request *q)
 {
+	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct err err = {0};
-	int r = parse(call, q, false, &err);
+	int r = api_body(q, &body, &err);
 
+	if (r == 0)
+		r = parse(call, body, false, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
@@ -396,31 +389,32 @@ static void verify_one(struct work *w, struct item *it)
 
 	if (store_key_get(&w->call->broker->store, w->call->path, it->version, &k, NULL) < 0)
 		return; /* a version that is not there: not valid */
-	it->valid = k.type == w->key.type && spki_verify(k.spki, k.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature,
+	it->valid = k.type == w->batch.key.type && spki_verify(k.spki, k.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature,
 							 it->signature_len, NULL) == 0;
 	store_key_done(&k);
 }
 
 void transit_verify(struct call *call, const struct request *q)
 {
+	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w;
 	struct err err = {0};
-	int r;
+	int r = api_body(q, &body, &err);
 
-	if (hmac_is_verified(q)) {
-		hmac_verify(call, q);
+	if (r == 0 && hmac_is_verified(body)) {
+		hmac_verify(call, body);
 		return;
 	}
-	r = parse(call, q, true, &err);
-
+	if (r == 0)
+		r = parse(call, body, true, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
 	w = call->work;
 	for (size_t i = 0; i < w->batch.n; i++)
-		if (!w->items[i].error[0])
+		if (!batch_failed(&w->batch, i))
 			verify_one(w, &w->items[i]);
-	if (call_grant(call, &w->seq) == 0)
-		batch_reply(call, &w->batch, append_verified, w, w->seq);
+	if (call_grant(call, &w->batch.seq) == 0)
+		batch_reply(call, &w->batch, append_verified, w);
 }
