@@ -1,5 +1,5 @@
 #pragma once
-/* SQLite, thinly, and the MACs of rows: for store.c and store_token.c alone. */
+/* SQLite, thinly, and the MACs of rows: for store*.c alone. */
 #include "broker/store.h"
 
 #include <sodium.h>
@@ -27,6 +27,9 @@ void store_mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN]);
 /* ERR_TAMPERED */
 int store_tampered(const char *what, struct err *err);
 
+/* The tables of store_secret.c, and its sum: whether it fits. ERR_TAMPERED. */
+extern const char store_secret_schema[];
+int store_verify_root(struct store *s, struct err *err);
 /* The tables of store_token.c. */
 extern const char store_token_schema[], store_token_drop[];
 /* Of store_key.c. */
