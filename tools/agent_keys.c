@@ -5,6 +5,7 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,24 +67,15 @@ void agent_keys_done(struct agent_keys *a)
 	*a = (struct agent_keys){.client.fd = -1};
 }
 
-static json_t *base64(const uint8_t *data, size_t len)
-{
-	char text[B64_LEN(SIGN_INPUT_MAX) + 4];
-	size_t n;
-
-	b64_encode(data, len, text);
-	for (n = strlen(text); n % 4; n++)
-		text[n] = '=';
-	return json_stringn(text, n);
-}
-
 /* What transit calls it: everything is prehashed here. */
 static json_t *describe(enum sign_scheme scheme, enum hash_type hash, size_t salt_len, const uint8_t *data, size_t len)
 {
 	bool none = scheme == SIGN_RSA_PKCS1 || scheme == SIGN_ED25519;
+	char input[sodium_base64_ENCODED_LEN(SIGN_INPUT_MAX, sodium_base64_VARIANT_ORIGINAL)];
 	json_t *body = json_object();
 
-	json_object_set_new(body, "input", base64(data, len));
+	sodium_bin2base64(input, sizeof(input), data, len, sodium_base64_VARIANT_ORIGINAL);
+	json_object_set_new(body, "input", json_string(input));
 	json_object_set_new(body, "prehashed", json_true());
 	json_object_set_new(body, "hash_algorithm", json_string(none ? "none" : hash_row(hash)->vault));
 	if (scheme == SIGN_ECDSA)
@@ -108,17 +100,13 @@ static int decrypt(struct agent_keys *a, const struct token_key *key, enum hash_
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(client_json_free) json_t *body = json_object();
-	char path[LIMIT_PATH_LEN + 32], text[B64_LEN(KEY_SIGNATURE_MAX) + 32];
+	char path[LIMIT_PATH_LEN + 32], text[sodium_base64_ENCODED_LEN(KEY_SIGNATURE_MAX, sodium_base64_VARIANT_ORIGINAL) + 32];
 	const json_t *plain;
 	size_t n;
 	int r;
 
 	n = (size_t)snprintf(text, sizeof(text), "vault:v%llu:", (unsigned long long)key->version);
-	b64_encode(data, len, text + n);
-	for (size_t end = strlen(text); (end - n) % 4; end++) {
-		text[end] = '=';
-		text[end + 1] = '\0';
-	}
+	sodium_bin2base64(text + n, sizeof(text) - n, data, len, sodium_base64_VARIANT_ORIGINAL);
 	json_object_set_new(body, "ciphertext", json_string(text));
 	json_object_set_new(body, "cotter_oaep_hash", json_string(hash_row(hash)->vault));
 	snprintf(path, sizeof(path), "/v1/transit/decrypt/%s", key->name);

@@ -85,7 +85,7 @@ struct asked {
 	const char *token;
 	size_t token_len;
 	bool operators;
-	struct client *client; /* NULL: a connection for this request alone */
+	bool keep; /* the connection, for the next */
 };
 
 static int build(const struct asked *q, struct secret *ret, struct err *err)
@@ -95,7 +95,7 @@ static int build(const struct asked *q, struct secret *ret, struct err *err)
 	char head[LIMIT_PATH_LEN + 256];
 	int n = snprintf(head, sizeof(head),
 			 "%s %s HTTP/1.1\r\nHost: localhost\r\n%sX-Vault-Request: true\r\nContent-Length: %zu\r\n%s%.20s%s",
-			 q->method, q->path, q->client ? "" : "Connection: close\r\n", body_len, q->wrap_ttl ? "X-Vault-Wrap-TTL: " : "", q->wrap_ttl ? q->wrap_ttl : "",
+			 q->method, q->path, q->keep ? "" : "Connection: close\r\n", body_len, q->wrap_ttl ? "X-Vault-Wrap-TTL: " : "", q->wrap_ttl ? q->wrap_ttl : "",
 			 q->wrap_ttl ? "\r\n" : "");
 	int r;
 
@@ -218,75 +218,60 @@ static int check_status(const struct client_reply *r, struct err *err)
 	return err_set(err, ERR_FAILED, "%s", message ? message : "the broker failed");
 }
 
-/* Over the client's connection, made anew when the broker closed it meanwhile (or was restarted). */
+/* Over c's connection, made anew when the broker closed it meanwhile (or was restarted). An empty answer: it closed a new one, too. */
 static int exchange(struct client *c, const struct secret *request, struct secret *ret_raw, struct err *err)
 {
-	int r = -ERR_NO_BROKER;
+	struct err ignored;
+	int sent, r = 0;
 
-	for (int attempt = 0; attempt < 2; attempt++) {
-		bool fresh = c->fd < 0;
-
+	for (bool fresh = false; !fresh;) {
+		fresh = c->fd < 0;
+		secret_clear(ret_raw);
 		if (fresh)
 			c->fd = connect_to(c->address, err);
 		if (c->fd < 0)
-			return -ERR_NO_BROKER;
-		r = send_all(c->fd, request, err);
-		if (r == 0)
-			r = receive(c->fd, ret_raw, err);
-		if (r == 0 && ret_raw->len && memmem(ret_raw->data, ret_raw->len, "Connection: close", 17) == NULL)
+			return c->fd;
+		/* a refusal may be there to be read though not all was taken */
+		sent = send_all(c->fd, request, err);
+		r = receive(c->fd, ret_raw, sent < 0 ? &ignored : err);
+		if (r < 0 && sent < 0)
+			r = sent;
+		if (r == 0 && ret_raw->len && !memmem(ret_raw->data, ret_raw->len, "Connection: close", 17))
 			return 0;
-		close(c->fd);
-		c->fd = -1;
-		if (fresh || (r == 0 && ret_raw->len))
-			break;
-		secret_clear(ret_raw);
+		client_close(c);
+		if (r == 0 && ret_raw->len)
+			return 0;
 	}
-	return r < 0 ? r : ret_raw->len ? 0 : err_set(err, ERR_NO_BROKER, "the broker closed the connection");
+	return r;
 }
 
-static int ask_client(const struct asked *q, struct client_reply *ret, struct err *err)
+static int ask(struct client *c, const struct asked *q, struct client_reply *ret, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
 	int r = build(q, &request, err);
 
 	*ret = (struct client_reply){0};
 	if (r == 0)
-		r = exchange(q->client, &request, &raw, err);
-	if (r == 0)
-		r = split(&raw, ret, err);
-	return r < 0 ? r : check_status(ret, err);
-}
-
-static int ask(const struct asked *q, struct client_reply *ret, struct err *err)
-{
-	CLEANUP(secret_clear) struct secret request = {0}, raw = {0};
-	CLEANUP(cleanup_close) int fd = -1;
-	struct err ignored;
-	int sent;
-	char address[108];
-	int r = build(q, &request, err);
-
-	*ret = (struct client_reply){0};
-	if (r < 0)
-		return r;
-	socket_path(q->operators, address);
-	fd = connect_to(address, err);
-	if (fd < 0)
-		return fd;
-	/* a refusal may be there to be read though not all was taken */
-	sent = send_all(fd, &request, err);
-	r = receive(fd, &raw, sent < 0 ? &ignored : err);
-	if (r < 0)
-		return sent < 0 ? sent : r;
-	if (raw.len == 0) {
-		/* the operators' socket closes at once on whoever is none */
-		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator",
-					   geteuid())
+		r = exchange(c, &request, &raw, err);
+	/* the operators' socket closes at once on whoever is none */
+	if (r == 0 && raw.len == 0)
+		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator", geteuid())
 				 : err_set(err, ERR_NO_BROKER, "the broker closed the connection");
-	}
 	if (r == 0)
 		r = split(&raw, ret, err);
 	return r < 0 ? r : check_status(ret, err);
+}
+
+/* Over a connection for this request alone. */
+static int ask_once(const struct asked *q, struct client_reply *ret, struct err *err)
+{
+	struct client c = {.fd = -1};
+	int r;
+
+	socket_path(q->operators, c.address);
+	r = ask(&c, q, ret, err);
+	client_close(&c);
+	return r;
 }
 
 int client_call_wrapped(enum client_socket which, const char *method, const char *path, const json_t *body, const char *wrap_ttl,
@@ -302,7 +287,7 @@ int client_call_wrapped(enum client_socket which, const char *method, const char
 		q.token_len = strlen(token);
 	}
 	q.operators = which != CLIENT_LOGIN && !q.token;
-	return ask(&q, ret, err);
+	return ask_once(&q, ret, err);
 }
 
 int client_call(enum client_socket which, const char *method, const char *path, const json_t *body, struct client_reply *ret,
@@ -315,7 +300,7 @@ int client_call_token(const struct secret *token, const char *method, const char
 {
 	const struct asked q = {.method = method, .path = path, .token = (const char *)token->data, .token_len = token->len};
 
-	return ask(&q, ret, err);
+	return ask_once(&q, ret, err);
 }
 
 void client_open(struct client *c, const struct secret *token)
@@ -327,9 +312,9 @@ void client_open(struct client *c, const struct secret *token)
 int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err)
 {
 	const struct asked q = {.method = method, .path = path, .body = body, .token = (const char *)c->token->data, .token_len = c->token->len,
-				.client = c};
+				.keep = true};
 
-	return ask_client(&q, ret, err);
+	return ask(c, &q, ret, err);
 }
 
 void client_close(struct client *c)

@@ -14,20 +14,28 @@ struct options {
 	bool pem;
 };
 
+/* verb: "", "/rotate" or "/config". */
+static int call_key(enum client_socket which, const char *method, const char *path, const char *verb, const json_t *body, struct client_reply *ret,
+		    struct err *err)
+{
+	char url[LIMIT_PATH_LEN + 64];
+
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s%s", path, verb);
+	return client_call(which, method, url, body, ret, err);
+}
+
 static int add_certificate(const char *path, const char *file, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(client_json_free) json_t *body = json_object();
 	CLEANUP(secret_clear) struct secret text = {0};
-	char url[LIMIT_PATH_LEN + 64];
 	int r = cli_read_secret(file, 2 * LIMIT_CERTIFICATES, &text, err);
 
 	if (r < 0)
 		return r;
 	if (json_object_set_new(body, "certificate_chain", json_stringn((char *)text.data, text.len)) < 0)
 		return err_set(err, ERR_INPUT, "%.200s: not certificates in PEM", file);
-	snprintf(url, sizeof(url), "/v1/transit/keys/%s/config", path);
-	return client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+	return call_key(CLIENT_OPERATOR, "POST", path, "/config", body, &reply, err);
 }
 
 static void print_latest(const json_t *key, bool pem)
@@ -62,7 +70,6 @@ static int add(struct cli *cli, const char *path, const struct options *o, struc
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(client_json_free) json_t *body = json_object();
-	char url[LIMIT_PATH_LEN + 64];
 	int r;
 
 	if (o->provider)
@@ -71,12 +78,11 @@ static int add(struct cli *cli, const char *path, const struct options *o, struc
 		json_object_set_new(body, "ref", json_string(o->ref));
 	if (o->type)
 		json_object_set_new(body, "type", json_string(o->type));
-	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
-	r = client_call(CLIENT_OPERATOR, "GET", url, NULL, &reply, NULL);
+	r = call_key(CLIENT_OPERATOR, "GET", path, "", NULL, &reply, NULL);
 	client_reply_done(&reply);
 	if (r == 0)
 		return err_set(err, ERR_CONFLICT, "there is a key %s already: 'cotter key rotate' makes its next version", path);
-	r = client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+	r = call_key(CLIENT_OPERATOR, "POST", path, "", body, &reply, err);
 	if (r == 0 && o->certificate)
 		r = add_certificate(path, o->certificate, err);
 	return r < 0 ? r : print_key(cli, &reply, o->pem);
@@ -86,24 +92,19 @@ static int rotate(struct cli *cli, const char *path, const struct options *o, st
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(client_json_free) json_t *body = json_object();
-	char url[LIMIT_PATH_LEN + 64];
 	int r;
 
 	if (o->ref)
 		json_object_set_new(body, "ref", json_string(o->ref));
-	snprintf(url, sizeof(url), "/v1/transit/keys/%s/rotate", path);
-	r = client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
+	r = call_key(CLIENT_OPERATOR, "POST", path, "/rotate", body, &reply, err);
 	return r < 0 ? r : print_key(cli, &reply, o->pem);
 }
 
 static int show(struct cli *cli, const char *path, const struct options *o, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
-	char url[LIMIT_PATH_LEN + 64];
-	int r;
+	int r = call_key(CLIENT_JOB, "GET", path, "", NULL, &reply, err);
 
-	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
-	r = client_call(CLIENT_JOB, "GET", url, NULL, &reply, err);
 	return r < 0 ? r : print_key(cli, &reply, o->pem);
 }
 
@@ -116,12 +117,10 @@ static int certificate(struct cli *cli, const char *path, const struct options *
 static int drop(struct cli *cli, const char *path, const struct options *o, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
-	char url[LIMIT_PATH_LEN + 64];
 
 	(void)cli;
 	(void)o;
-	snprintf(url, sizeof(url), "/v1/transit/keys/%s", path);
-	return client_call(CLIENT_OPERATOR, "DELETE", url, NULL, &reply, err);
+	return call_key(CLIENT_OPERATOR, "DELETE", path, "", NULL, &reply, err);
 }
 
 static const struct {
