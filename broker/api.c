@@ -408,14 +408,10 @@ bool api_is_suffix(const char *word)
 
 static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
 {
-	size_t n = strlen(rest), before = 0;
+	size_t n = strlen(rest), before = route->prefix ? strlen(route->prefix) : 0;
 
-	if (n > LIMIT_PATH_LEN + (route->op == POLICY_LIST && n && rest[n - 1] == '/'))
-		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
 	if (route->op == POLICY_LIST && n && rest[n - 1] == '/')
 		n--;
-	if (route->prefix)
-		before = strlen(route->prefix);
 	if (n + before > LIMIT_PATH_LEN)
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
 	memcpy(call->path, route->prefix ? route->prefix : "", before);

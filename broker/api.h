@@ -5,6 +5,7 @@
 #include "broker/json.h"
 #include "broker/server.h"
 
+#define CALL_DETAIL_LEN 192u
 
 /* One request being answered. Handlers that wait for hardware keep it; it ends with call_reply or call_fail. */
 struct call {
@@ -21,7 +22,7 @@ struct call {
 	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	char suffix[16]; /* transit: the word behind the key's name; "" */
-	char detail[192]; /* of a grant, for the log: words of ours and checked names, digests */
+	char detail[CALL_DETAIL_LEN]; /* of a grant, for the log: words of ours and checked names, digests */
 	uint64_t version;
 	int status;		/* kv: of the reply (404 for a deleted version) */
 	/* kv: what is being read or written */

@@ -271,7 +271,7 @@ static bool is_bereft(const struct job *job, int watch)
 }
 
 /* For the record. */
-static void describe(const json_t *body, size_t n, char ret[192])
+static void describe(const json_t *body, size_t n, char ret[CALL_DETAIL_LEN])
 {
 	static const char *const keys[] = {"accessor", "job", "role"};
 	const char *key = "all", *name = "";
@@ -284,7 +284,7 @@ static void describe(const json_t *body, size_t n, char ret[192])
 		key = keys[i];
 		name = strlen(value) <= LIMIT_NAME_LEN && path_valid(value) ? value : "of no valid name";
 	}
-	snprintf(ret, 192, "%s %s%s%s%zu tokens", key, name, *name ? " " : "",
+	snprintf(ret, CALL_DETAIL_LEN, "%s %s%s%s%zu tokens", key, name, *name ? " " : "",
 		 json_is_true(json_object_get(body, "lineage")) ? "lineage " : "", n);
 }
 

@@ -315,7 +315,7 @@ static int write_key_file(const struct broker *b, const struct wire_reply *reply
 
 	randombytes_buf(random, sizeof(random));
 	sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
-	n = snprintf(ret, LIMIT_URI_LEN, "%.400s/keys/%s.pem", b->config.state_dir, hex);
+	n = snprintf(ret, LIMIT_URI_LEN, "%.400s/" CONFIG_KEY_DIR "/%s.pem", b->config.state_dir, hex);
 	if (n < 0 || (size_t)n >= LIMIT_URI_LEN)
 		return err_set(err, ERR_LIMIT, "the state directory's path is too long for a key file's");
 	fd = open(ret, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);

@@ -199,7 +199,7 @@ static int make_key_dir(const char *state_dir, struct err *err)
 {
 	char dir[LIMIT_FILE_PATH_LEN + 8];
 
-	snprintf(dir, sizeof(dir), "%s/keys", state_dir);
+	snprintf(dir, sizeof(dir), "%s/" CONFIG_KEY_DIR, state_dir);
 	return mkdir(dir, 0700) == 0 || errno == EEXIST ? 0 : err_errno(err, errno, "%.300s", dir);
 }
 

@@ -384,7 +384,7 @@ static int own_keys(struct config *c, struct err *err)
 {
 	char dir[LIMIT_FILE_PATH_LEN + 8], **item;
 
-	snprintf(dir, sizeof(dir), "%s/keys", c->state_dir);
+	snprintf(dir, sizeof(dir), "%s/" CONFIG_KEY_DIR, c->state_dir);
 	for (size_t i = 0; i < c->n_providers; i++) {
 		struct config_provider *p = &c->providers[i];
 

@@ -124,10 +124,13 @@ const struct config_cert_role *config_cert_role(const struct config_cert_role *r
 
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
+/* Below the state directory: files of the keys that the broker had a TPM make. */
+#define CONFIG_KEY_DIR "keys"
+
 struct config {
 	char file[LIMIT_FILE_PATH_LEN];
 	char socket[108], operator_socket[108];
-	char state_dir[LIMIT_FILE_PATH_LEN];
+	char state_dir[LIMIT_FILE_PATH_LEN]; /* with CONFIG_KEY_DIR in it */
 	uid_t *operators;
 	size_t n_operators;
 	struct config_provider *providers;

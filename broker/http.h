@@ -31,6 +31,6 @@ struct request {
  * more bytes are needed, or -ERR_*: ERR_INPUT (400), ERR_LIMIT (413), ERR_UNSUPPORTED (405: transfer coding, method). */
 int http_parse_head(const char *data, size_t len, struct request *ret, struct err *err);
 
-/* Writes a status line and headers for a JSON body of body_len bytes; returns the length (at most HTTP_HEAD_MAX). */
+/* Writes a status line and headers for a body of body_len bytes (content_type NULL: JSON); returns the length (at most HTTP_HEAD_MAX). */
 #define HTTP_HEAD_MAX 256u
 size_t http_write_head(char *buf, int status, const char *content_type, size_t body_len, bool keep_alive);
