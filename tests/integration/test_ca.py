@@ -251,22 +251,6 @@ class Authority:
             s.close()
         self.assertEqual((counter(), self.b.audit(2000).count("ev=pki.crl")), (before + 1, records + 1))
 
-    def test_unread_lists_take_no_locked_memory(self):
-        for _ in range(20):
-            self.revoke(self.issued())
-        self.crl()
-        before = self.b.status()["arena_used"]
-        clients = [connect(self.b.socket) for _ in range(100)]
-        for s in clients:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.sendall(b"GET /v1/pki/crl/pem HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
-        time.sleep(0.5)
-        used = self.b.status()["arena_used"]
-        for s in clients:
-            s.close()
-        # requests that wait are there, replies are not
-        self.assertLess(used - before, 100 * 20000)
-
     def test_a_ca_key_signs_nothing_else(self):
         """Whoever may sign with all of release/ cannot sign a certificate of its own making."""
         for path, body in (("sign", {"input": "eA=="}), ("hmac", {"input": "eA=="}), ("verify", {"input": "eA==", "signature": "vault:v1:AAAA"})):
@@ -385,21 +369,44 @@ class Authority:
             return False
 
 
-class SoftHsmEc(Authority, SignCase):
-    ca = "ecdsa-p256"
-    types = (ca,)
-
+class SoftHsmCase(Authority, SignCase):
     @classmethod
     def make_hardware(cls):
+        if not cls.types:
+            raise unittest.SkipTest("only the classes below")
         cls.hsm = cls.softhsm()
 
 
-class SoftHsmRsa(SoftHsmEc):
+class SoftHsmEc(SoftHsmCase):
+    ca = "ecdsa-p256"
+    types = (ca,)
+
+    def test_unread_lists_take_no_locked_memory(self):
+        """Each list that a client does not read would be 16 KiB of the arena; what is asked ahead takes 1 MiB of a user at most."""
+        for _ in range(200):
+            self.revoke(self.issued())
+        self.crl()
+        before = self.b.status()["arena_used"]
+        clients = [connect(self.b.socket) for _ in range(100)]
+        for s in clients:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.setblocking(False)
+        for _ in range(150):
+            for s in clients:
+                s.send(b"GET /v1/pki/crl/pem HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.3)
+        used = self.b.status()["arena_used"]
+        for s in clients:
+            s.close()
+        self.assertLess(used - before, 5 << 18)
+
+
+class SoftHsmRsa(SoftHsmCase):
     ca = "rsa-2048"
     types = (ca,)
 
 
-class SoftHsmEd25519(SoftHsmEc):
+class SoftHsmEd25519(SoftHsmCase):
     ca = "ed25519"
     types = (ca,)
 
