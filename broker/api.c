@@ -294,6 +294,14 @@ static int check_peer_again(struct call *call, struct err *err)
 	return 0;
 }
 
+void call_end(struct call *call, int r, const char *message, uint64_t audit_seq)
+{
+	if (r < 0)
+		call_fail(call, r, message);
+	else
+		call_reply(call, 204, NULL, audit_seq);
+}
+
 static int check_again(struct call *call, struct err *err)
 {
 	int r = check_peer_again(call, err);

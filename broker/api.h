@@ -51,6 +51,8 @@ bool api_is_suffix(const char *word);
 uint64_t call_asker(const struct call *call);
 /* Ends the call. body may be NULL (204 has none). */
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
+/* Ends the call with 204, or with what failed where r < 0. */
+void call_end(struct call *call, int r, const char *message, uint64_t audit_seq);
 /* Ends the call with a body that needs no record and is no secret. */
 void call_reply_shared(struct call *call, struct shared_body *body);
 /* Ends the call with an error and its record. A denial tells its reason to the audit log alone. */
@@ -76,8 +78,6 @@ void api_time(uint64_t ms, char ret[40]);
 int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err);
 /* "ttl" of a body; absent: fallback_s. ERR_INPUT. */
 int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
-/* Vault's auth object for a token that was just made. data: JSON text for "data", or NULL. ERR_BUSY. */
-int api_auth(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err);
 /*
  * Makes a token and answers with it: ends the call and the transaction that the caller began. made: the job that was made for it
  * within that, or NULL. Job and token are written, and in the log, before anybody hears of them, or neither lives on. show: of

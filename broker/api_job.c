@@ -185,10 +185,7 @@ void job_finish(struct call *call, const struct request *q)
 		return;
 	call->row = NULL;
 	r = job_end(&b->jobs, job, "it was ended", &err);
-	if (r < 0)
-		call_fail(call, r, err.msg);
-	else
-		call_reply(call, 204, NULL, seq);
+	call_end(call, r, err.msg, seq);
 }
 
 struct victims {

@@ -332,10 +332,7 @@ void kv_delete(struct call *call, const struct request *q)
 	if (r == 0)
 		r = store_delete(&call->broker->store, call->path, 0, token_wall_ms(), &err);
 	cache_drop(&call->broker->cache, call->path);
-	if (r < 0)
-		call_fail(call, r, err.msg);
-	else
-		call_reply(call, 204, NULL, seq);
+	call_end(call, r, err.msg, seq);
 }
 
 void kv_purge(struct call *call, const struct request *q)
@@ -349,10 +346,7 @@ void kv_purge(struct call *call, const struct request *q)
 		return;
 	r = store_purge(&call->broker->store, call->path, &err);
 	cache_drop(&call->broker->cache, call->path);
-	if (r < 0 && r != -ERR_NOT_FOUND)
-		call_fail(call, r, err.msg);
-	else
-		call_reply(call, 204, NULL, seq);
+	call_end(call, r == -ERR_NOT_FOUND ? 0 : r, err.msg, seq);
 }
 
 struct listing {

@@ -268,7 +268,8 @@ static int parse_request(struct call *call, const struct request *http, const js
 	return r < 0 ? r : check_parent(call, q, err);
 }
 
-int api_auth(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err)
+/* Vault's auth object. data: JSON text for "data", or NULL. */
+static int auth_reply(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret auth = {0};
 	uint64_t now_ms = token_boot_ms();
@@ -340,7 +341,7 @@ static int make(struct call *call, struct token_request *q, int (*show)(struct s
 	if (r < 0)
 		return r;
 	return q->wrap_ttl_ms ? wrap_info(*ret_row, &text, q->ttl_ms, ret_reply, err)
-			      : api_auth(*ret_row, &text, show ? &data : NULL, ret_reply, err);
+			      : auth_reply(*ret_row, &text, show ? &data : NULL, ret_reply, err);
 }
 
 /* Nobody was told of them. */
@@ -428,8 +429,5 @@ void token_revoke_self(struct call *call, const struct request *q)
 		return;
 	r = token_revoke(&call->broker->tokens, call->row, &n, &err);
 	call->row = NULL;
-	if (r < 0)
-		call_fail(call, r, err.msg);
-	else
-		call_reply(call, 204, NULL, seq);
+	call_end(call, r, err.msg, seq);
 }

@@ -493,8 +493,5 @@ void transit_key_delete(struct call *call, const struct request *q)
 	r = store_key_delete(&call->broker->store, call->path, &err);
 	if (r == 0 && ca_is_key(call->broker, call->path))
 		crl_forget(call->broker);
-	if (r < 0)
-		call_fail(call, r, err.msg);
-	else
-		call_reply(call, 204, NULL, seq);
+	call_end(call, r, err.msg, seq);
 }

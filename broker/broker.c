@@ -32,7 +32,7 @@ static void set_sealed(struct broker *b, const char *reason)
 	snprintf(b->sealed_reason, sizeof(b->sealed_reason), "%.255s", reason);
 }
 
-void broker_record(struct broker *b, const char *event, const char *result, const char *why)
+static void record(struct broker *b, const char *event, const char *result, const char *why)
 {
 	struct audit_event e = {.event = event, .uid = geteuid(), .job = "", .secret = "", .result = result, .why = why};
 
@@ -96,7 +96,7 @@ static void store_opened(void *ctx, int result, const struct secret *plain, cons
 		jobs_drop(&b->jobs);
 		tokens_done(&b->tokens);
 		if (result == -ERR_TAMPERED) {
-			broker_record(b, "store.tampered", "failed", message);
+			record(b, "store.tampered", "failed", message);
 			return;
 		}
 		secret_clear(&b->store.mac_key);
@@ -104,7 +104,7 @@ static void store_opened(void *ctx, int result, const struct secret *plain, cons
 		return;
 	}
 	b->unsealed = true;
-	broker_record(b, "unsealed", "granted", "");
+	record(b, "unsealed", "granted", "");
 	log_info("unsealed: answering on %s", b->config.socket);
 }
 
@@ -128,13 +128,13 @@ void broker_reload(struct broker *b)
 	}
 	if (r < 0) {
 		log_error("the configuration stays as it was: %s", err.msg);
-		broker_record(b, "config.reload", "failed", "the file is not right: the log says why");
+		record(b, "config.reload", "failed", "the file is not right: the log says why");
 		return;
 	}
 	cache_set_ttl(&b->cache, b->config.cache_ms);
 	log_info("the configuration was read again: %zu policies, %zu roles, %zu issuers", b->config.n_policies, b->config.n_roles,
 		 b->config.n_issuers);
-	broker_record(b, "config.reload", "granted", "");
+	record(b, "config.reload", "granted", "");
 }
 
 void broker_tick(struct broker *b, uint64_t now_ms)
@@ -322,7 +322,7 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 	set_sealed(b, "the hardware has not opened the store's own keys yet");
 	r = hardware_init(&b->hardware, &b->config, launcher_fd, server->epoll_fd, err);
 	if (r == 0)
-		broker_record(b, "start", "granted", COTTER_VERSION);
+		record(b, "start", "granted", COTTER_VERSION);
 	notify_prepare(notify, &told);
 	if (r == 0)
 		r = sandbox(b, err);
@@ -341,7 +341,7 @@ void broker_stop(struct broker *b, struct server *server)
 		hardware_stop(&b->hardware);
 	if (b->server) {
 		broker_record_refusals(b, true);
-		broker_record(b, "stop", "granted", "");
+		record(b, "stop", "granted", "");
 	}
 	jobs_done(&b->jobs);
 	jwks_done(&b->jwks);

@@ -51,8 +51,6 @@ void broker_open_store(struct broker *b);
 void broker_reload(struct broker *b);
 /* Records of refusals that were only counted, where one is due; all: at the end. */
 void broker_record_refusals(struct broker *b, bool all);
-/* A record of the broker's own. */
-void broker_record(struct broker *b, const char *event, const char *result, const char *why);
 /* What is due: another try at the store's keys. */
 void broker_tick(struct broker *b, uint64_t now_ms);
 bool broker_is_operator(const struct broker *b, uint32_t uid);

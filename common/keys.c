@@ -294,13 +294,6 @@ static enum key_type type_of(const EVP_PKEY *key)
 	return KEY_NONE;
 }
 
-enum key_type spki_type(const uint8_t *spki, size_t len)
-{
-	CLEANUP(cleanup_key) EVP_PKEY *key = read_spki(spki, len);
-
-	return key ? type_of(key) : KEY_NONE;
-}
-
 static size_t get_number(const EVP_PKEY *key, const char *name, uint8_t *ret, size_t cap)
 {
 	CLEANUP(cleanup_bn) BIGNUM *n = NULL;

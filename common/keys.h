@@ -75,7 +75,6 @@ int spki_from_ed25519(const uint8_t public[32], uint8_t ret[KEY_SPKI_MAX], size_
 bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], size_t *ret_n_len, uint8_t e[16], size_t *ret_e_len);
 /* A point: 4, x, y; of Ed25519 its 32 bytes. 0: it is no such key. */
 size_t spki_point(const uint8_t *spki, size_t len, uint8_t ret[KEY_POINT_MAX]);
-enum key_type spki_type(const uint8_t *spki, size_t len);
 
 /* digest, or for Ed25519 the message; signature in the form of SIGN_*. salt_len -1: whatever the signature has. ERR_DENIED: it is wrong. */
 int spki_verify(const uint8_t *spki, size_t spki_len, enum sign_scheme scheme, enum hash_type hash, int salt_len, const uint8_t *data,

@@ -4,12 +4,8 @@
 #include "common/err.h"
 
 #include <openssl/bn.h>
-#include <openssl/core_names.h>
 #include <openssl/ec.h>
-#include <openssl/ecdsa.h>
-#include <openssl/evp.h>
 #include <openssl/obj_mac.h>
-#include <openssl/param_build.h>
 #include <string.h>
 
 static void group_freep(EC_GROUP **g)
@@ -109,65 +105,5 @@ int p256_ephemeral_ecdh(const uint8_t peer[P256_POINT_LEN], uint8_t ret_public[P
 		    P256_POINT_LEN ||
 	    BN_bn2binpad(x, ret_shared, P256_SECRET_LEN) != (int)P256_SECRET_LEN)
 		return err_set(err, ERR_FAILED, "libcrypto: P-256 key agreement failed");
-	return 0;
-}
-
-static void pkey_freep(EVP_PKEY **p)
-{
-	EVP_PKEY_free(*p);
-}
-
-static void pkey_ctx_freep(EVP_PKEY_CTX **p)
-{
-	EVP_PKEY_CTX_free(*p);
-}
-
-static int public_key(const uint8_t point[P256_POINT_LEN], EVP_PKEY **ret, struct err *err)
-{
-	CLEANUP(pkey_ctx_freep) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-	char curve[] = "prime256v1";
-	uint8_t copy[P256_POINT_LEN];
-	OSSL_PARAM params[3];
-
-	memcpy(copy, point, sizeof(copy));
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, 0);
-	params[1] = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, copy, sizeof(copy));
-	params[2] = OSSL_PARAM_construct_end();
-	if (!ctx || EVP_PKEY_fromdata_init(ctx) != 1 || EVP_PKEY_fromdata(ctx, ret, EVP_PKEY_PUBLIC_KEY, params) != 1)
-		return err_set(err, ERR_INPUT, "not a P-256 public key");
-	return 0;
-}
-
-static void sig_freep(ECDSA_SIG **s)
-{
-	ECDSA_SIG_free(*s);
-}
-
-static void der_freep(unsigned char **p)
-{
-	OPENSSL_free(*p);
-}
-
-int p256_verify(const uint8_t point[P256_POINT_LEN], const uint8_t digest[32], const uint8_t signature[64],
-		struct err *err)
-{
-	CLEANUP(pkey_freep) EVP_PKEY *key = NULL;
-	CLEANUP(pkey_ctx_freep) EVP_PKEY_CTX *ctx = NULL;
-	CLEANUP(sig_freep) ECDSA_SIG *sig = ECDSA_SIG_new();
-	CLEANUP(der_freep) unsigned char *der = NULL;
-	BIGNUM *r_bn = BN_bin2bn(signature, 32, NULL), *s_bn = BN_bin2bn(signature + 32, 32, NULL);
-	int r, len;
-
-	if (!sig || !r_bn || !s_bn || ECDSA_SIG_set0(sig, r_bn, s_bn) != 1)
-		return no_memory(err);
-	r = public_key(point, &key, err);
-	if (r < 0)
-		return r;
-	len = i2d_ECDSA_SIG(sig, &der);
-	ctx = EVP_PKEY_CTX_new(key, NULL);
-	if (len <= 0 || !ctx || EVP_PKEY_verify_init(ctx) != 1)
-		return no_memory(err);
-	if (EVP_PKEY_verify(ctx, der, (size_t)len, digest, 32) != 1)
-		return err_set(err, ERR_INPUT, "the signature does not verify");
 	return 0;
 }

@@ -15,6 +15,3 @@ void p256_compress(const uint8_t point[P256_POINT_LEN], uint8_t ret[P256_COMPRES
 /* A fresh key pair used once: ret_public is its public point, ret_shared the x coordinate of the product with peer. */
 int p256_ephemeral_ecdh(const uint8_t peer[P256_POINT_LEN], uint8_t ret_public[P256_POINT_LEN],
 			uint8_t ret_shared[P256_SECRET_LEN], struct err *err);
-/* Verifies a raw r||s signature over a SHA-256 digest: enrolment's check of what the hardware returned. */
-int p256_verify(const uint8_t point[P256_POINT_LEN], const uint8_t digest[32], const uint8_t signature[64],
-		struct err *err);

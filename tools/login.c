@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-unsigned long long login_leader_id(pid_t pid)
+/* The inode of the leader's pidfd, so that the broker takes no other process for it; 0: there is no such process. */
+static unsigned long long leader_id(pid_t pid)
 {
 	CLEANUP(cleanup_close) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 
@@ -25,7 +26,7 @@ static int describe_job(const struct login *l, json_t *body, struct err *err)
 	unsigned long long id = 0;
 
 	if (l->leader) {
-		id = login_leader_id(l->leader);
+		id = leader_id(l->leader);
 		if (id == 0)
 			return err_set(err, ERR_NOT_FOUND, "there is no process %d", (int)l->leader);
 		json_object_set_new(body, "leader", json_integer(l->leader));

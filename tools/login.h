@@ -21,5 +21,3 @@ struct login {
 
 /* Asks for the token. ret_data (may be NULL): the reply's "data", owned by the caller. */
 int login_token(const struct login *l, struct secret *ret_token, json_t **ret_data, struct err *err);
-/* The inode of the leader's pidfd, so that the broker takes no other process for it; 0: there is no such process. */
-unsigned long long login_leader_id(pid_t pid);

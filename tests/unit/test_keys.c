@@ -23,7 +23,7 @@ static size_t hex(const char *text, uint8_t *ret, size_t cap)
 /* RFC 6979, appendix A.2.5: P-256, SHA-256, "sample". */
 static void test_ecdsa(void **state)
 {
-	uint8_t point[65] = {4}, spki[KEY_SPKI_MAX], signature[64], der[80], digest[HASH_MAX], back[64];
+	uint8_t point[65] = {4}, back_point[KEY_POINT_MAX], spki[KEY_SPKI_MAX], signature[64], der[80], digest[HASH_MAX], back[64];
 	size_t len = 0, n;
 
 	(void)state;
@@ -32,8 +32,9 @@ static void test_ecdsa(void **state)
 	hex("EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716", signature, 32);
 	hex("F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8", signature + 32, 32);
 	assert_int_equal(spki_from_ec(KEY_P256, point, sizeof(point), spki, &len, NULL), 0);
-	assert_int_equal(spki_type(spki, len), KEY_P256);
-	assert_int_equal(spki_type(spki, len - 1), KEY_NONE);
+	assert_int_equal(spki_point(spki, len, back_point), sizeof(point));
+	assert_memory_equal(back_point, point, sizeof(point));
+	assert_int_equal(spki_point(spki, len - 1, back_point), 0);
 	assert_int_equal(hash_digest(HASH_SHA256, "sample", 6, digest), 32);
 	assert_int_equal(spki_verify(spki, len, SIGN_ECDSA, HASH_SHA256, 0, digest, 32, signature, 64, NULL), 0);
 	n = ecdsa_to_der(signature, 32, der);
