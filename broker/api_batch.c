@@ -7,23 +7,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int parse(const json_t *body, struct batch *b, struct err *err)
+static int parse(const json_t *body, size_t item_size, struct batch *b, struct err *err)
 {
 	const json_t *list = json_object_get(body, "batch_input");
 
 	b->many = list != NULL;
 	b->n = list ? json_array_size(list) : 1;
-	if (b->n >= 1 && b->n <= LIMIT_BATCH)
-		b->errors = calloc(b->n, sizeof(*b->errors));
-	else
+	if (b->n < 1 || b->n > LIMIT_BATCH)
 		return err_set(err, ERR_INPUT, "batch_input is a list of 1 to %u items", LIMIT_BATCH);
-	return b->errors ? 0 : err_set(err, ERR_FAILED, "out of memory");
+	b->errors = calloc(b->n, sizeof(*b->errors));
+	b->items = calloc(b->n, item_size);
+	return b->errors && b->items ? 0 : err_set(err, ERR_FAILED, "out of memory");
 }
 
-int batch_open(struct call *call, const json_t *body, struct batch *ret, struct err *err)
+int batch_open(struct call *call, const json_t *body, size_t item_size, struct batch *ret, struct err *err)
 {
 	json_int_t version = json_integer_value(json_object_get(body, "key_version"));
-	int r = parse(body, ret, err);
+	int r = parse(body, item_size, ret, err);
 
 	if (r < 0)
 		return r;
@@ -37,6 +37,7 @@ int batch_open(struct call *call, const json_t *body, struct batch *ret, struct 
 void batch_done(struct batch *b)
 {
 	free(b->errors);
+	free(b->items);
 	store_key_done(&b->key);
 }
 

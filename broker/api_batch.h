@@ -7,12 +7,13 @@ struct batch {
 	size_t n;
 	bool many; /* batch_input was given */
 	char (*errors)[96]; /* of each item; "": none */
+	void *items; /* zeros: the caller's, for each */
 	uint64_t seq; /* of the last record */
 };
 
-/* How each of these calls begins; the call's version is set. body {"batch_input": […]}, or one item. batch_done releases it, after a
+/* How each of these calls begins; the call's version is set. item_size: of what the caller keeps of an item. body {"batch_input": […]}, or one item. batch_done releases it, after a
  * failure, too. */
-int batch_open(struct call *call, const json_t *body, struct batch *ret, struct err *err);
+int batch_open(struct call *call, const json_t *body, size_t item_size, struct batch *ret, struct err *err);
 void batch_done(struct batch *b);
 /* Item i: of batch_input, or the body itself. */
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i);

@@ -21,7 +21,7 @@ struct work {
 	struct batch batch;
 	struct store_key old; /* of the item in the hardware */
 	enum hash_type hash;
-	struct item *items;
+	struct item *items; /* of the batch */
 	size_t next;
 	bool rewrap;
 };
@@ -32,7 +32,6 @@ static void free_work(void *p)
 
 	for (size_t i = 0; w->items && i < w->batch.n; i++)
 		secret_clear(&w->items[i].plain);
-	free(w->items);
 	store_key_done(&w->old);
 	batch_done(&w->batch);
 	free(w);
@@ -79,8 +78,10 @@ static int parse(struct call *call, const struct request *q, void (*read)(struct
 	int r = w ? api_body(q, &body, err) : err_set(err, ERR_FAILED, "out of memory");
 
 	call->free_work = w ? free_work : NULL;
-	if (r == 0)
-		r = batch_open(call, body, &w->batch, err);
+	if (r < 0)
+		return r;
+	r = batch_open(call, body, sizeof(*w->items), &w->batch, err);
+	w->items = w->batch.items;
 	if (r < 0)
 		return r;
 	if (!key_can(w->batch.key.type, DECRYPT_OAEP))
@@ -90,9 +91,6 @@ static int parse(struct call *call, const struct request *q, void (*read)(struct
 	w->hash = hash ? hash_type_find(hash) : HASH_SHA256;
 	if (w->hash == HASH_NONE)
 		return err_set(err, ERR_INPUT, "unsupported hash algorithm");
-	w->items = calloc(w->batch.n, sizeof(*w->items));
-	if (!w->items)
-		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < w->batch.n; i++)
 		read(w, batch_item(&w->batch, body, i), i);
 	return batch_check(&w->batch, err);

@@ -22,7 +22,7 @@ struct item {
 struct work {
 	struct batch batch;
 	enum hash_type hash;
-	struct item *items;
+	struct item *items; /* of the batch */
 };
 
 static void free_work(void *p)
@@ -31,7 +31,6 @@ static void free_work(void *p)
 
 	if (w->items)
 		sodium_memzero(w->items, w->batch.n * sizeof(*w->items));
-	free(w->items);
 	batch_done(&w->batch);
 	free(w);
 }
@@ -110,15 +109,13 @@ static int parse(struct call *call, const json_t *body, bool verify, struct err 
 	if (!w)
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->free_work = free_work;
-	r = batch_open(call, body, &w->batch, err);
+	r = batch_open(call, body, sizeof(*w->items), &w->batch, err);
+	w->items = w->batch.items;
 	if (r < 0)
 		return r;
 	w->hash = hash ? hash_type_find(hash) : HASH_SHA256;
 	if (w->hash == HASH_NONE)
 		return err_set(err, ERR_INPUT, "unsupported hash algorithm");
-	w->items = calloc(w->batch.n, sizeof(*w->items));
-	if (!w->items)
-		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < w->batch.n; i++) {
 		if (verify)
 			check(call, w, batch_item(&w->batch, body, i), i);

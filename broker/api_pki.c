@@ -364,7 +364,7 @@ void pki_revoke(struct call *call, const struct request *q)
 	CLEANUP(secret_clear) struct secret data = {0}, reply = {0};
 	char text[3 * X509_SERIAL_LEN];
 	uint8_t serial[X509_SERIAL_LEN] = {0};
-	struct store_cert c;
+	struct store_cert c = {0};
 	struct err err = {0};
 	uint64_t seq = 0;
 	int r = api_body(q, &body, &err);

@@ -30,7 +30,7 @@ struct item {
 struct work {
 	struct call *call;
 	struct batch batch;
-	struct item *items;
+	struct item *items; /* of the batch */
 	size_t next;
 };
 
@@ -43,7 +43,6 @@ static void free_work(void *p)
 			sodium_memzero(w->items[i].data, w->items[i].len);
 		free(w->items[i].data);
 	}
-	free(w->items);
 	batch_done(&w->batch);
 	free(w);
 }
@@ -205,12 +204,10 @@ static int parse(struct call *call, const json_t *body, bool verify, struct err 
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->free_work = free_work;
 	w->call = call;
-	r = batch_open(call, body, &w->batch, err);
+	r = batch_open(call, body, sizeof(*w->items), &w->batch, err);
+	w->items = w->batch.items;
 	if (r < 0)
 		return r;
-	w->items = calloc(w->batch.n, sizeof(*w->items));
-	if (!w->items)
-		return err_set(err, ERR_FAILED, "out of memory");
 	for (size_t i = 0; i < w->batch.n; i++) {
 		parse_item(w, &w->items[i], batch_item(&w->batch, body, i), body, verify);
 		if (w->items[i].error)

@@ -208,12 +208,10 @@ static bool set_subject(X509 *c, const struct x509_request *q)
 /* The algorithm inside of what is signed: libcrypto sets it only when it signs itself. */
 static bool set_algorithm(X509 *c, int nid)
 {
-	const X509_ALGOR *inside = X509_get0_tbs_sigalg(c);
-	X509_ALGOR *writable;
+	X509_ALGOR *inside = (X509_ALGOR *)(uintptr_t)X509_get0_tbs_sigalg(c); /* there is no function that gives it to be written */
 	int parameters = nid == NID_sha256WithRSAEncryption ? V_ASN1_NULL : V_ASN1_UNDEF;
 
-	memcpy(&writable, &inside, sizeof(writable));
-	return X509_ALGOR_set0(writable, OBJ_nid2obj(nid), parameters, NULL) == 1;
+	return X509_ALGOR_set0(inside, OBJ_nid2obj(nid), parameters, NULL) == 1;
 }
 
 int x509_build(const struct x509_ca *ca, const struct x509_request *q, uint8_t *ret, size_t *ret_len, struct err *err)
