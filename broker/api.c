@@ -1,5 +1,6 @@
 #include "broker/api.h"
 
+#include "broker/key_rule.h"
 #include "broker/policy.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
@@ -56,6 +57,8 @@ static const struct route {
 	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL, NULL},
+	{M(GET) | M(LIST), "cotter/approvals", PERMIT_OPERATOR_OPEN, 0, "approval.list", approval_list, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/approve", PERMIT_OPERATOR_OPEN, 0, "approve", approval_give, NULL, NULL},
 	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL, NULL},
 	{M(LIST), "transit/keys", PERMIT_OPERATOR_OPEN, 0, "key.list", transit_keys, NULL, NULL},
@@ -260,6 +263,7 @@ void api_cancel(struct call *call)
 {
 	unseal_cancel(&call->broker->unseals, call);
 	crl_cancel(call->broker, call);
+	key_rule_cancel(call->broker, call);
 	if (hardware_cancel(&call->broker->hardware, call))
 		spend(call, "the client left while the hardware worked", NULL);
 	call_free(call);
@@ -268,7 +272,7 @@ void api_cancel(struct call *call)
 void call_fail(struct call *call, int code, const char *message)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
-	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = hidden || code == -ERR_LOGIN;
+	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = hidden || code == -ERR_LOGIN || code == -ERR_APPROVAL;
 	char text[600];
 
 	record_refusal(call, denied, message);

@@ -30,7 +30,11 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
-	struct call *next_waiting; /* for the same revocation list */
+	struct call *next_waiting; /* for the same revocation list, or for approvals */
+	/* see key_rule_admit */
+	void (*go)(struct call *call);
+	uint32_t uses;
+	uint64_t wait_until_ms;
 	/* what a handler keeps while it waits for the hardware; released with the call */
 	void *work;
 	void (*free_work)(void *work);
@@ -106,4 +110,5 @@ api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;
 api_handler auth_jwt_login, auth_kernel_login;
 api_handler job_create, job_list, job_finish;
 api_handler cotter_revoke, cotter_why;
+api_handler approval_list, approval_give;
 api_handler cotter_status, cotter_unlock;

@@ -56,6 +56,15 @@ bool batch_failed(const struct batch *b, size_t i)
 	return b->errors[i][0];
 }
 
+uint32_t batch_good(const struct batch *b)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < b->n; i++)
+		n += !batch_failed(b, i);
+	return n;
+}
+
 int batch_check(const struct batch *b, struct err *err)
 {
 	return !b->many && batch_failed(b, 0) ? err_set(err, ERR_INPUT, "%s", b->errors[0]) : 0;

@@ -20,6 +20,8 @@ const json_t *batch_item(const struct batch *b, const json_t *body, size_t i);
 /* Item i has that error; the others go on. */
 void batch_fail(struct batch *b, size_t i, const char *text);
 bool batch_failed(const struct batch *b, size_t i);
+/* How many have none. */
+uint32_t batch_good(const struct batch *b);
 /* What failed where there is but one item, as the call's own failure. */
 int batch_check(const struct batch *b, struct err *err);
 /* Ends the call: append writes the members of item i, which has no error. A batch with a bad item is a 400 that has the results of the

@@ -2,6 +2,7 @@
  * decryption is granted and recorded by itself. */
 #include "broker/api_batch.h"
 #include "broker/api_ca.h"
+#include "broker/key_rule.h"
 #include "common/b64.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -227,7 +228,8 @@ static void run(struct call *call, const struct request *q, bool rewrap)
 	}
 	w = call->work;
 	w->rewrap = rewrap;
-	next(call);
+	snprintf(call->detail, sizeof(call->detail), "%s of %zu", rewrap ? "rewrap" : "decryption", w->batch.n);
+	key_rule_admit(call, batch_good(&w->batch), next);
 }
 
 void transit_decrypt(struct call *call, const struct request *q)

@@ -5,6 +5,7 @@
 #include "broker/api_hmac.h"
 
 #include "broker/api_batch.h"
+#include "broker/key_rule.h"
 #include "common/b64.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -142,49 +143,54 @@ static int append_valid(void *ctx, struct secret *s, size_t i)
 	return api_append(s, "\"valid\":%s", w->items[i].valid ? "true" : "false");
 }
 
-/* Each that is made is granted and recorded by itself; what is only compared, all at once. */
-static int grant(struct call *call, struct work *w, bool verify)
+/* Each that is made is granted and recorded by itself. */
+static void give(struct call *call)
 {
+	struct work *w = call->work;
 	char hex[2 * 32 + 1];
 
-	for (size_t i = 0; !verify && i < w->batch.n; i++) {
+	for (size_t i = 0; i < w->batch.n; i++) {
 		if (batch_failed(&w->batch, i))
 			continue;
 		sodium_bin2hex(hex, sizeof(hex), w->items[i].input, sizeof(w->items[i].input));
 		snprintf(call->detail, sizeof(call->detail), "hmac %s of sha2-256 %s", hash_row(w->hash)->vault, hex);
 		if (call_grant(call, &w->batch.seq) < 0)
-			return -1;
+			return;
 	}
-	if (!verify)
-		return 0;
-	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
-	return call_grant(call, &w->batch.seq);
-}
-
-static void answer(struct call *call, const json_t *body, bool verify)
-{
-	struct err err = {0};
-	int r = parse(call, body, verify, &err);
-
-	if (r < 0)
-		call_fail(call, r, err.msg);
-	else if (grant(call, call->work, verify) == 0)
-		batch_reply(call, &((struct work *)call->work)->batch, verify ? append_valid : append_mac, call->work);
+	batch_reply(call, &w->batch, append_mac, w);
 }
 
 void transit_hmac(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct err err = {0};
+	const struct work *w;
 	int r = api_body(q, &body, &err);
 
-	if (r < 0)
+	if (r == 0)
+		r = parse(call, body, false, &err);
+	if (r < 0) {
 		call_fail(call, r, err.msg);
-	else
-		answer(call, body, false);
+		return;
+	}
+	w = call->work;
+	snprintf(call->detail, sizeof(call->detail), "hmac of %zu", w->batch.n);
+	key_rule_admit(call, batch_good(&w->batch), give);
 }
 
+/* What is only compared is one use, however much. */
 void hmac_verify(struct call *call, const json_t *body)
 {
-	answer(call, body, true);
+	struct err err = {0};
+	struct work *w;
+	int r = parse(call, body, true, &err);
+
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	w = call->work;
+	snprintf(call->detail, sizeof(call->detail), "%s, %zu items", hash_row(w->hash)->vault, w->batch.n);
+	if (call_grant(call, &w->batch.seq) == 0)
+		batch_reply(call, &w->batch, append_valid, w);
 }

@@ -1,6 +1,8 @@
 /* pki in Vault's dialect: X.509 certificates for a short time, signed by a CA key in hardware; revocation. */
 #include "broker/api_ca.h"
+#include "broker/key_rule.h"
 #include "broker/x509.h"
+#include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -16,6 +18,7 @@ struct work {
 	struct x509_request q;
 	struct store_cert cert;
 	struct secret private_key; /* of pki/issue: PEM */
+	uint64_t ttl_s;
 	uint8_t *tbs, *out; /* cap bytes */
 	uint8_t input[SIGN_INPUT_MAX];
 	size_t cap, tbs_len, input_len, out_len;
@@ -140,16 +143,14 @@ static int read_names(struct work *w, const json_t *body, struct err *err)
 	return r < 0 ? r : x509_check(q, err);
 }
 
-static int set_life(struct work *w, const json_t *body, struct err *err)
+static int set_life(struct work *w, struct err *err)
 {
-	uint64_t now_s = token_wall_ms() / 1000, ttl_s = 0;
-	time_t end = (time_t)now_s;
-	int days, seconds, r = ca_ttl(body, w->q.role, &ttl_s, err);
+	uint64_t now_s = token_wall_ms() / 1000;
+	time_t end;
+	int days, seconds;
 
-	if (r < 0)
-		return r;
 	w->q.not_before_s = now_s - 30;
-	w->q.not_after_s = now_s + ttl_s;
+	w->q.not_after_s = now_s + w->ttl_s;
 	end = (time_t)w->q.not_after_s;
 	/* never longer than the CA's own certificate */
 	if (ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(w->ca.certificate)) != 1 || days < 0 || seconds < 0 ||
@@ -228,24 +229,27 @@ static void issued(void *ctx, int result, const struct wire_reply *answer, const
 		call_reply(call, 200, &body, seq);
 }
 
-static int issue(struct call *call, const struct request *http, bool with_key, struct err *err)
+/* The configuration may be another one than when it was asked for. */
+static int set_role(struct call *call, struct work *w, struct err *err)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	struct work *w = begin(call, LIMIT_CERTIFICATE + 1024, err);
-	int r = w ? api_body(http, &body, err) : -(int)err->code;
-
-	if (r < 0)
-		return r;
 	w->q.role = ca_role(call, &call->broker->config.pki, err);
 	if (!w->q.role)
 		return -ERR_INPUT;
 	snprintf(w->cert.role, sizeof(w->cert.role), "%s", w->q.role->name);
 	w->q.crl_url = call->broker->config.pki.crl_url;
-	r = read_names(w, body, err);
+	return 0;
+}
+
+static int build(struct call *call, struct work *w, struct err *err)
+{
+	int r = set_role(call, w, err);
+
 	if (r == 0)
-		r = set_life(w, body, err);
+		r = x509_check(&w->q, err);
+	if (r == 0 && w->ttl_s > w->q.role->max_ttl_ms / 1000)
+		r = err_set(err, ERR_INPUT, "the role gives no such ttl any more");
 	if (r == 0)
-		r = with_key ? make_key(w, err) : read_csr(json_string_value(json_object_get(body, "csr")), &w->q, err);
+		r = set_life(w, err);
 	if (r < 0)
 		return r;
 	randombytes_buf(w->q.serial, sizeof(w->q.serial));
@@ -254,27 +258,61 @@ static int issue(struct call *call, const struct request *http, bool with_key, s
 	r = x509_build(&w->ca, &w->q, w->tbs, &w->tbs_len, err);
 	if (r == 0)
 		r = store_cert_reserve(&call->broker->store, &w->cert, token_wall_ms() / 1000, err);
+	return r < 0 ? r : ca_input(w->ca.scheme, w->ca.hash, w->tbs, w->tbs_len, w->input, &w->input_len, err);
+}
+
+static void issue(struct call *call)
+{
+	struct work *w = call->work;
+	struct err err = {0};
+	int r = build(call, w, &err);
+
 	if (r == 0)
-		r = ca_input(w->ca.scheme, w->ca.hash, w->tbs, w->tbs_len, w->input, &w->input_len, err);
-	return r < 0 ? r : ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, call_asker(call), issued, call, err);
+		r = ca_sign(call->broker, &w->key, w->ca.scheme, w->ca.hash, w->input, w->input_len, call_asker(call), issued, call, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+}
+
+static int read_request(struct call *call, const struct request *http, bool with_key, struct err *err)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct work *w = begin(call, LIMIT_CERTIFICATE + 1024, err);
+	int r = w ? api_body(http, &body, err) : -(int)err->code;
+
+	if (r == 0)
+		r = set_role(call, w, err);
+	if (r == 0)
+		r = read_names(w, body, err);
+	if (r == 0)
+		r = ca_ttl(body, w->q.role, &w->ttl_s, err);
+	if (r == 0)
+		r = set_life(w, err);
+	if (r == 0)
+		r = with_key ? make_key(w, err) : read_csr(json_string_value(json_object_get(body, "csr")), &w->q, err);
+	if (r == 0)
+		snprintf(call->detail, sizeof(call->detail), "certificate for %s", path_valid(w->cert.name) ? w->cert.name : "a name");
+	return r;
+}
+
+static void run(struct call *call, const struct request *http, bool with_key)
+{
+	struct err err = {0};
+	int r = read_request(call, http, with_key, &err);
+
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		key_rule_admit(call, 1, issue);
 }
 
 void pki_sign(struct call *call, const struct request *q)
 {
-	struct err err = {0};
-	int r = issue(call, q, false, &err);
-
-	if (r < 0)
-		call_fail(call, r, err.msg);
+	run(call, q, false);
 }
 
 void pki_issue(struct call *call, const struct request *q)
 {
-	struct err err = {0};
-	int r = issue(call, q, true, &err);
-
-	if (r < 0)
-		call_fail(call, r, err.msg);
+	run(call, q, true);
 }
 
 /* ---- the CA and its list ---------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "broker/api_batch.h"
 #include "broker/api_ca.h"
 #include "broker/api_hmac.h"
+#include "broker/key_rule.h"
 
 #include "common/b64.h"
 #include "common/cleanup.h"
@@ -367,15 +368,21 @@ static void next(struct call *call)
 void transit_sign(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
+	const struct work *w;
 	struct err err = {0};
 	int r = api_body(q, &body, &err);
 
 	if (r == 0)
 		r = parse(call, body, false, &err);
-	if (r < 0)
+	if (r < 0) {
 		call_fail(call, r, err.msg);
-	else
-		next(call);
+		return;
+	}
+	w = call->work;
+	for (size_t i = w->batch.n; i-- > 0;)
+		if (!batch_failed(&w->batch, i))
+			describe(&w->items[i], call->detail, sizeof(call->detail));
+	key_rule_admit(call, batch_good(&w->batch), next);
 }
 
 /* ---- verifying -------------------------------------------------------------------------------------------------- */

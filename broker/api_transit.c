@@ -1,5 +1,6 @@
 /* transit/keys in Vault's dialect: keys in hardware by name and version, made, registered, described. And cotter/keys: what a token may use. */
 #include "broker/api_ca.h"
+#include "broker/key_rule.h"
 
 #include "broker/policy.h"
 #include "common/bind.h"
@@ -60,6 +61,17 @@ static int describe_version(void *ctx, const struct store_key *k)
 	return r;
 }
 
+static int append_rules(struct secret *s, const struct config *config, const char *key)
+{
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < config->n_key_rules; i++)
+		if (key_rule_applies(config, &config->key_rules[i], key))
+			r = api_append(s, "%s\"%s\"", n++ ? "," : "", config->key_rules[i].pattern);
+	return r;
+}
+
 /* Vault's key object. */
 static int describe_key(struct call *call, struct secret *ret, struct err *err)
 {
@@ -83,7 +95,11 @@ static int describe_key(struct call *call, struct secret *ret, struct err *err)
 	if (r == 0)
 		r = api_append(&d.text,
 			       "\"deletion_allowed\":false,\"derived\":false,\"exportable\":false,\"allow_plaintext_backup\":false,\"auto_rotate_period\":0,"
-			       "\"soft_deleted\":false,\"imported_key\":false,\"cotter_provider\":\"%s\"}", d.latest.provider);
+			       "\"soft_deleted\":false,\"imported_key\":false,\"cotter_provider\":\"%s\",\"cotter_rules\":[", d.latest.provider);
+	if (r == 0)
+		r = append_rules(&d.text, &call->broker->config, call->path);
+	if (r == 0)
+		r = api_append(&d.text, "]}");
 	if (r == 0)
 		r = api_envelope((char *)d.text.data, d.text.len, NULL, 0, ret);
 	secret_clear(&d.text);
@@ -340,6 +356,31 @@ static int number(struct store *s, struct making *m, struct err *err)
 	return r == -ERR_NOT_FOUND ? err_set(err, ERR_CONFLICT, "another key was made under that name meanwhile") : r;
 }
 
+struct second_name {
+	const struct config *config;
+	const struct making *m;
+	char other[LIMIT_PATH_LEN + 1];
+};
+
+static int look_for_first(void *ctx, const struct store_key *k)
+{
+	struct second_name *s = ctx;
+
+	if (k->spki_len == s->m->key.spki_len && memcmp(k->spki, s->m->key.spki, k->spki_len) == 0 && strcmp(k->path, s->m->key.path) != 0 &&
+	    key_rule_wants_approval(s->config, k->path))
+		snprintf(s->other, sizeof(s->other), "%s", k->path);
+	return 0;
+}
+
+/* By another name, nobody would be asked. */
+static int check_second_name(struct broker *b, const struct making *m, struct err *err)
+{
+	struct second_name s = {.config = &b->config, .m = m};
+	int r = store_keys(&b->store, "", look_for_first, &s, err);
+
+	return r == 0 && s.other[0] ? err_set(err, ERR_CONFLICT, "that key is %.200s, which wants approvals: it gets no second name", s.other) : r;
+}
+
 static int take_made(struct broker *b, struct making *m, const struct wire_reply *reply, struct err *err)
 {
 	int r = 0;
@@ -354,7 +395,8 @@ static int take_made(struct broker *b, struct making *m, const struct wire_reply
 	/* as the hardware names it: what was given may come to fit another */
 	if (reply->key.ref[0])
 		snprintf(m->key.ref, sizeof(m->key.ref), "%s", reply->key.ref);
-	if (reply->data_len) {
+	r = check_second_name(b, m, err);
+	if (r == 0 && reply->data_len) {
 		r = write_key_file(b, reply, m->file, err);
 		memcpy(m->key.ref, m->file, sizeof(m->key.ref));
 	}
@@ -488,6 +530,10 @@ void transit_key_delete(struct call *call, const struct request *q)
 	int r;
 
 	(void)q;
+	if (key_rule_wants_approval(&call->broker->config, call->path)) {
+		call_fail(call, -ERR_CONFLICT, "a rule of the configuration's keys wants approvals for it: take that out first, or it could come back by another name");
+		return;
+	}
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = store_key_delete(&call->broker->store, call->path, &err);

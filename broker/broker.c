@@ -1,6 +1,7 @@
 #include "broker/broker.h"
 
 #include "broker/cgroup.h"
+#include "broker/key_rule.h"
 #include "broker/sandbox.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
@@ -106,6 +107,7 @@ static void store_opened(void *ctx, int result, const struct secret *plain, cons
 	b->unsealed = true;
 	record(b, "unsealed", "granted", "");
 	log_info("unsealed: answering on %s", b->config.socket);
+	key_rules_check(b);
 }
 
 void broker_open_store(struct broker *b)
@@ -135,12 +137,14 @@ void broker_reload(struct broker *b)
 	log_info("the configuration was read again: %zu policies, %zu roles, %zu issuers", b->config.n_policies, b->config.n_roles,
 		 b->config.n_issuers);
 	record(b, "config.reload", "granted", "");
+	key_rules_check(b);
 }
 
 void broker_tick(struct broker *b, uint64_t now_ms)
 {
 	bool ready = false;
 
+	key_rules_tick(b, now_ms);
 	if (b->unsealed || b->retry_open_ms == 0 || now_ms < b->retry_open_ms)
 		return;
 	b->retry_open_ms = 0;
@@ -344,6 +348,7 @@ void broker_stop(struct broker *b, struct server *server)
 		record(b, "stop", "granted", "");
 	}
 	jobs_done(&b->jobs);
+	rates_done(&b->rates);
 	jwks_done(&b->jwks);
 	tokens_done(&b->tokens);
 	secret_clear(&b->hmac_key);

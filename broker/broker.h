@@ -7,6 +7,7 @@
 #include "broker/hardware.h"
 #include "broker/job.h"
 #include "broker/jwks.h"
+#include "broker/rate.h"
 #include "broker/refusals.h"
 #include "broker/store.h"
 #include "broker/token.h"
@@ -34,6 +35,8 @@ struct broker {
 	uint8_t *store_key_file;   /* sealed, read at start */
 	size_t store_key_file_len;
 	struct crl crl;
+	struct call *approval_waiting; /* see key_rule.h */
+	struct rate *rates;	   /* of keys */
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 

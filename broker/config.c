@@ -1,5 +1,6 @@
 #include "broker/config.h"
 
+#include "broker/config_key.h"
 #include "broker/config_pki.h"
 #include "broker/config_role.h"
 #include "broker/policy.h"
@@ -59,20 +60,26 @@ static int set_sync(struct yaml_place at, const char *text, void *target, struct
 	return 0;
 }
 
+int config_id(struct yaml_place at, const char *text, size_t max, uint32_t **list, size_t *n, struct err *err)
+{
+	char *end;
+	unsigned long id = strtoul(text, &end, 10);
+	uint32_t *item;
+
+	if (*end || end == text || text[0] < '0' || text[0] > '9' || id >= UINT32_MAX || id == 65534)
+		return yaml_fail(at, err, "expected a numeric uid or gid, found '%.40s'", text);
+	item = *n < max ? yaml_append(list, n, sizeof(*item)) : NULL;
+	if (!item)
+		return yaml_fail(at, err, "at most %zu ids", max);
+	*item = (uint32_t)id;
+	return 0;
+}
+
 static int add_operator(struct yaml_place at, const char *text, void *target, struct err *err)
 {
 	struct config *c = target;
-	char *end;
-	unsigned long uid = strtoul(text, &end, 10);
-	uid_t *item;
 
-	if (*end || end == text || text[0] < '0' || text[0] > '9' || uid >= UINT32_MAX || uid == 65534)
-		return yaml_fail(at, err, "expected a numeric uid, found '%.40s'", text);
-	item = yaml_append(&c->operators, &c->n_operators, sizeof(*item));
-	if (!item)
-		return yaml_fail(at, err, "out of memory");
-	*item = (uid_t)uid;
-	return 0;
+	return config_id(at, text, LIMIT_OPERATORS, &c->operators, &c->n_operators, err);
 }
 
 static int add_recipient(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -323,6 +330,7 @@ static const struct yaml_field config_fields[] = {
 	{"roles", YAML_MAP, .fields = config_role_fields, .item = config_new_role},
 	{"pki", YAML_STRUCT, .fields = config_pki_fields},
 	{"ssh", YAML_STRUCT, .fields = config_ssh_fields},
+	{"keys", YAML_SEQUENCE, .fields = config_key_fields, .item = config_new_key_rule},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
 	{0},
 };
@@ -447,6 +455,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = config_check_roles(ret, err);
 	if (r == 0)
 		r = config_check_pki(ret, err);
+	if (r == 0)
+		r = config_check_keys(ret, err);
 	if (r < 0)
 		config_done(ret);
 	return r;
@@ -476,6 +486,7 @@ void config_done(struct config *c)
 	config_free_strings(c->recipient_texts, c->n_recipient_texts);
 	config_roles_done(c);
 	config_pki_done(c);
+	config_keys_done(c);
 	free(c->providers);
 	free(c->policies);
 	free(c->recipients);
@@ -565,6 +576,8 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_roles);
 	SWAP(pki);
 	SWAP(ssh);
+	SWAP(key_rules);
+	SWAP(n_key_rules);
 	SWAP(scopes);
 	SWAP(n_scopes);
 	return 0;

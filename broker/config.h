@@ -122,6 +122,22 @@ struct config_ca {
 };
 const struct config_cert_role *config_cert_role(const struct config_cert_role *roles, size_t n, const char *name);
 
+/* At most n in that time, and as many at once; n 0: no limit. */
+struct config_rate {
+	uint32_t n;
+	uint64_t per_ms;
+};
+
+/* What has to hold for the use of keys, beside a policy that allows it: of all rules that match a name. */
+struct config_key_rule {
+	char pattern[LIMIT_PATH_LEN + 1]; /* as in a policy, without {{name}} */
+	uint32_t approvals;		  /* by so many, before a job's first use; 0: none */
+	uint32_t *approvers;		  /* uids; none: any operator */
+	size_t n_approvers;
+	uint64_t wait_ms;		  /* for how long a use waits for them */
+	struct config_rate rate, rate_per_job;
+};
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 /* Below the state directory: files of the keys that the broker had a TPM make. */
@@ -151,12 +167,14 @@ struct config {
 	struct config_scope *scopes;
 	size_t n_scopes;
 	struct config_ca pki, ssh;
+	struct config_key_rule *key_rules;
+	size_t n_key_rules;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
-/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, operators, jobs, unseal. next is
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, operators, jobs, unseal. next is
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 

@@ -9,33 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int add_id(struct yaml_place at, const char *text, uint32_t **list, size_t *n, struct err *err)
-{
-	char *end;
-	unsigned long id = strtoul(text, &end, 10);
-	uint32_t *item;
-
-	if (*end || end == text || text[0] < '0' || text[0] > '9' || id >= UINT32_MAX || id == 65534)
-		return yaml_fail(at, err, "expected a numeric id, found '%.40s'", text);
-	item = *n < LIMIT_BOUND_VALUES ? yaml_append(list, n, sizeof(*item)) : NULL;
-	if (!item)
-		return yaml_fail(at, err, "at most %u ids", LIMIT_BOUND_VALUES);
-	*item = (uint32_t)id;
-	return 0;
-}
-
 static int add_uid(struct yaml_place at, const char *text, void *target, struct err *err)
 {
 	struct config_role *r = target;
 
-	return add_id(at, text, &r->uids, &r->n_uids, err);
+	return config_id(at, text, LIMIT_BOUND_VALUES, &r->uids, &r->n_uids, err);
 }
 
 static int add_gid(struct yaml_place at, const char *text, void *target, struct err *err)
 {
 	struct config_role *r = target;
 
-	return add_id(at, text, &r->gids, &r->n_gids, err);
+	return config_id(at, text, LIMIT_BOUND_VALUES, &r->gids, &r->n_gids, err);
 }
 
 static int add_cgroup(struct yaml_place at, const char *text, void *target, struct err *err)

@@ -16,6 +16,7 @@ void config_roles_done(struct config *c);
 
 /* Of config.c. */
 int config_duration(struct yaml_place at, const char *text, uint64_t *ret_ms, struct err *err);
+int config_id(struct yaml_place at, const char *text, size_t max, uint32_t **list, size_t *n, struct err *err);
 int config_string(struct yaml_place at, const char *text, size_t max, char ***list, size_t *n, struct err *err);
 int config_bool(struct yaml_place at, const char *text, bool *ret, struct err *err);
 int config_name(struct yaml_place at, const char *name, struct err *err);

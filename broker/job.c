@@ -1,8 +1,10 @@
 #include "broker/job.h"
 
+#include "broker/approval.h"
 #include "broker/broker.h"
 #include "broker/cgroup.h"
 #include "broker/job_watch.h"
+#include "broker/key_rule.h"
 #include "broker/peer.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
@@ -28,7 +30,7 @@ static struct job **bucket(struct jobs *j, const uint8_t id[JOB_ID_LEN])
 	return &j->buckets[((unsigned int)id[0] << 8 | id[1]) % JOB_BUCKETS];
 }
 
-static struct job *find(struct jobs *j, const uint8_t id[JOB_ID_LEN])
+struct job *job_by_id(struct jobs *j, const uint8_t id[JOB_ID_LEN])
 {
 	struct job *job = *bucket(j, id);
 
@@ -42,7 +44,7 @@ struct job *job_find(struct jobs *j, const char *hex)
 	uint8_t id[JOB_ID_LEN];
 	size_t n;
 
-	return sodium_hex2bin(id, sizeof(id), hex, strlen(hex), NULL, &n, NULL) == 0 && n == sizeof(id) ? find(j, id) : NULL;
+	return sodium_hex2bin(id, sizeof(id), hex, strlen(hex), NULL, &n, NULL) == 0 && n == sizeof(id) ? job_by_id(j, id) : NULL;
 }
 
 bool job_ended(const struct job *job, uint64_t boot_ms)
@@ -107,6 +109,7 @@ static void job_free(struct jobs *j, struct job *job)
 		inotify_rm_watch(j->inotify_fd, job->watch);
 	if (job->pidfd >= 0)
 		close(job->pidfd);
+	key_rules_forget_job(j->broker, job);
 	free(job);
 }
 
@@ -120,6 +123,8 @@ static int end_one(struct jobs *j, struct job *job, const char *why, struct err 
 	r = tokens_end_job(&j->broker->tokens, job, err);
 	if (r == 0)
 		r = store_job_delete(&j->broker->store, job->id, err);
+	if (r == 0 && job->approvals)
+		r = store_approvals_delete(&j->broker->store, job->id, err);
 	j->by_uid[job->uid % JOB_UIDS]--;
 	j->n--;
 	j->n_ended++;
@@ -287,7 +292,7 @@ static void adopt_tokens(struct jobs *j, struct tokens *t)
 {
 	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
 		for (struct token_row *row = t->buckets[i]; row; row = row->next) {
-			row->job = sodium_is_zero(row->job_id, JOB_ID_LEN) ? NULL : find(j, row->job_id);
+			row->job = sodium_is_zero(row->job_id, JOB_ID_LEN) ? NULL : job_by_id(j, row->job_id);
 			if (row->job)
 				job_add_token(row->job, row);
 		}
@@ -340,7 +345,8 @@ int jobs_load(struct jobs *j, struct err *err)
 		if (job->deadline_ms == 0)
 			job_end(j, job, "it ended while the broker did not run", NULL);
 	}
-	return tokens_revoke(&j->broker->tokens, orphaned, NULL, &n, err);
+	r = approvals_load(j, err);
+	return r < 0 ? r : tokens_revoke(&j->broker->tokens, orphaned, NULL, &n, err);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------------------------- */
@@ -430,7 +436,7 @@ static bool lives(void *ctx, const uint8_t *id, size_t len)
 {
 	struct jobs *j = ctx;
 
-	return len == JOB_ID_LEN ? find(j, id) != NULL : token_find(&j->broker->tokens, id) != NULL;
+	return len == JOB_ID_LEN ? job_by_id(j, id) != NULL : token_find(&j->broker->tokens, id) != NULL;
 }
 
 static void audit_store(struct jobs *j, const char *event, const char *result, const char *why)

@@ -10,9 +10,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct approval;
 struct broker;
 struct err;
 struct process;
+struct rate;
 
 struct job {
 	uint8_t id[JOB_ID_LEN];
@@ -29,6 +31,8 @@ struct job {
 	enum { JOB_TOLD_NOTHING, JOB_TOLD_EMPTY, JOB_TOLD_REFILLED } told; /* of its cgroup, in this round */
 	bool bereft;		       /* tokens of it were revoked */
 	bool told_of;		       /* its start was recorded */
+	struct approval *approvals;    /* of the keys that it asked for */
+	struct rate *rates;	       /* of what it uses */
 	struct token_row *tokens;
 	size_t n_tokens;
 	struct job *next, *prev;
@@ -84,6 +88,7 @@ void job_record(struct jobs *j, struct job *job);
 int job_end(struct jobs *j, struct job *job, const char *why, struct err *err);
 /* The same for all that which says, as one write. Returns how many: at most 4,096 at once, unless all is set. */
 size_t jobs_end(struct jobs *j, bool (*which)(const struct job *job, int watch), int watch, bool all, const char *why);
+struct job *job_by_id(struct jobs *j, const uint8_t id[JOB_ID_LEN]);
 /* By the id's 16 hex digits. NULL: none. */
 struct job *job_find(struct jobs *j, const char *hex);
 void job_id_text(const struct job *job, char ret[2 * JOB_ID_LEN + 1]);

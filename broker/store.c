@@ -8,7 +8,9 @@
 #include <sodium.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 5
+#define SCHEMA_VERSION 6
+#define TEXT_OF(x) #x
+#define SET_VERSION(n) "PRAGMA user_version = " TEXT_OF(n)
 
 /* ---- SQLite, thinly ------------------------------------------------------------------------------------------ */
 
@@ -197,6 +199,10 @@ static int make_tables(struct store *s, int version, struct err *err)
 		r = store_exec(s, store_key_schema, err);
 	if (r == 0)
 		r = store_exec(s, store_cert_schema, err);
+	if (r == 0)
+		r = store_exec(s, store_approval_schema, err);
+	if (r == 0)
+		r = store_exec(s, SET_VERSION(SCHEMA_VERSION), err);
 	if (r == 0)
 		return store_end(s, true, err);
 	store_end(s, false, NULL);

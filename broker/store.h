@@ -153,6 +153,21 @@ int store_certs(struct store *s, bool revoked, uint64_t now_s, int (*each)(void 
 /* The next of a row of numbers that never repeats, from 1 on. */
 int store_counter(struct store *s, const char *name, uint64_t *ret, struct err *err);
 
+/* What an operator said of a job's use of a key. */
+struct store_approval {
+	uint8_t job[JOB_ID_LEN];
+	char key[LIMIT_PATH_LEN + 1];
+	uint32_t uid;
+	bool refused;
+	uint64_t at_ms; /* wall clock */
+};
+/* In place of what the same operator said before. */
+int store_approval_put(struct store *s, const struct store_approval *a, struct err *err);
+/* Of one job. */
+int store_approvals_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
+/* Drops those of jobs that are no more, then calls each. ERR_TAMPERED. */
+int store_approvals(struct store *s, int (*each)(void *ctx, const struct store_approval *a), void *ctx, struct err *err);
+
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);

@@ -36,3 +36,5 @@ extern const char store_token_schema[], store_token_drop[];
 extern const char store_key_schema[];
 /* Of store_cert.c. */
 extern const char store_cert_schema[];
+/* Of store_approval.c. */
+extern const char store_approval_schema[];

@@ -19,8 +19,7 @@ const char store_token_schema[] =
 	"CREATE TABLE replay (hash BLOB PRIMARY KEY, expires INTEGER NOT NULL, uid INTEGER NOT NULL, cgroup INTEGER NOT NULL,"
 	" again INTEGER NOT NULL) WITHOUT ROWID;"
 	"CREATE INDEX replay_expires ON replay (expires);"
-	"CREATE INDEX replay_uid ON replay (uid);"
-	"PRAGMA user_version = 5;";
+	"CREATE INDEX replay_uid ON replay (uid);";
 
 const char store_token_drop[] =
 	"DROP TABLE IF EXISTS token; DROP TABLE IF EXISTS token_use; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS replay;";

@@ -16,6 +16,7 @@ static const struct {
 	[ERR_INPUT] = {"bad-input", 400, 1},
 	[ERR_DENIED] = {"denied", 403, 3},
 	[ERR_LOGIN] = {"login", 400, 3},
+	[ERR_APPROVAL] = {"approval", 403, 3},
 	[ERR_NOT_FOUND] = {"not-found", 404, 4},
 	[ERR_HARDWARE] = {"hardware", 503, 5},
 	[ERR_PIN] = {"pin-needed", 503, 5},

@@ -9,6 +9,7 @@ enum err_code {
 	ERR_INPUT,	  /* bytes from outside that are not what they should be */
 	ERR_DENIED,
 	ERR_LOGIN,	  /* an identity that proves nothing; whoever asked may know why */
+	ERR_APPROVAL,	  /* operators have not approved; whoever asked may know why */
 	ERR_NOT_FOUND,
 	ERR_HARDWARE,	  /* token or TPM absent, broken, refusing */
 	ERR_PIN,	  /* the provider waits for a PIN; nothing retries by itself */

@@ -91,6 +91,13 @@
 #define LIMIT_ROLES 1024u
 #define LIMIT_ISSUERS 32u
 #define LIMIT_SCOPES 1024u
+#define LIMIT_OPERATORS 64u
+#define LIMIT_KEY_RULES 256u
+#define LIMIT_APPROVERS 16u	   /* of one rule; votes on one key of a job */
+#define LIMIT_JOB_APPROVALS 32u	   /* keys of one job that await or have one */
+#define LIMIT_APPROVAL_WAITING 1024u /* requests that wait for approvals */
+#define LIMIT_APPROVAL_WAITING_PER_JOB 64u
+#define LIMIT_APPROVAL_WAIT_MS 3600000u
 #define LIMIT_BOUND_CLAIMS 32u	   /* of one role */
 #define LIMIT_BOUND_VALUES 64u	   /* of one claim */
 #define LIMIT_MAPPINGS 8u
@@ -102,6 +109,7 @@
 #define LIMIT_CERT_EXTENSIONS 16u
 #define LIMIT_CERT_TTL_MS (90ull * 86400000)
 #define LIMIT_CSR 16384u	   /* PEM */
+#define LIMIT_SSH_PRINCIPALS 4096u /* the list, as it is asked for */
 #define LIMIT_SSH_KEY 8192u	   /* a line of an authorized_keys file */
 #define LIMIT_CERTIFICATE 8192u	   /* DER, or an SSH certificate */
 #define LIMIT_REVOKED 4096u	   /* in one CRL */

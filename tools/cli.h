@@ -40,6 +40,7 @@ int cmd_status(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_agent(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_approve(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_audit(struct cli *cli, int argc, char **argv, struct err *err);
 
 /* ERR_USAGE that points to the command's --help. */

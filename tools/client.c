@@ -16,6 +16,7 @@
 
 #define REPLY_MAX (1u << 20)
 #define TIMEOUT_S 60
+#define TIMEOUT_KEPT_S (TIMEOUT_S + LIMIT_APPROVAL_WAIT_MS / 1000) /* signatures may wait for approvals */
 
 /* $COTTER_SOCKET, else what the configuration says if it can be read, else the default; the operators' socket stands
  * beside it unless $COTTER_OPERATOR_SOCKET names it. */
@@ -43,10 +44,10 @@ static void socket_path(bool operators, char ret[108])
 		memcpy(slash, "/operator.sock", sizeof("/operator.sock"));
 }
 
-static int connect_to(const char *path, struct err *err)
+static int connect_to(const char *path, time_t timeout_s, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = TIMEOUT_S};
+	struct timeval timeout = {.tv_sec = timeout_s};
 	CLEANUP(cleanup_close) int fd = -1;
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
@@ -219,7 +220,7 @@ static int check_status(const struct client_reply *r, struct err *err)
 }
 
 /* Over c's connection, made anew when the broker closed it meanwhile (or was restarted). An empty answer: it closed a new one, too. */
-static int exchange(struct client *c, const struct secret *request, struct secret *ret_raw, struct err *err)
+static int exchange(struct client *c, const struct secret *request, time_t timeout_s, struct secret *ret_raw, struct err *err)
 {
 	struct err ignored;
 	int sent, r = 0;
@@ -228,7 +229,7 @@ static int exchange(struct client *c, const struct secret *request, struct secre
 		fresh = c->fd < 0;
 		secret_clear(ret_raw);
 		if (fresh)
-			c->fd = connect_to(c->address, err);
+			c->fd = connect_to(c->address, timeout_s, err);
 		if (c->fd < 0)
 			return c->fd;
 		/* a refusal may be there to be read though not all was taken */
@@ -252,7 +253,7 @@ static int ask(struct client *c, const struct asked *q, struct client_reply *ret
 
 	*ret = (struct client_reply){0};
 	if (r == 0)
-		r = exchange(c, &request, &raw, err);
+		r = exchange(c, &request, q->keep ? TIMEOUT_KEPT_S : TIMEOUT_S, &raw, err);
 	/* the operators' socket closes at once on whoever is none */
 	if (r == 0 && raw.len == 0)
 		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator", geteuid())

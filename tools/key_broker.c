@@ -41,8 +41,9 @@ static int add_certificate(const char *path, const char *file, struct err *err)
 static void print_latest(const json_t *key, bool pem)
 {
 	char version[24];
-	const json_t *latest;
+	const json_t *latest, *rule;
 	const char *chain;
+	size_t i;
 
 	snprintf(version, sizeof(version), "%lld", json_integer_value(json_object_get(key, "latest_version")));
 	latest = json_object_get(json_object_get(key, "keys"), version);
@@ -51,8 +52,11 @@ static void print_latest(const json_t *key, bool pem)
 		fputs(json_string_value(json_object_get(latest, "public_key")), stdout);
 		return;
 	}
-	printf("%s  version %s  %s  provider %s%s\n", json_string_value(json_object_get(key, "name")), version, json_string_value(json_object_get(key, "type")),
+	printf("%s  version %s  %s  provider %s%s", json_string_value(json_object_get(key, "name")), version, json_string_value(json_object_get(key, "type")),
 	       json_string_value(json_object_get(key, "cotter_provider")), chain && *chain ? "  with a certificate" : "");
+	json_array_foreach(json_object_get(key, "cotter_rules"), i, rule)
+		printf("%s%s", i ? ", " : "  rules for ", json_string_value(rule));
+	putchar('\n');
 }
 
 static int print_key(const struct cli *cli, const struct client_reply *reply, bool pem)

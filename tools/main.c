@@ -115,6 +115,12 @@ static const struct command commands[] = {
 	 "  --dir DIR                 of the sockets (default: a new one, below XDG_RUNTIME_DIR or /tmp)\n"
 	 "  --foreground              does not go into the background\n",
 	 cmd_agent, false},
+	{"approve", "[[--refuse] JOB KEY]",
+	 "Which jobs wait for the use of a key that wants approvals (the configuration's keys), and an operator's word on it: for this job\n"
+	 "and this key, until the job ends. The user that the job runs as cannot give it. One refusal is enough.\n\n"
+	 "  --refuse                  the job's requests end, and it does not get the key\n"
+	 "  --json\n",
+	 cmd_approve, false},
 	{"policy", "test --role R [--claims FILE] [--op OP] [PATH]... | lint  [--config FILE]",
 	 "test: what an identity would get, from files alone; no broker. Exit status 3 when a PATH is denied, or the role is.\n"
 	 "lint: rules that let in more than was meant; exit status 1 when there are any.\n\n"

@@ -1,0 +1,309 @@
+#include "broker/key_rule.h"
+
+#include "broker/api_ca.h"
+#include "broker/approval.h"
+#include "broker/policy.h"
+#include "broker/rate.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#include <sodium.h>
+#include <string.h>
+
+/* The key behind a role of certificates; NULL: the name is a key's own. */
+static const char *ca_of(const struct config *config, const char *key)
+{
+	return strncmp(key, "pki/", 4) == 0 ? config->pki.key : strncmp(key, "ssh/", 4) == 0 ? config->ssh.key : NULL;
+}
+
+/* The name that it matches; NULL: none. */
+static const char *matched(const struct config *config, const struct config_key_rule *rule, const char *key)
+{
+	const char *ca = ca_of(config, key);
+
+	if (policy_pattern_matches(rule->pattern, key, false, "", false))
+		return key;
+	return ca && *ca && policy_pattern_matches(rule->pattern, ca, false, "", false) ? ca : NULL;
+}
+
+bool key_rule_applies(const struct config *config, const struct config_key_rule *rule, const char *key)
+{
+	return matched(config, rule, key) != NULL;
+}
+
+bool key_rule_wants_approval(const struct config *config, const char *key)
+{
+	for (size_t i = 0; i < config->n_key_rules; i++)
+		if (config->key_rules[i].approvals && key_rule_applies(config, &config->key_rules[i], key))
+			return true;
+	return false;
+}
+
+static struct job *job_of(const struct call *call)
+{
+	return call->job_id[0] ? job_find(&call->broker->jobs, call->job_id) : NULL;
+}
+
+/* ---- rates ------------------------------------------------------------------------------------------------------ */
+
+/* What is limited, and how: after a reload with another rate it is another thing. */
+static void rate_id(const struct config_key_rule *rule, struct config_rate limit, const char *key, bool per_job, uint8_t ret[RATE_ID_LEN])
+{
+	crypto_generichash_state st;
+	const uint64_t numbers[] = {limit.n, limit.per_ms, per_job};
+
+	crypto_generichash_init(&st, NULL, 0, RATE_ID_LEN);
+	crypto_generichash_update(&st, (const uint8_t *)rule->pattern, strlen(rule->pattern) + 1);
+	crypto_generichash_update(&st, (const uint8_t *)key, strlen(key) + 1);
+	crypto_generichash_update(&st, (const uint8_t *)numbers, sizeof(numbers));
+	crypto_generichash_final(&st, ret, RATE_ID_LEN);
+}
+
+/* Without take: whether there is room for n more. What is of no job shares one place. */
+static int pass_rate(struct call *call, const struct config_key_rule *rule, const char *key, bool per_job, uint32_t n, bool take, struct err *err)
+{
+	struct config_rate limit = per_job ? rule->rate_per_job : rule->rate;
+	struct job *job = per_job ? job_of(call) : NULL;
+	struct rate **list = job ? &job->rates : &call->broker->rates;
+	uint64_t now_ms = token_boot_ms(), wait_ms;
+	uint8_t id[RATE_ID_LEN];
+
+	if (!limit.n)
+		return 0;
+	rate_id(rule, limit, key, per_job, id);
+	if (take)
+		return rate_take(list, id, limit, n, now_ms, err);
+	wait_ms = rate_wait(*list, id, limit, n, now_ms);
+	if (wait_ms == UINT64_MAX)
+		return err_set(err, ERR_INPUT, "a batch of %u, and the key's rate is %u in %llu s", n, limit.n, (unsigned long long)(limit.per_ms / 1000));
+	if (wait_ms)
+		return err_set(err, ERR_BUSY, "the key's rate %s%u uses in %llu s: try again in %llu s", per_job ? "allows a job " : "is ", limit.n,
+			       (unsigned long long)(limit.per_ms / 1000), (unsigned long long)(wait_ms + 999) / 1000);
+	return 0;
+}
+
+/* All rates have room, or of none anything is taken. */
+static int pass_rates(struct call *call, uint32_t n, struct err *err)
+{
+	const struct config *config = &call->broker->config;
+	int r = 0;
+
+	for (int take = 0; take <= 1; take++) {
+		for (size_t i = 0; r == 0 && i < config->n_key_rules; i++) {
+			const struct config_key_rule *rule = &config->key_rules[i];
+			const char *key = matched(config, rule, call->path);
+
+			if (key)
+				r = pass_rate(call, rule, key, false, n, take, err);
+			if (key && r == 0)
+				r = pass_rate(call, rule, key, true, n, take, err);
+		}
+	}
+	return r;
+}
+
+static void go_on(struct call *call)
+{
+	struct err err = {0};
+
+	if (pass_rates(call, call->uses, &err) < 0)
+		call_fail(call, -(int)err.code, err.msg);
+	else
+		call->go(call);
+}
+
+/* ---- approvals -------------------------------------------------------------------------------------------------- */
+
+static void refuse(struct call *call, const struct approval_answer *a)
+{
+	char text[160];
+
+	if (a->state == APPROVAL_REFUSED)
+		snprintf(text, sizeof(text), "an operator refused this job the use of the key");
+	else
+		snprintf(text, sizeof(text), "the key wants %u more approval%s of this job: 'cotter approve', then ask again", a->n, a->n == 1 ? "" : "s");
+	call_fail(call, -ERR_APPROVAL, text);
+}
+
+static int ask(struct call *call, struct job *job, struct err *err)
+{
+	struct approval *a = NULL;
+	struct audit_event e = {.event = "approval.ask", .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
+				.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .token_id = call->token->id + 5, .result = "waits",
+				.why = call->detail};
+	int r = approval_get(job, call->path, &a, err);
+
+	if (r < 0 || a->asked_ms)
+		return r;
+	r = audit_write(&call->broker->audit, &e, NULL, err);
+	if (r < 0)
+		return r;
+	a->asked_ms = token_wall_ms();
+	snprintf(a->what, sizeof(a->what), "%s", call->detail);
+	log_info("job %s wants to use %s: it waits for 'cotter approve'", call->job_id, call->path);
+	return 0;
+}
+
+static int check_room(const struct call *call, struct err *err)
+{
+	size_t n = 0, of_job = 0;
+
+	for (const struct call *other = call->broker->approval_waiting; other; other = other->next_waiting) {
+		n++;
+		of_job += strcmp(other->job_id, call->job_id) == 0;
+	}
+	return n < LIMIT_APPROVAL_WAITING && of_job < LIMIT_APPROVAL_WAITING_PER_JOB ? 0 : err_set(err, ERR_BUSY, "too many requests wait for approvals");
+}
+
+static void wait_for(struct call *call, const struct approval_answer *a)
+{
+	struct broker *b = call->broker;
+	struct err err = {0};
+	int r = ask(call, job_of(call), &err);
+
+	if (r == 0 && a->rule->wait_ms)
+		r = check_room(call, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+	} else if (a->rule->wait_ms == 0) {
+		refuse(call, a);
+	} else {
+		call->wait_until_ms = token_boot_ms() + a->rule->wait_ms;
+		call->next_waiting = b->approval_waiting;
+		b->approval_waiting = call;
+	}
+}
+
+void key_rule_admit(struct call *call, uint32_t n, void (*go)(struct call *call))
+{
+	const struct config *config = &call->broker->config;
+	struct approval_answer a = {.state = APPROVAL_GIVEN};
+	const struct job *job;
+
+	call->uses = n;
+	call->go = go;
+	if (key_rule_wants_approval(config, call->path)) {
+		job = job_of(call);
+		if (!job || !call->token) {
+			call_fail(call, -ERR_APPROVAL, "the key wants approvals: only jobs use it, by a token that is of a job");
+			return;
+		}
+		a = approval_weigh(config, job, approval_find(job, call->path), call->path);
+	}
+	if (a.state == APPROVAL_GIVEN)
+		go_on(call);
+	else if (a.state == APPROVAL_REFUSED)
+		refuse(call, &a);
+	else
+		wait_for(call, &a);
+}
+
+/* The next that which says, out of the list: what happens then may change it. */
+static struct call *take_waiting(struct broker *b, bool (*which)(const struct call *call, const char *job, const char *key, uint64_t now_ms), const char *job,
+				 const char *key, uint64_t now_ms)
+{
+	struct call *call;
+
+	for (struct call **at = &b->approval_waiting; (call = *at); at = &call->next_waiting) {
+		if (which(call, job, key, now_ms)) {
+			*at = call->next_waiting;
+			return call;
+		}
+	}
+	return NULL;
+}
+
+static bool waits_for(const struct call *call, const char *job, const char *key, uint64_t now_ms)
+{
+	(void)now_ms;
+	return strcmp(call->job_id, job) == 0 && strcmp(call->path, key) == 0;
+}
+
+static bool is_due(const struct call *call, const char *job, const char *key, uint64_t now_ms)
+{
+	(void)job;
+	(void)key;
+	return now_ms >= call->wait_until_ms;
+}
+
+void key_rule_cancel(struct broker *b, const struct call *call)
+{
+	for (struct call **at = &b->approval_waiting; *at; at = &(*at)->next_waiting) {
+		if (*at == call) {
+			*at = call->next_waiting;
+			return;
+		}
+	}
+}
+
+void key_rule_decide(struct broker *b, const struct job *job, const char *key)
+{
+	struct approval_answer a = approval_weigh(&b->config, job, approval_find(job, key), key);
+	char id[2 * JOB_ID_LEN + 1];
+	struct call *call;
+
+	job_id_text(job, id);
+	while (a.state != APPROVAL_LACKS && (call = take_waiting(b, waits_for, id, key, 0))) {
+		if (a.state == APPROVAL_GIVEN)
+			go_on(call);
+		else
+			refuse(call, &a);
+	}
+}
+
+uint32_t key_rule_waiting(const struct broker *b, const struct job *job, const char *key)
+{
+	char id[2 * JOB_ID_LEN + 1];
+	uint32_t n = 0;
+
+	job_id_text(job, id);
+	for (const struct call *call = b->approval_waiting; call; call = call->next_waiting)
+		n += waits_for(call, id, key, 0);
+	return n;
+}
+
+void key_rules_forget_job(struct broker *b, struct job *job)
+{
+	char id[2 * JOB_ID_LEN + 1];
+
+	job_id_text(job, id);
+	/* this may be within a write of the store: the next tick ends them */
+	for (struct call *call = job->approvals ? b->approval_waiting : NULL; call; call = call->next_waiting)
+		if (strcmp(call->job_id, id) == 0)
+			call->wait_until_ms = 0;
+	approvals_done(job);
+	rates_done(&job->rates);
+}
+
+void key_rules_tick(struct broker *b, uint64_t now_ms)
+{
+	struct call *call;
+
+	while ((call = take_waiting(b, is_due, NULL, NULL, now_ms)))
+		call_fail(call, -ERR_APPROVAL, job_of(call) ? "the key wants approvals of this job ('cotter approve'): there were not enough in time" : "the job has ended");
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------ */
+
+static bool is_role(const struct config *config, const char *name)
+{
+	const bool pki = strncmp(name, "pki/", 4) == 0;
+
+	return (pki && config_cert_role(config->pki.roles, config->pki.n_roles, name + 4)) ||
+	       (strncmp(name, "ssh/", 4) == 0 && config_cert_role(config->ssh.roles, config->ssh.n_roles, name + 4));
+}
+
+void key_rules_check(struct broker *b)
+{
+	for (size_t i = 0; b->unsealed && i < b->config.n_key_rules; i++) {
+		const char *name = b->config.key_rules[i].pattern;
+		struct store_key key;
+
+		if (name[strcspn(name, "*+")] || is_role(&b->config, name))
+			continue;
+		if (store_key_get(&b->store, name, 0, &key, NULL) == 0)
+			store_key_done(&key);
+		else
+			log_warn("keys: there is no key of the name %s, of which a rule speaks", name);
+	}
+}
