@@ -39,6 +39,23 @@ void der_put_integer(struct writer *w, const uint8_t *number, size_t len)
 	der_put(w, DER_INTEGER, number[0] & 0x80 ? padded : padded + 1, len + (number[0] >> 7));
 }
 
+bool der_take(const uint8_t **p, const uint8_t *end, uint8_t tag, const uint8_t **ret, size_t *ret_len)
+{
+	const uint8_t *at = *p;
+	size_t have = (size_t)(end - at), n, head;
+
+	if (have < 2 || at[0] != tag || at[1] == 0x80 || at[1] > 0x82 || have < 2 + (at[1] & 0x80 ? (size_t)(at[1] & 0x7f) : 0))
+		return false;
+	head = at[1] < 0x80 ? 2 : 2 + (size_t)(at[1] & 0x7f);
+	n = at[1] < 0x80 ? at[1] : at[1] == 0x81 ? at[2] : (size_t)at[2] << 8 | at[3];
+	if ((head > 2 && n < 0x80) || (head > 3 && n < 0x100) || n > have - head)
+		return false;
+	*ret = at + head;
+	*ret_len = n;
+	*p = at + head + n;
+	return true;
+}
+
 size_t der_sequence_len(const uint8_t *p, size_t len)
 {
 	size_t n, head;
