@@ -2,6 +2,7 @@
 
 #include "common/b64.h"
 #include "common/bind.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -68,31 +69,36 @@ void agent_keys_done(struct agent_keys *a)
 }
 
 /* What transit calls it: everything is prehashed here. */
-static json_t *describe(enum sign_scheme scheme, enum hash_type hash, size_t salt_len, const uint8_t *data, size_t len)
+static void describe(struct writer *w, const struct token_key *key, enum sign_scheme scheme, enum hash_type hash, size_t salt_len, const uint8_t *data,
+		     size_t len)
 {
 	bool none = scheme == SIGN_RSA_PKCS1 || scheme == SIGN_ED25519;
 	char input[sodium_base64_ENCODED_LEN(SIGN_INPUT_MAX, sodium_base64_VARIANT_ORIGINAL)];
-	json_t *body = json_object();
 
 	sodium_bin2base64(input, sizeof(input), data, len, sodium_base64_VARIANT_ORIGINAL);
-	json_object_set_new(body, "input", json_string(input));
-	json_object_set_new(body, "prehashed", json_true());
-	json_object_set_new(body, "hash_algorithm", json_string(none ? "none" : hash_row(hash)->vault));
+	writer_printf(w, "{\"input\":\"%s\",\"prehashed\":true,\"hash_algorithm\":\"%s\",\"key_version\":%llu", input,
+		      none ? "none" : hash_row(hash)->vault, (unsigned long long)key->version);
 	if (scheme == SIGN_ECDSA)
-		json_object_set_new(body, "marshaling_algorithm", json_string("jws"));
-	if (scheme == SIGN_RSA_PKCS1 || scheme == SIGN_RSA_PSS)
-		json_object_set_new(body, "signature_algorithm", json_string(scheme == SIGN_RSA_PSS ? "pss" : "pkcs1v15"));
+		writer_str(w, ",\"marshaling_algorithm\":\"jws\"");
+	if (scheme == SIGN_RSA_PKCS1)
+		writer_str(w, ",\"signature_algorithm\":\"pkcs1v15\"");
 	if (scheme == SIGN_RSA_PSS)
-		json_object_set_new(body, "salt_length", json_integer((json_int_t)salt_len));
-	return body;
+		writer_printf(w, ",\"signature_algorithm\":\"pss\",\"salt_length\":%zu", salt_len);
+	writer_str(w, "}");
 }
 
-/* "vault:v1:…" */
-static const char *payload(const char *text)
+/* "signature":"vault:v1:…" in a body of the broker's: what is behind the version, up to the quote. */
+static const char *find_signature(const struct secret *body, size_t *ret_len)
 {
-	const char *colon = text && strncmp(text, "vault:v", 7) == 0 ? strchr(text + 7, ':') : NULL;
+	static const char before[] = "\"signature\":\"vault:v";
+	const char *text = (const char *)body->data, *end = text + body->len, *at = memmem(text, body->len, before, sizeof(before) - 1), *quote;
 
-	return colon ? colon + 1 : NULL;
+	at = at ? memchr(at + sizeof(before) - 1, ':', (size_t)(end - at) - (sizeof(before) - 1)) : NULL;
+	quote = at ? memchr(at, '"', (size_t)(end - at)) : NULL;
+	if (!quote)
+		return NULL;
+	*ret_len = (size_t)(quote - at) - 1;
+	return at + 1;
 }
 
 static int decrypt(struct agent_keys *a, const struct token_key *key, enum hash_type hash, const uint8_t *data, size_t len,
@@ -124,25 +130,24 @@ int agent_keys_sign(void *ctx, const struct token_key *key, enum sign_scheme sch
 {
 	struct agent_keys *a = ctx;
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
-	CLEANUP(client_json_free) json_t *body = NULL;
-	char path[LIMIT_PATH_LEN + 32];
+	char path[LIMIT_PATH_LEN + 32], body[sodium_base64_ENCODED_LEN(SIGN_INPUT_MAX, sodium_base64_VARIANT_ORIGINAL) + 256];
+	struct writer w = writer_init(body, sizeof(body));
 	const char *text;
-	size_t n = 0;
+	size_t text_len = 0, n = 0;
 	int r;
 
 	if (scheme == DECRYPT_OAEP)
 		return decrypt(a, key, hash, data, len, ret, ret_len, err);
 	if (len > SIGN_INPUT_MAX)
 		return err_set(err, ERR_LIMIT, "more than %u bytes to sign", SIGN_INPUT_MAX);
-	body = describe(scheme, hash, salt_len, data, len);
-	json_object_set_new(body, "key_version", json_integer((json_int_t)key->version));
+	describe(&w, key, scheme, hash, salt_len, data, len);
 	snprintf(path, sizeof(path), "/v1/transit/sign/%s", key->name);
-	r = client_ask(&a->client, "POST", path, body, &reply, err);
+	r = w.failed ? err_set(err, ERR_LIMIT, "too much to sign") : client_ask_text(&a->client, path, body, w.len, &reply, err);
 	if (r < 0)
 		return r;
-	text = payload(json_string_value(json_object_get(client_data(&reply), "signature")));
-	if (!text || !(scheme == SIGN_ECDSA ? b64url_decode(text, strlen(text), ret, KEY_SIGNATURE_MAX, &n)
-					    : b64_decode_padded(text, strlen(text), NULL, ret, KEY_SIGNATURE_MAX, &n)) ||
+	text = find_signature(&reply.body, &text_len);
+	if (!text || !(scheme == SIGN_ECDSA ? b64url_decode(text, text_len, ret, KEY_SIGNATURE_MAX, &n)
+					    : b64_decode_padded(text, text_len, NULL, ret, KEY_SIGNATURE_MAX, &n)) ||
 	    n != key_row(key->type)->signature_len)
 		return err_set(err, ERR_FAILED, "the broker's answer is malformed");
 	*ret_len = n;

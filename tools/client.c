@@ -82,7 +82,9 @@ static int token_header(const char *token, size_t n, struct secret *request, str
 
 struct asked {
 	const char *method, *path, *wrap_ttl;
-	const json_t *body;
+	const json_t *body; /* or, in its place: */
+	const char *text;
+	size_t text_len;
 	const char *token;
 	size_t token_len;
 	bool operators;
@@ -91,8 +93,7 @@ struct asked {
 
 static int build(const struct asked *q, struct secret *ret, struct err *err)
 {
-	const json_t *body = q->body;
-	size_t body_len = body ? json_dumpb(body, NULL, 0, JSON_COMPACT) : 0;
+	size_t body_len = q->body ? json_dumpb(q->body, NULL, 0, JSON_COMPACT) : q->text_len;
 	char head[LIMIT_PATH_LEN + 256];
 	int n = snprintf(head, sizeof(head),
 			 "%s %s HTTP/1.1\r\nHost: localhost\r\n%sX-Vault-Request: true\r\nContent-Length: %zu\r\n%s%.20s%s",
@@ -109,9 +110,11 @@ static int build(const struct asked *q, struct secret *ret, struct err *err)
 		r = token_header(q->token, q->token_len, ret, err);
 	if (r == 0)
 		r = secret_append(ret, "\r\n", 2, err);
-	if (r == 0 && body) {
-		json_dumpb(body, (char *)ret->data + ret->len, body_len, JSON_COMPACT);
+	if (r == 0 && q->body) {
+		json_dumpb(q->body, (char *)ret->data + ret->len, body_len, JSON_COMPACT);
 		ret->len += body_len;
+	} else if (r == 0 && body_len) {
+		r = secret_append(ret, q->text, body_len, err);
 	}
 	return r;
 }
@@ -178,7 +181,6 @@ static int receive(int fd, struct secret *ret, struct err *err)
 static int split(const struct secret *raw, struct client_reply *ret, struct err *err)
 {
 	const char *text = (const char *)raw->data, *end = memmem(text, raw->len, "\r\n\r\n", 4), *length;
-	int r;
 
 	if (!end || raw->len < 12 || memcmp(text, "HTTP/1.1 ", 9) != 0)
 		return err_set(err, ERR_NO_BROKER, "what answers there is not a broker");
@@ -187,12 +189,14 @@ static int split(const struct secret *raw, struct client_reply *ret, struct err 
 	end += 4;
 	if (length && strtoul(length + 16, NULL, 10) != raw->len - (size_t)(end - text))
 		return err_set(err, ERR_NO_BROKER, "the broker's reply was cut off");
-	r = secret_copy(&ret->body, end, raw->len - (size_t)(end - text), err);
-	if (r == 0 && ret->body.len)
-		json_parse((const char *)ret->body.data, ret->body.len, &ret->json, NULL);
-	if (r == 0 && ret->body.len && !ret->json)
-		return err_set(err, ERR_LIMIT, "the broker's reply is no JSON, or too much for the locked memory: list a folder below");
-	return r;
+	return secret_copy(&ret->body, end, raw->len - (size_t)(end - text), err);
+}
+
+static int parse(struct client_reply *r, struct err *err)
+{
+	if (r->body.len)
+		json_parse((const char *)r->body.data, r->body.len, &r->json, NULL);
+	return r->body.len && !r->json ? err_set(err, ERR_LIMIT, "the broker's reply is no JSON, or too much for the locked memory: list a folder below") : 0;
 }
 
 static int check_status(const struct client_reply *r, struct err *err)
@@ -260,6 +264,9 @@ static int ask(struct client *c, const struct asked *q, struct client_reply *ret
 				 : err_set(err, ERR_NO_BROKER, "the broker closed the connection");
 	if (r == 0)
 		r = split(&raw, ret, err);
+	/* whoever asks with text reads the answer as text */
+	if (r == 0 && !(q->text && ret->status == 200))
+		r = parse(ret, err);
 	return r < 0 ? r : check_status(ret, err);
 }
 
@@ -314,6 +321,14 @@ int client_ask(struct client *c, const char *method, const char *path, const jso
 {
 	const struct asked q = {.method = method, .path = path, .body = body, .token = (const char *)c->token->data, .token_len = c->token->len,
 				.keep = true};
+
+	return ask(c, &q, ret, err);
+}
+
+int client_ask_text(struct client *c, const char *path, const char *text, size_t len, struct client_reply *ret, struct err *err)
+{
+	const struct asked q = {.method = "POST", .path = path, .text = text, .text_len = len, .token = (const char *)c->token->data,
+				.token_len = c->token->len, .keep = true};
 
 	return ask(c, &q, ret, err);
 }

@@ -39,6 +39,8 @@ struct client {
 /* Where the broker is, is looked up here and not again. */
 void client_open(struct client *c, const struct secret *token);
 int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err);
+/* A POST of JSON text; of a reply with status 200 only the body is there. */
+int client_ask_text(struct client *c, const char *path, const char *text, size_t len, struct client_reply *ret, struct err *err);
 void client_close(struct client *c);
 
 /* data.… of a reply's envelope; NULL when absent. */
