@@ -1,4 +1,4 @@
-#include "broker/hardware.h"
+#include "broker/hardware_queue.h"
 
 #include "broker/keyd.h"
 #include "broker/launcher.h"
@@ -14,32 +14,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-struct hardware_op {
-	struct hardware_op *next;
-	enum wire_op op;
-	char text[LIMIT_URI_LEN];
-	char text2[96];
-	uint32_t number, type, hash, salt_len;
-	struct secret pin;
-	hardware_done *done; /* NULL: nobody waits */
-	void *ctx;
-	bool retried;
-	uint64_t asker, turn;
-	size_t data_len;
-	uint8_t data[]; /* public */
-};
-
 /* May be done twice without harm. */
 static bool is_safe(enum wire_op op)
 {
 	return op == WIRE_AGREE || op == WIRE_SIGN || op == WIRE_FIND;
-}
-
-static void op_free(struct hardware_op *op)
-{
-	if (op)
-		secret_clear(&op->pin);
-	free(op);
 }
 
 const char *hardware_state_name(enum hardware_state state)
@@ -70,72 +48,11 @@ static void set_state(struct hardware_provider *p, enum hardware_state state, co
 		p->hardware->changed(p->hardware->changed_ctx, p);
 }
 
-static void push_front(struct hardware_provider *p, struct hardware_op *op)
-{
-	op->next = p->head;
-	p->head = op;
-	if (!p->tail)
-		p->tail = op;
-	p->n_queued++;
-}
-
-static void push_back(struct hardware_provider *p, struct hardware_op *op)
-{
-	if (p->tail)
-		p->tail->next = op;
-	else
-		p->head = op;
-	p->tail = op;
-	p->n_queued++;
-}
-
-/*
- * Start-time fair queueing: each asker's operations have turns of their own, beginning with that which is being served, so who has a
- * thousand waiting is behind whoever comes with one. ERR_BUSY: the asker has too many.
- */
-static int push_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err)
-{
-	struct hardware_op **at = &p->head, *last = NULL;
-	size_t n = 0;
-
-	op->turn = p->turn;
-	for (struct hardware_op *o = p->head; o; o = o->next) {
-		if (o->asker != op->asker)
-			continue;
-		/* what a helper's start needs stands in front, without a turn */
-		op->turn = o->turn >= op->turn ? o->turn + 1 : op->turn;
-		n++;
-	}
-	if (op->asker && n >= LIMIT_HARDWARE_QUEUE_PER_ASKER)
-		return err_set(err, ERR_BUSY, "too many of this job's operations wait for '%s'", p->config->name);
-	while (*at && ((p->busy && *at == p->head) || (*at)->turn <= op->turn)) {
-		last = *at;
-		at = &(*at)->next;
-	}
-	op->next = *at;
-	*at = op;
-	if (p->tail == last)
-		p->tail = op;
-	p->n_queued++;
-	return 0;
-}
-
-static struct hardware_op *pop(struct hardware_provider *p)
-{
-	struct hardware_op *op = p->head;
-
-	p->head = op->next;
-	if (!p->head)
-		p->tail = NULL;
-	p->n_queued--;
-	return op;
-}
-
 static void finish(struct hardware_op *op, int result, const struct wire_reply *reply, const char *message)
 {
 	if (op->done)
 		op->done(op->ctx, result, reply, message);
-	op_free(op);
+	hardware_op_free(op);
 }
 
 /* What the provider's state says to whoever asks for its keys. */
@@ -145,8 +62,8 @@ static void fail_waiting(struct hardware_provider *p, int result)
 	char message[256];
 
 	memcpy(message, p->problem, sizeof(message));
-	while (p->head && !p->busy) {
-		op = pop(p);
+	while (p->head && p->n_sent == 0) {
+		op = hardware_queue_pop(p);
 		/* an operator's PIN is what the others wait for */
 		if (result == -ERR_PIN && op->op == WIRE_LOGIN) {
 			op->next = NULL;
@@ -159,11 +76,11 @@ static void fail_waiting(struct hardware_provider *p, int result)
 	while ((op = kept)) {
 		kept = op->next;
 		op->next = NULL;
-		push_back(p, op);
+		hardware_queue_back(p, op);
 	}
 }
 
-static void send_head(struct hardware_provider *p);
+static void send_some(struct hardware_provider *p);
 static void login_done(void *ctx, int result, const struct wire_reply *reply, const char *message);
 
 static void close_helper(struct hardware_provider *p)
@@ -173,7 +90,7 @@ static void close_helper(struct hardware_provider *p)
 		close(p->fd);
 	}
 	p->fd = -1;
-	p->busy = false;
+	p->n_sent = 0;
 	memset(p->proven, 0, sizeof(p->proven));
 }
 
@@ -181,7 +98,7 @@ static void close_helper(struct hardware_provider *p)
  * offered again. */
 static void lost(struct hardware_provider *p, const char *why)
 {
-	struct hardware_op *op = p->busy ? pop(p) : NULL;
+	struct hardware_op *op = p->n_sent ? hardware_queue_pop(p) : NULL; /* it was at that one; what lay behind it is sent again */
 
 	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
 	close_helper(p);
@@ -202,7 +119,7 @@ static void lost(struct hardware_provider *p, const char *why)
 	}
 	if (is_safe(op->op) && !op->retried && p->failures <= 1) {
 		op->retried = true;
-		push_front(p, op);
+		hardware_queue_front(p, op);
 	} else {
 		finish(op, -ERR_HARDWARE, NULL, why);
 	}
@@ -218,15 +135,19 @@ static void kill_helper(struct hardware_provider *p, const char *why)
 	lost(p, why);
 }
 
-static void send_head(struct hardware_provider *p)
+/* A TPM looks for primes for a while. */
+static void set_deadline(struct hardware_provider *p)
+{
+	p->deadline_ms = token_boot_ms() + (p->head->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
+}
+
+static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 {
 	struct wire_request *q = p->hardware->request;
-	struct hardware_op *op = p->head;
 	ssize_t n;
 
-	if (p->busy || !op || p->fd < 0)
-		return;
-	*q = (struct wire_request){.magic = WIRE_MAGIC, .id = ++p->next_id, .op = op->op};
+	op->id = ++p->next_id;
+	*q = (struct wire_request){.magic = WIRE_MAGIC, .id = op->id, .op = op->op};
 	snprintf(q->text, sizeof(q->text), "%s", op->text);
 	snprintf(q->text2, sizeof(q->text2), "%s", op->text2);
 	q->number = op->op == WIRE_LOGIN ? op->done != login_done : op->number;
@@ -239,35 +160,29 @@ static void send_head(struct hardware_provider *p)
 		q->data_len = (uint32_t)strlen(p->failed_pin);
 		memcpy(q->data, p->failed_pin, q->data_len);
 	}
-	p->busy = true;
+	p->n_sent++;
 	p->turn = op->turn > p->turn ? op->turn : p->turn;
-	/* a TPM looks for primes for a while */
-	p->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
 	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
 	sodium_memzero(q, sizeof(*q));
-	if (n < 0)
+	return n >= 0;
+}
+
+/* What the helper has room for: behind an operation that changes nothing another one, all else alone. */
+static void send_some(struct hardware_provider *p)
+{
+	struct hardware_op *op = p->head;
+	bool sent = true;
+
+	if (!op || p->fd < 0)
+		return;
+	if (p->n_sent == 0) {
+		sent = send_one(p, op);
+		set_deadline(p);
+	}
+	if (sent && p->n_sent == 1 && op->next && is_safe(op->op) && is_safe(op->next->op))
+		sent = send_one(p, op->next);
+	if (!sent)
 		p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
-}
-
-static struct hardware_op *op_new_with(enum wire_op op, const char *text, const uint8_t *data, size_t len, hardware_done *done, void *ctx)
-{
-	struct hardware_op *o = calloc(1, sizeof(*o) + len);
-
-	if (!o)
-		return NULL;
-	o->op = op;
-	o->done = done;
-	o->ctx = ctx;
-	o->data_len = len;
-	if (len)
-		memcpy(o->data, data, len);
-	snprintf(o->text, sizeof(o->text), "%s", text);
-	return o;
-}
-
-static struct hardware_op *op_new(enum wire_op op, hardware_done *done, void *ctx)
-{
-	return op_new_with(op, "", NULL, 0, done, ctx);
 }
 
 /* 2, 4, 8 … 30 s: each look is a fresh helper, as many modules see a new token only when they start. */
@@ -312,20 +227,20 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 		fail_waiting(p, -ERR_PIN);
 		return;
 	}
-	op = op_new(WIRE_LOGIN, login_done, p);
+	op = hardware_op_new(WIRE_LOGIN, login_done, p);
 	if (op)
-		push_front(p, op);
+		hardware_queue_front(p, op);
 }
 
 static void start(struct hardware_provider *p)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
-	struct hardware_op *op = op_new(WIRE_OPEN, open_done, p);
+	struct hardware_op *op = hardware_op_new(WIRE_OPEN, open_done, p);
 	struct err err = {0};
 
 	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, ++p->hardware->n_spawned, &p->fd, &err) < 0 ||
 	    epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_ADD, p->fd, &ev) < 0) {
-		op_free(op);
+		hardware_op_free(op);
 		set_state(p, HARDWARE_ABSENT, err.msg);
 		p->retry_ms = token_boot_ms() + 5000;
 		fail_waiting(p, -ERR_HARDWARE);
@@ -333,8 +248,8 @@ static void start(struct hardware_provider *p)
 	}
 	snprintf(op->text, sizeof(op->text), "%s", p->config->uri);
 	snprintf(op->text2, sizeof(op->text2), "%s", p->config->srk_name);
-	push_front(p, op);
-	send_head(p);
+	hardware_queue_front(p, op);
+	send_some(p);
 }
 
 int hardware_init(struct hardware *h, const struct config *config, int launcher_fd, int epoll_fd, struct err *err)
@@ -383,7 +298,7 @@ void hardware_stop(struct hardware *h)
 		struct hardware_provider *p = &h->providers[i];
 
 		while (p->head)
-			op_free(pop(p));
+			hardware_op_free(hardware_queue_pop(p));
 		if (p->fd >= 0)
 			close(p->fd); /* the helper logs out and ends */
 	}
@@ -396,14 +311,14 @@ static int submit(struct hardware_provider *p, struct hardware_op *op, struct er
 	if (!op)
 		return err_set(err, ERR_FAILED, "out of memory");
 	if (p->n_queued >= LIMIT_HARDWARE_QUEUE) {
-		op_free(op);
+		hardware_op_free(op);
 		return err_set(err, ERR_BUSY, "too many operations wait for '%s'", p->config->name);
 	}
-	if (push_fair(p, op, err) < 0) {
-		op_free(op);
+	if (hardware_queue_fair(p, op, err) < 0) {
+		hardware_op_free(op);
 		return -ERR_BUSY;
 	}
-	send_head(p);
+	send_some(p);
 	return 0;
 }
 
@@ -424,7 +339,7 @@ int hardware_agree(struct hardware_provider *p, const char *ref, const uint8_t p
 
 	if (r < 0)
 		return r;
-	op = op_new_with(WIRE_AGREE, ref, peer, P256_POINT_LEN, done, ctx);
+	op = hardware_op_new_with(WIRE_AGREE, ref, peer, P256_POINT_LEN, done, ctx);
 	if (op)
 		op->asker = asker;
 	return submit(p, op, err);
@@ -434,7 +349,7 @@ int hardware_find(struct hardware_provider *p, const char *ref, hardware_done *d
 {
 	int r = check_state(p, err);
 
-	return r < 0 ? r : submit(p, op_new_with(WIRE_FIND, ref, NULL, 0, done, ctx), err);
+	return r < 0 ? r : submit(p, hardware_op_new_with(WIRE_FIND, ref, NULL, 0, done, ctx), err);
 }
 
 int hardware_make(struct hardware_provider *p, enum key_type type, const char *label, hardware_done *done, void *ctx, struct err *err)
@@ -444,7 +359,7 @@ int hardware_make(struct hardware_provider *p, enum key_type type, const char *l
 
 	if (r < 0)
 		return r;
-	op = op_new_with(WIRE_MAKE, label, NULL, 0, done, ctx);
+	op = hardware_op_new_with(WIRE_MAKE, label, NULL, 0, done, ctx);
 	if (op) {
 		op->number = PROVIDER_KEY_SIGN;
 		op->type = type;
@@ -462,7 +377,7 @@ int hardware_sign(struct hardware_provider *p, const char *ref, enum key_type ty
 		r = check_state(p, err);
 	if (r < 0)
 		return r;
-	op = op_new_with(WIRE_SIGN, ref, q->data, q->len, done, ctx);
+	op = hardware_op_new_with(WIRE_SIGN, ref, q->data, q->len, done, ctx);
 	if (op) {
 		op->asker = asker;
 		op->number = q->scheme;
@@ -478,15 +393,15 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 	struct hardware_op *op;
 
 	/* a fresh helper: the sandbox of the old one may not see a PIN file that was put in place since */
-	if (!pin && !p->busy) {
+	if (!pin && p->n_sent == 0) {
 		close_helper(p);
 		start(p);
 	}
 	if (p->fd < 0)
 		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
-	op = op_new(WIRE_LOGIN, done, ctx);
+	op = hardware_op_new(WIRE_LOGIN, done, ctx);
 	if (op && pin && secret_copy(&op->pin, pin->data, pin->len, err) < 0) {
-		op_free(op);
+		hardware_op_free(op);
 		return -ERR_BUSY;
 	}
 	return submit(p, op, err);
@@ -496,32 +411,8 @@ bool hardware_cancel(struct hardware *h, void *ctx)
 {
 	bool started = false;
 
-	for (size_t i = 0; i < h->n_providers; i++) {
-		struct hardware_provider *p = &h->providers[i];
-		struct hardware_op *kept = NULL, *last = NULL, *next;
-
-		for (struct hardware_op *op = p->head; op; op = next) {
-			next = op->next;
-			if (op->ctx == ctx && !(p->busy && op == p->head)) {
-				op_free(op);
-				p->n_queued--;
-				continue;
-			}
-			if (op->ctx == ctx) {
-				op->done = NULL; /* in flight: its answer finds nobody */
-				op->ctx = NULL;  /* the next caller may have that address */
-				started = true;
-			}
-			op->next = NULL;
-			if (last)
-				last->next = op;
-			else
-				kept = op;
-			last = op;
-		}
-		p->head = kept;
-		p->tail = last;
-	}
+	for (size_t i = 0; i < h->n_providers; i++)
+		started |= hardware_queue_forget(&h->providers[i], ctx);
 	return started;
 }
 
@@ -551,13 +442,15 @@ void hardware_event(struct hardware_provider *p)
 		lost(p, "it ended (the vendor's module crashed?)");
 		return;
 	}
-	if (!p->busy || !wire_reply_valid(a, (size_t)n, p->next_id)) {
+	if (!p->n_sent || !wire_reply_valid(a, (size_t)n, p->head->id)) {
 		kill_helper(p, "it talks nonsense");
 		return;
 	}
-	op = pop(p);
-	p->busy = false;
+	op = hardware_queue_pop(p);
+	p->n_sent--;
 	p->n_operations++;
+	if (p->n_sent)
+		set_deadline(p); /* the hardware is at it now */
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)
@@ -568,7 +461,7 @@ void hardware_event(struct hardware_provider *p)
 	sodium_memzero(a, sizeof(*a));
 	if (p->state == HARDWARE_PIN_NEEDED)
 		fail_waiting(p, -ERR_PIN);
-	send_head(p);
+	send_some(p);
 }
 
 void hardware_tick(struct hardware *h, uint64_t now_ms)
@@ -576,9 +469,9 @@ void hardware_tick(struct hardware *h, uint64_t now_ms)
 	for (size_t i = 0; i < h->n_providers; i++) {
 		struct hardware_provider *p = &h->providers[i];
 
-		if (p->busy && now_ms >= p->deadline_ms) {
+		if (p->n_sent && now_ms >= p->deadline_ms) {
 			kill_helper(p, "it did not answer in time and was killed");
-		} else if (!p->busy && now_ms >= p->retry_ms && (p->fd < 0 || p->state == HARDWARE_ABSENT)) {
+		} else if (!p->n_sent && now_ms >= p->retry_ms && (p->fd < 0 || p->state == HARDWARE_ABSENT)) {
 			/* perhaps the token is back; no PIN is at risk, it was not refused */
 			close_helper(p);
 			start(p);

@@ -1,7 +1,8 @@
 #pragma once
 /*
- * The broker's side of its helpers: one queue a provider, one operation outstanding, a deadline on each. A helper that
- * dies is started again and the operation in flight tried once more; one that hangs is killed. A refused PIN puts the
+ * The broker's side of its helpers: one queue a provider, a deadline on the operation that the hardware is at. While it is, the next
+ * one lies in the helper's socket already, so that the hardware waits for nobody. A helper that dies is started again and the operation
+ * that it was at tried once more; one that hangs is killed. A refused PIN puts the
  * provider to pin-needed, where it stays until an operator acts.
  */
 #include "broker/config.h"
@@ -30,11 +31,10 @@ struct hardware_provider {
 	bool pin_hold;	      /* no login by ourselves until an operator's succeeded, whatever happens to the helper */
 	char pin_problem[256];
 	uint32_t index, next_id;
-	struct hardware_op *head, *tail; /* head is in flight when busy */
-	size_t n_queued;
+	struct hardware_op *head, *tail; /* the first n_sent of them are with the helper */
+	size_t n_queued, n_sent;
 	uint64_t turn; /* of what is served: see hardware.c */
-	bool busy;
-	uint64_t deadline_ms; /* of the operation in flight */
+	uint64_t deadline_ms; /* of the head, when it is with the helper */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures;
 	uint64_t n_restarts, n_operations;

@@ -33,6 +33,7 @@ struct store {
 	bool doomed;		/* one of them was not committed */
 	bool removing;		/* rows of jobs or tokens go in it */
 	bool behind;		/* such rows could not go: store_catch_up */
+	uint64_t key_changes;	/* of signing keys, in this life of the broker */
 };
 
 struct store_version {
@@ -116,6 +117,7 @@ struct store_key {
 	uint8_t *certificates; /* malloc'ed: DER, one behind the other, the key's own first; NULL: none */
 	size_t certificates_len;
 	uint64_t created_ms;
+	uint64_t seen; /* key_changes when it was read */
 };
 /* A new version: it replaces none. */
 int store_key_add(struct store *s, const struct store_key *k, struct err *err);

@@ -37,12 +37,13 @@ void tpm_disconnect(struct tpm *t)
 {
 	if (t->esys) {
 		tpm_flush(t, &t->policy_session);
+		tpm_flush(t, &t->open_policy_session);
 		tpm_flush(t, &t->hmac_session);
 		tpm_flush(t, &t->srk);
 		Esys_Finalize(&t->esys);
 	}
 	t->esys = NULL;
-	t->srk = t->hmac_session = t->policy_session = ESYS_TR_NONE;
+	t->srk = t->hmac_session = t->policy_session = t->open_policy_session = ESYS_TR_NONE;
 	if (t->tcti_context)
 		Tss2_TctiLdr_Finalize(&t->tcti_context);
 	t->tcti_context = NULL;
@@ -116,7 +117,7 @@ int tpm_connect(struct tpm *t, struct err *err)
 
 	if (t->esys)
 		return 0;
-	t->srk = t->hmac_session = t->policy_session = ESYS_TR_NONE;
+	t->srk = t->hmac_session = t->policy_session = t->open_policy_session = ESYS_TR_NONE;
 	rc = Tss2_TctiLdr_Initialize(t->tcti, &t->tcti_context);
 	if (rc != TSS2_RC_SUCCESS) {
 		t->tcti_context = NULL;
@@ -137,36 +138,42 @@ int tpm_connect(struct tpm *t, struct err *err)
 	return r;
 }
 
-static int start_session(struct tpm *t, TPM2_SE type, ESYS_TR *ret, struct err *err)
+static int start_session(struct tpm *t, TPM2_SE type, enum tpm_secrecy secrecy, ESYS_TR *ret, struct err *err)
 {
-	const TPMT_SYM_DEF aes = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB};
-	const TPMA_SESSION attributes = TPMA_SESSION_CONTINUESESSION | TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT;
+	const TPMT_SYM_DEF aes = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB}, none = {.algorithm = TPM2_ALG_NULL};
+	const TPMA_SESSION hidden = TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT;
+	bool secret = secrecy == TPM_SECRET;
 	int r;
 
 	if (*ret != ESYS_TR_NONE)
 		return 0;
-	r = rc_err(Esys_StartAuthSession(t->esys, type == TPM2_SE_TRIAL ? ESYS_TR_NONE : t->srk, ESYS_TR_NONE, ESYS_TR_NONE,
-					 ESYS_TR_NONE, ESYS_TR_NONE, NULL, type, &aes, TPM2_ALG_SHA256, ret),
+	r = rc_err(Esys_StartAuthSession(t->esys, secret ? t->srk : ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type,
+					 secret ? &aes : &none, TPM2_ALG_SHA256, ret),
 		   "starting a session with the TPM", err);
 	if (r == 0 && type != TPM2_SE_TRIAL)
-		r = rc_err(Esys_TRSess_SetAttributes(t->esys, *ret, attributes, 0xff), "encrypting the session", err);
+		r = rc_err(Esys_TRSess_SetAttributes(t->esys, *ret, TPMA_SESSION_CONTINUESESSION | (secret ? hidden : 0), 0xff), "setting up the session", err);
 	return r;
 }
 
-int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, ESYS_TR *ret, struct err *err)
+int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, enum tpm_secrecy secrecy, ESYS_TR *ret, struct err *err)
 {
 	static const TPM2B_DIGEST no_digest;
+	ESYS_TR *session = secrecy == TPM_SECRET ? &t->policy_session : &t->open_policy_session;
 	int r;
 
+	if (!pcrs && secrecy == TPM_PUBLIC) {
+		*ret = ESYS_TR_PASSWORD;
+		return 0;
+	}
 	if (!pcrs) {
-		r = start_session(t, TPM2_SE_HMAC, &t->hmac_session, err);
+		r = start_session(t, TPM2_SE_HMAC, secrecy, &t->hmac_session, err);
 		*ret = t->hmac_session;
 		return r;
 	}
-	r = start_session(t, TPM2_SE_POLICY, &t->policy_session, err);
+	r = start_session(t, TPM2_SE_POLICY, secrecy, session, err);
 	if (r < 0)
 		return r;
-	*ret = t->policy_session;
+	*ret = *session;
 	r = rc_err(Esys_PolicyRestart(t->esys, *ret, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE), "PCR policy", err);
 	if (r < 0)
 		return r;
@@ -206,7 +213,7 @@ int tpm_pcr_policy(struct tpm *t, const TPML_PCR_SELECTION *pcrs, TPM2B_DIGEST *
 	int r = composite_digest(t, pcrs, ret_pcr_digest, err);
 
 	if (r == 0)
-		r = start_session(t, TPM2_SE_TRIAL, &trial, err);
+		r = start_session(t, TPM2_SE_TRIAL, TPM_PUBLIC, &trial, err);
 	if (r == 0)
 		r = rc_err(Esys_PolicyPCR(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ret_pcr_digest, pcrs),
 			   "PCR policy", err);

@@ -1,5 +1,5 @@
 #pragma once
-/* The connection to one TPM 2.0 through ESYS: context, ECC storage root key, one salted and encrypting session. */
+/* The connection to one TPM 2.0 through ESYS: context, ECC storage root key, sessions. */
 #include "common/limits.h"
 
 #include <stdbool.h>
@@ -14,7 +14,7 @@ struct tpm {
 	TSS2_TCTI_CONTEXT *tcti_context;
 	ESYS_CONTEXT *esys;	  /* NULL: not connected */
 	ESYS_TR srk;
-	ESYS_TR hmac_session, policy_session; /* ESYS_TR_NONE until first used */
+	ESYS_TR hmac_session, policy_session, open_policy_session; /* ESYS_TR_NONE until first used */
 };
 
 /* Connects if that is not done: context, SRK (TCG EK/SRK profile, ECC P-256), its name against the pinned one.
@@ -23,11 +23,16 @@ int tpm_connect(struct tpm *t, struct err *err);
 /* Flushes what is ours and closes; *t can connect again. */
 void tpm_disconnect(struct tpm *t);
 
+enum tpm_secrecy {
+	TPM_SECRET, /* the session is salted to the SRK and encrypts what is secret of the command */
+	TPM_PUBLIC, /* a digest, a signature: nothing is hidden, and libtss2 spends no 2 ms on an HMAC. Whoever sits on the bus could use the
+		     * key as well: its auth value is empty */
+};
 /*
- * The session for the next command, salted to the SRK, with encrypted parameters, kept open between commands. With
- * a PCR policy: the policy session, PolicyPCR done anew (its digest resets with every use).
+ * The session for the next command, kept open between commands. With a PCR policy: a policy session, PolicyPCR done anew (its digest
+ * resets with every use).
  */
-int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, ESYS_TR *ret, struct err *err);
+int tpm_session(struct tpm *t, const TPML_PCR_SELECTION *pcrs, enum tpm_secrecy secrecy, ESYS_TR *ret, struct err *err);
 /* The PCRs' present composite digest and the policy digest over it, by a trial session. */
 int tpm_pcr_policy(struct tpm *t, const TPML_PCR_SELECTION *pcrs, TPM2B_DIGEST *ret_pcr_digest,
 		   TPM2B_DIGEST *ret_policy, struct err *err);

@@ -40,7 +40,7 @@ static int provider_open(const struct provider_config *config, struct provider *
 		return err_set(err, ERR_FAILED, "out of memory");
 	snprintf(p->tpm.tcti, sizeof(p->tpm.tcti), "%s", tcti);
 	snprintf(p->tpm.srk_name, sizeof(p->tpm.srk_name), "%s", config->srk_name);
-	p->loaded = p->tpm.srk = p->tpm.hmac_session = p->tpm.policy_session = ESYS_TR_NONE;
+	p->loaded = p->tpm.srk = p->tpm.hmac_session = p->tpm.policy_session = p->tpm.open_policy_session = ESYS_TR_NONE;
 	*ret = p;
 	return 0;
 }
@@ -131,7 +131,7 @@ static TSS2_RC load_file(struct provider *p, const char *path, struct err *err)
 
 	if (read_file(path, text, sizeof(text), &len, err) < 0 || tss2_pem_read(text, len, &p->file, err) < 0)
 		return TSS2_RC_SUCCESS;
-	if (tpm_session(&p->tpm, NULL, &session, err) < 0)
+	if (tpm_session(&p->tpm, NULL, TPM_SECRET, &session, err) < 0)
 		return TSS2_RC_SUCCESS;
 	rc = Esys_Load(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &p->file.private, &p->file.public,
 		       &p->loaded);
@@ -158,22 +158,27 @@ static TSS2_RC load(struct provider *p, const char *ref, struct err *err)
 	return rc;
 }
 
-typedef TSS2_RC key_operation(struct provider *p, ESYS_TR session, void *args);
+/* What is done with a loaded key. */
+struct key_operation {
+	TSS2_RC (*run)(struct provider *p, ESYS_TR session, void *args); /* NULL: nothing, it is only loaded */
+	enum tpm_secrecy secrecy;
+	const char *what;
+};
 
-static TSS2_RC run(struct provider *p, const char *ref, key_operation *op, void *args, struct err *err)
+static TSS2_RC run(struct provider *p, const char *ref, const struct key_operation *op, void *args, struct err *err)
 {
 	ESYS_TR session = ESYS_TR_NONE;
 	TSS2_RC rc = load(p, ref, err);
 
-	if (rc != TSS2_RC_SUCCESS || p->loaded == ESYS_TR_NONE || !op)
+	if (rc != TSS2_RC_SUCCESS || p->loaded == ESYS_TR_NONE || !op->run)
 		return rc;
-	if (tpm_session(&p->tpm, p->file.has_pcr_policy ? &p->file.pcrs : NULL, &session, err) < 0)
+	if (tpm_session(&p->tpm, p->file.has_pcr_policy ? &p->file.pcrs : NULL, op->secrecy, &session, err) < 0)
 		return TSS2_RC_SUCCESS;
-	return op(p, session, args);
+	return op->run(p, session, args);
 }
 
 /* Runs op with the key loaded; once more over a new connection when the TPM restarted or its objects are gone. */
-static int with_key(struct provider *p, const char *ref, key_operation *op, void *args, const char *what, struct err *err)
+static int with_key(struct provider *p, const char *ref, const struct key_operation *op, void *args, struct err *err)
 {
 	struct err inner;
 	TSS2_RC rc = TSS2_RC_SUCCESS;
@@ -195,12 +200,13 @@ static int with_key(struct provider *p, const char *ref, key_operation *op, void
 		*err = inner;
 		return -inner.code;
 	}
-	return rc_err(rc, what, err);
+	return rc_err(rc, op->what, err);
 }
 
 static int provider_find(struct provider *p, const char *ref, struct provider_key *ret, struct err *err)
 {
-	int r = with_key(p, ref, NULL, NULL, "loading the TPM key", err);
+	static const struct key_operation look = {NULL, TPM_PUBLIC, "loading the TPM key"};
+	int r = with_key(p, ref, &look, NULL, err);
 
 	return r < 0 ? r : tpm_key_describe(&p->public.publicArea, ref, ret, err);
 }
@@ -256,9 +262,10 @@ static TSS2_RC agree_op(struct provider *p, ESYS_TR session, void *args)
 static int provider_agree(struct provider *p, const char *ref, const uint8_t peer[P256_POINT_LEN],
 			  uint8_t ret[P256_SECRET_LEN], struct err *err)
 {
+	static const struct key_operation agree = {agree_op, TPM_SECRET, "ECDH (TPM2_ECDH_ZGen)"};
 	struct agree_args args = {peer, ret};
 
-	return with_key(p, ref, agree_op, &args, "ECDH (TPM2_ECDH_ZGen)", err);
+	return with_key(p, ref, &agree, &args, err);
 }
 
 struct sign_args {
@@ -347,6 +354,7 @@ static TSS2_RC decrypt_op(struct provider *p, ESYS_TR session, void *args)
 static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
 			 struct err *err)
 {
+	static const struct key_operation decrypt = {decrypt_op, TPM_SECRET, "decrypting (TPM2_RSA_Decrypt)"}, sign = {sign_op, TPM_PUBLIC, "signing (TPM2_Sign)"};
 	struct err why = {0};
 	struct sign_args args = {q, ret, ret_len, &why};
 	int r;
@@ -357,8 +365,8 @@ static int provider_sign(struct provider *p, const char *ref, const struct provi
 	if (q->scheme == DECRYPT_OAEP && hash_names[q->hash] == 0)
 		return err_set(err, ERR_INPUT, "a TPM has no OAEP with that hash");
 	if (q->scheme == DECRYPT_OAEP)
-		return with_key(p, ref, decrypt_op, &args, "decrypting (TPM2_RSA_Decrypt)", err);
-	r = with_key(p, ref, sign_op, &args, "signing (TPM2_Sign)", err);
+		return with_key(p, ref, &decrypt, &args, err);
+	r = with_key(p, ref, &sign, &args, err);
 	if (r == 0 && why.code)
 		*err = why;
 	return r == 0 && why.code ? -why.code : r;
@@ -372,7 +380,7 @@ static int create(struct provider *p, const TPM2B_PUBLIC *template, struct tss2_
 	TPM2B_PUBLIC *public = NULL;
 	TPM2B_PRIVATE *private = NULL;
 	ESYS_TR session = ESYS_TR_NONE;
-	int r = tpm_session(&p->tpm, NULL, &session, err);
+	int r = tpm_session(&p->tpm, NULL, TPM_SECRET, &session, err);
 
 	if (r == 0)
 		r = rc_err(Esys_Create(p->tpm.esys, p->tpm.srk, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, template,
@@ -431,7 +439,7 @@ static int provider_random(struct provider *p, uint8_t *ret, size_t len, struct 
 	int r = tpm_connect(&p->tpm, err);
 
 	while (r == 0 && len) {
-		r = tpm_session(&p->tpm, NULL, &session, err);
+		r = tpm_session(&p->tpm, NULL, TPM_SECRET, &session, err);
 		if (r == 0)
 			r = rc_err(Esys_GetRandom(p->tpm.esys, session, ESYS_TR_NONE, ESYS_TR_NONE, len < 32 ? (UINT16)len : 32, &bytes),
 				   "random numbers", err);

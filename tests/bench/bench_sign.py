@@ -1,65 +1,135 @@
-"""Signatures through the job's PKCS#11 socket, beside the bare module and stock p11-kit server: rounds interleaved in one run."""
+"""
+Signatures through a job's PKCS#11 socket, at one and at eight clients (a job each), beside what they are measured by, in rounds
+that are interleaved: SoftHSM in the client's process and behind stock p11-kit server; a token of 5 ms a signature in the client's
+process; bare ESYS at a swtpm. Prints a table of ratios and adds them to bench.json.
+"""
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
-from harness import COTTER, PIN, wait_for  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "integration"))
+from harness import BUILD, COTTER, PIN, SOFTHSM, wait_for  # noqa: E402
 from test_sign import SignCase  # noqa: E402
 
 CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
-SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
-WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sign_client.py")
-ROUNDS, COUNTS = 5, {"ec": 1500, "rsa": 400}
+SIGN, TPM_SIGN, SLOW = (os.path.join(BUILD, "tests", name) for name in ("bench_sign_client", "bench_tpm_sign", "libslow_token.so"))
+IN_A_JOB = (COTTER, "run", "--policy", "signer", "--keys", "--")
+ROUNDS = 3
 
 
 class Bench(SignCase):
     types = ("ecdsa-p256", "rsa-2048")
 
+
+class SoftHSMBench(Bench):
     @classmethod
     def make_hardware(cls):
         cls.hsm = cls.softhsm()
 
-
-def worker(env, module, kind, pin, prefix=()):
-    p = subprocess.run([*prefix, "/usr/bin/python3", WORKER, module, str(COUNTS[kind]), kind, *pin], env=env, capture_output=True, timeout=20)
-    if p.returncode:
-        raise SystemExit(p.stderr.decode())
-    return float(p.stdout.split()[0])
+    def bare(self):
+        return [SIGN, SOFTHSM], {**self.b.env, "SOFTHSM2_CONF": self.hsm.conf}, [PIN]
 
 
-def p11_kit_server(case, kind):
-    path = os.path.join(case.dir, "p11.sock")
-    env = {**case.b.env, "SOFTHSM2_CONF": case.hsm.conf}
-    said = os.path.join(case.dir, "server.out")
+class SlowBench(SoftHSMBench):
+    @classmethod
+    def make_hardware(cls):
+        super().make_hardware()
+        cls.lock = os.path.join(cls.hsm.tokens, "slow")
+        args = cls.hsm.init_args
+        cls.hsm.init_args = lambda **kw: [a.replace(SOFTHSM, SLOW) for a in args(**kw)] + ["--environment", f"hsm=SLOW_TOKEN={cls.lock}",
+                                                                                         "--readable", f"hsm={os.path.dirname(SLOW)}"]
+
+    def bare(self):
+        return [SIGN, SLOW], {**self.b.env, "SOFTHSM2_CONF": self.hsm.conf, "SLOW_TOKEN": self.lock}, [PIN]
+
+
+class TpmBench(Bench):
+    @classmethod
+    def make_hardware(cls):
+        cls.tpm = cls.swtpm()
+        cls.other = cls.swtpm("other")  # one speaks with one at a time
+
+    def bare(self):
+        return [TPM_SIGN, self.other.tcti], self.b.env, []
+
+
+def measure(command, env, tail, kind, count, n, prefix=()):
+    """(median us of one, signatures a second of all) of n clients that begin together."""
+    while True:
+        clients = [subprocess.Popen([*prefix, *command, str(count), kind, *tail], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                    stderr=subprocess.DEVNULL) for _ in range(n)]
+        ready = [c.stdout.readline() == b"ready\n" for c in clients]
+        if all(ready):
+            break
+        for c, good in zip(clients, ready):  # SoftHSM sometimes shows nothing to those that log in at the same time
+            c.communicate()
+            if not good and c.returncode != 2:
+                raise SystemExit(f"{command}: status {c.returncode}")
+    for c in clients:
+        c.stdin.write(b"\n")
+        c.stdin.flush()
+    out = [[float(x) for x in c.communicate(timeout=120)[0].split()] for c in clients]
+    return statistics.median(o[0] for o in out), n * count / (max(o[2] for o in out) - min(o[1] for o in out))
+
+
+def p11_kit_server(case, kind, count, n):
+    path, said = os.path.join(case.dir, "p11.sock"), os.path.join(case.dir, "server.out")
+    command, env, _ = case.bare()
     with open(said, "w") as f:  # a file: the server keeps it open
-        subprocess.run(["p11-kit", "server", "-n", path, "--provider", SOFTHSM, "pkcs11:"], env=env, stdout=f, stderr=f, check=True)
+        subprocess.run(["p11-kit", "server", "-n", path, "--provider", command[1], "pkcs11:"], env=env, stdout=f, stderr=f, check=True)
     with open(said) as f:
         pid = int(re.search(r"P11_KIT_SERVER_PID=(\d+)", f.read())[1])
     try:
-        return worker({**env, "P11_KIT_SERVER_ADDRESS": f"unix:path={path}"}, CLIENT, kind, [PIN])
+        return measure([SIGN, CLIENT], {**env, "P11_KIT_SERVER_ADDRESS": f"unix:path={path}"}, [PIN], kind, count, n)
     finally:
         os.kill(pid, 15)
         wait_for("its end", lambda: not os.path.exists(path))
 
 
+def compare(case, kind, count, n, server):
+    """Medians of {who: (us, a second)}."""
+    rounds = {}
+    command, env, tail = case.bare()
+    for _ in range(ROUNDS):
+        rounds.setdefault("bare", []).append(measure(command, env, tail, kind, count, 1 if isinstance(case, TpmBench) else n))
+        if server:
+            rounds.setdefault("p11-kit server", []).append(p11_kit_server(case, kind, count, n))
+        rounds.setdefault("cotter", []).append(measure([SIGN, CLIENT], case.b.env, [], kind, count, n, IN_A_JOB))
+    return {who: tuple(statistics.median(x[i] for x in r) for i in (0, 1)) for who, r in rounds.items()}
+
+
+# hardware, key, signatures of each client at one and at eight, beside what, target
+PLAN = (("softhsm", SoftHSMBench, "ec", (4000, 1500), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (800, 300), "p11-kit server", 1.2),
+        ("5ms-token", SlowBench, "ec", (300, 60), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (1000, 250), "bare", 0.95),
+        ("swtpm", TpmBench, "rsa", (400, 100), "bare", 0.95))
+
+
 def main():
-    Bench.setUpClass()
-    case, results = Bench(), {}
+    result, cases = {}, {}
+    print(f"{'hardware':10} {'key':4} clients  {'who':16} {'p50 us':>8} {'per s':>8}  ratio to", flush=True)
     try:
-        for _ in range(ROUNDS):
-            for kind in COUNTS:
-                for name, measure in (("SoftHSM in the process", lambda: worker({**case.b.env, "SOFTHSM2_CONF": case.hsm.conf}, SOFTHSM, kind, [PIN])),
-                                      ("p11-kit server", lambda: p11_kit_server(case, kind)),
-                                      ("cotter run --keys", lambda: worker(case.b.env, CLIENT, kind, [], [COTTER, "run", "--policy", "signer", "--keys", "--"]))):
-                    results.setdefault((kind, name), []).append(measure())
+        for hardware, kind_of, kind, counts, beside, target in PLAN:
+            if kind_of not in cases:
+                kind_of.setUpClass()
+                cases[kind_of] = kind_of()
+            for n, count in zip((1, 8), counts):
+                rows = compare(cases[kind_of], kind, count, n, hardware != "swtpm")
+                for who, (us, per_s) in rows.items():
+                    print(f"{hardware:10} {kind:4} {n:7}  {who:16} {us:8.0f} {per_s:8.0f}  {per_s / rows[beside][1]:5.2f} {beside}", flush=True)
+                result[f"sign-{hardware}-{kind}-{n}"] = {"ratio": round(rows["cotter"][1] / rows[beside][1], 3),
+                                                         "target": target[n] if isinstance(target, dict) else target, "better": "higher"}
     finally:
-        Bench.doClassCleanups()
-    for (kind, name), times in results.items():
-        best = statistics.median(times)
-        print(f"{kind:4} {name:24} p50 {best:8.0f} us   {1e6 / best:8.0f}/s   {statistics.median(results[(kind, 'p11-kit server')]) / best:5.2f} x p11-kit server")
+        for kind_of in cases:
+            kind_of.doClassCleanups()
+    path = os.path.join(BUILD, "bench.json")
+    if os.path.exists(path):
+        with open(path) as f:
+            result = {**json.load(f), **result}
+    with open(path, "w") as f:
+        json.dump(result, f, indent=1)
 
 
 if __name__ == "__main__":

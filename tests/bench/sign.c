@@ -3,13 +3,11 @@
  * several can begin at once. Prints median microseconds, and when it began and ended (CLOCK_MONOTONIC, seconds). Status 2: the module
  * shows no such key (SoftHSM does that while others log in).
  */
-#include <p11-kit/pkcs11.h>
+#include "bench/clock.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <p11-kit/pkcs11.h>
 #include <string.h>
-#include <time.h>
 
 static CK_FUNCTION_LIST *module;
 
@@ -19,21 +17,6 @@ static void check(CK_RV rv, const char *what)
 		return;
 	fprintf(stderr, "%s: 0x%lx\n", what, rv);
 	exit(1);
-}
-
-static double now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
 }
 
 static CK_OBJECT_HANDLE find(CK_SLOT_ID slot, CK_KEY_TYPE type, const char *pin, CK_SESSION_HANDLE *session)
@@ -60,10 +43,12 @@ int main(int argc, char **argv)
 {
 	CK_RV (*get)(CK_FUNCTION_LIST **list);
 	CK_SLOT_ID slots[16];
-	CK_ULONG n = 16, len;
+	CK_ULONG n = 16, len, data_len;
 	CK_SESSION_HANDLE session = 0;
 	CK_OBJECT_HANDLE key = 0;
-	CK_BYTE digest[32] = "0123456789abcdef0123456789abcdef", signature[512];
+	/* a DigestInfo of SHA-256 (RFC 8017, section 9.2), of which ECDSA signs what is behind the 19 bytes */
+	CK_BYTE info[] = "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+			 "0123456789abcdef0123456789abcdef", signature[512], *data;
 	size_t count = argc > 3 ? strtoul(argv[2], NULL, 10) : 0;
 	double *times = calloc(count + 1, sizeof(*times)), began, start;
 	void *library = count ? dlopen(argv[1], RTLD_NOW) : NULL;
@@ -75,6 +60,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	ec = strcmp(argv[3], "ec") == 0;
+	data = ec ? info + 19 : info;
+	data_len = ec ? 32 : 51;
 	mechanism.mechanism = ec ? CKM_ECDSA : CKM_RSA_PKCS;
 	*(void **)&get = dlsym(library, "C_GetFunctionList");
 	check(get(&module), "C_GetFunctionList");
@@ -88,17 +75,15 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	if (getchar() == EOF)
 		return 1;
-	began = now_us();
+	began = clock_us();
 	for (size_t i = 0; i < count; i++) {
-		start = now_us();
+		start = clock_us();
 		len = sizeof(signature);
 		check(module->C_SignInit(session, &mechanism, key), "C_SignInit");
-		check(module->C_Sign(session, digest, sizeof(digest), signature, &len), "C_Sign");
-		times[i] = now_us() - start;
+		check(module->C_Sign(session, data, data_len, signature, &len), "C_Sign");
+		times[i] = clock_us() - start;
 	}
-	start = now_us();
-	qsort(times, count, sizeof(*times), compare);
-	printf("%f %f %f\n", times[count / 2], began / 1e6, start / 1e6);
+	clock_report(times, count, began);
 	free(times);
 	return 0;
 }

@@ -674,7 +674,7 @@ class Attacks(Case):
         time.sleep(0.3)
         queued = self.b.status()["providers"][0]["queued"]
         os.kill(self.helper(), signal.SIGCONT)
-        self.assertLessEqual(queued, 1)
+        self.assertLessEqual(queued, 2)  # what lies with the helper
         self.alive()
 
     def test_paths_at_the_limit(self):

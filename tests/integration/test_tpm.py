@@ -1,7 +1,9 @@
 """What only a TPM has: the bus, the pinned storage root key, PCR policy, three slots."""
 import base64
+import json
 import os
 import re
+import shutil
 import unittest
 
 from harness import Case, run, wait_for
@@ -87,6 +89,24 @@ class Tpm(Case):
         for bad in ("sha256:", "sha1:1", "sha256:24", "sha256:1,,2", "sha256:0,1,2,3,4,5,6,7,8"):
             p = b.cli("key", "make", "tpm", "--label", "bad", "--pcrs", bad)
             self.assertNotEqual(p.returncode, 0, bad)
+
+    def test_a_signing_key_of_a_state(self):
+        tpm = self.swtpm("pcrs")
+        b = self.broker("pcrsb", tpm=tpm, edit=lambda text: text + "  signer:\n    - path: release/*\n      allow: [sign]\n")
+        made = json.loads(b.cli("key", "make", "tpm", "--sign", "--label", "bound", "--pcrs", "sha256:23", "--json", check=True).stdout)
+        path = os.path.join(b.state, "keys", "bound.pem")
+        shutil.copy(made["key"], path)
+        b.cli("key", "add", "release/bound", "--ref", path, check=True)
+        token = b.token("--policy", "signer")
+        sign = lambda: b.curl("transit/sign/release/bound", token=token, body=b'{"input":"eA=="}')
+        for _ in range(2):
+            self.assertEqual(sign()[0], 200)
+        tpm.tool("tpm2_pcrextend", "23:sha256=" + "11" * 32)
+        status, reply = sign()
+        self.assertEqual(status, 503)
+        self.assertIn("PCRs are not what the key demands", reply["errors"][0])
+        tpm.tool("tpm2_pcrreset", "23")
+        self.assertEqual(sign()[0], 200)
 
     def handles(self, what):
         env = dict(self.b.env, TPM2TOOLS_TCTI=self.tpm.tcti)

@@ -1,0 +1,123 @@
+#include "broker/hardware_queue.h"
+
+#include "common/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct hardware_op *hardware_op_new_with(enum wire_op op, const char *text, const uint8_t *data, size_t len, hardware_done *done, void *ctx)
+{
+	struct hardware_op *o = calloc(1, sizeof(*o) + len);
+
+	if (!o)
+		return NULL;
+	o->op = op;
+	o->done = done;
+	o->ctx = ctx;
+	o->data_len = len;
+	if (len)
+		memcpy(o->data, data, len);
+	snprintf(o->text, sizeof(o->text), "%s", text);
+	return o;
+}
+
+struct hardware_op *hardware_op_new(enum wire_op op, hardware_done *done, void *ctx)
+{
+	return hardware_op_new_with(op, "", NULL, 0, done, ctx);
+}
+
+void hardware_op_free(struct hardware_op *op)
+{
+	if (op)
+		secret_clear(&op->pin);
+	free(op);
+}
+
+void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op)
+{
+	op->next = p->head;
+	p->head = op;
+	if (!p->tail)
+		p->tail = op;
+	p->n_queued++;
+}
+
+void hardware_queue_back(struct hardware_provider *p, struct hardware_op *op)
+{
+	if (p->tail)
+		p->tail->next = op;
+	else
+		p->head = op;
+	p->tail = op;
+	p->n_queued++;
+}
+
+int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err)
+{
+	struct hardware_op **at = &p->head, *last = NULL;
+	size_t n = 0, sent = p->n_sent;
+
+	op->turn = p->turn;
+	for (struct hardware_op *o = p->head; o; o = o->next) {
+		if (o->asker != op->asker)
+			continue;
+		/* what a helper's start needs stands in front, without a turn */
+		op->turn = o->turn >= op->turn ? o->turn + 1 : op->turn;
+		n++;
+	}
+	if (op->asker && n >= LIMIT_HARDWARE_QUEUE_PER_ASKER)
+		return err_set(err, ERR_BUSY, "too many of this job's operations wait for '%s'", p->config->name);
+	while (*at && (sent || (*at)->turn <= op->turn)) {
+		sent -= sent > 0;
+		last = *at;
+		at = &(*at)->next;
+	}
+	op->next = *at;
+	*at = op;
+	if (p->tail == last)
+		p->tail = op;
+	p->n_queued++;
+	return 0;
+}
+
+struct hardware_op *hardware_queue_pop(struct hardware_provider *p)
+{
+	struct hardware_op *op = p->head;
+
+	p->head = op->next;
+	if (!p->head)
+		p->tail = NULL;
+	p->n_queued--;
+	return op;
+}
+
+bool hardware_queue_forget(struct hardware_provider *p, const void *ctx)
+{
+	struct hardware_op *kept = NULL, *last = NULL, *next;
+	size_t sent = p->n_sent;
+	bool started = false;
+
+	for (struct hardware_op *op = p->head; op; op = next, sent -= sent > 0) {
+		next = op->next;
+		if (op->ctx == ctx && sent == 0) {
+			hardware_op_free(op);
+			p->n_queued--;
+			continue;
+		}
+		if (op->ctx == ctx) {
+			op->done = NULL; /* its answer finds nobody */
+			op->ctx = NULL;	 /* the next caller may have that address */
+			started = true;
+		}
+		op->next = NULL;
+		if (last)
+			last->next = op;
+		else
+			kept = op;
+		last = op;
+	}
+	p->head = kept;
+	p->tail = last;
+	return started;
+}

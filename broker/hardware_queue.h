@@ -1,0 +1,38 @@
+#pragma once
+/* What waits for a provider, in the order in which it is served. For hardware.c alone. */
+#include "broker/hardware.h"
+#include "common/secret.h"
+#include "common/wire.h"
+
+struct hardware_op {
+	struct hardware_op *next;
+	enum wire_op op;
+	char text[LIMIT_URI_LEN];
+	char text2[96];
+	uint32_t number, type, hash, salt_len;
+	struct secret pin;
+	hardware_done *done; /* NULL: nobody waits */
+	void *ctx;
+	bool retried;
+	uint32_t id; /* of its request */
+	uint64_t asker, turn;
+	size_t data_len;
+	uint8_t data[]; /* public */
+};
+
+/* NULL without memory. data: public, copied. */
+struct hardware_op *hardware_op_new(enum wire_op op, hardware_done *done, void *ctx);
+struct hardware_op *hardware_op_new_with(enum wire_op op, const char *text, const uint8_t *data, size_t len, hardware_done *done, void *ctx);
+void hardware_op_free(struct hardware_op *op);
+
+void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op);
+void hardware_queue_back(struct hardware_provider *p, struct hardware_op *op);
+/*
+ * Start-time fair queueing: each asker's operations have turns of their own, beginning with that which is being served, so who has a
+ * thousand waiting is behind whoever comes with one. ERR_BUSY: the asker has too many.
+ */
+int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err);
+/* The head, which is the caller's then. */
+struct hardware_op *hardware_queue_pop(struct hardware_provider *p);
+/* Forgets that caller's operations. Tells whether one of them is with the helper. */
+bool hardware_queue_forget(struct hardware_provider *p, const void *ctx);
