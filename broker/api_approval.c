@@ -101,8 +101,6 @@ static int check(struct call *call, const char *key, const struct job *job, bool
 
 	if (!key || !path_valid(key) || !key_rule_wants_approval(&call->broker->config, key))
 		return err_set(err, ERR_INPUT, "no rule of the configuration's keys wants approvals for that key");
-	if (!job)
-		return err_set(err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
 	if (refuse)
 		return 0;
 	if (!approval_may(&call->broker->config, key, p->uid))
@@ -132,9 +130,9 @@ void approval_give(struct call *call, const struct request *q)
 		id = json_string_value(json_object_get(body, "job"));
 		refuse = json_is_true(json_object_get(body, "refuse"));
 		job = id ? job_find(&b->jobs, id) : NULL;
-		r = check(call, key, job, refuse, &err);
+		r = job ? check(call, key, job, refuse, &err) : err_set(&err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
 	}
-	if (r < 0) {
+	if (r < 0 || !job) {
 		call_fail(call, r, err.msg);
 		return;
 	}

@@ -8,6 +8,7 @@ import tempfile
 import shutil
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "integration"))
+import results  # noqa: E402
 from harness import BUILD, Broker, SoftHSM, Swtpm, run  # noqa: E402
 
 directory = tempfile.mkdtemp(prefix="cot.", dir="/tmp")
@@ -41,9 +42,4 @@ for label, r in rows.items():
     print(f"{label:14} {r['p50_us']:9.1f} {r['p50_best_us']:9.1f} {r['per_s']:9.0f} {r['p50_us'] / echo:8.2f}")
     if label.endswith("warm"):
         result[f"get-{label}"] = {"ratio": round(r["p50_us"] / echo, 3), "target": 1.5, "better": "lower"}
-path = os.path.join(BUILD, "bench.json")
-if os.path.exists(path):
-    with open(path) as f:
-        result = {**json.load(f), **result}
-with open(path, "w") as f:
-    json.dump(result, f, indent=1)
+results.add(result)

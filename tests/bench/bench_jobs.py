@@ -8,6 +8,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "integration"))
+import results  # noqa: E402
 from harness import BUILD, Broker, SoftHSM, run, wait_for  # noqa: E402
 from peers import ask, connect, request  # noqa: E402
 
@@ -61,12 +62,5 @@ finally:
         x.stop()
     shutil.rmtree(directory, ignore_errors=True)
 
-path = os.path.join(BUILD, "bench.json")
-result = {}
-if os.path.exists(path):
-    with open(path) as f:
-        result = json.load(f)
-result["token-check-8-caveats"] = {"ratio": round(token["check_8_caveats_us"] / 10, 3), "target": 1.0, "better": "lower"}
-result["token-check-flat"] = {"ratio": round(token["check_8_then_us"] / token["check_8_caveats_us"], 3), "target": 1.2, "better": "lower"}
-with open(path, "w") as f:
-    json.dump(result, f, indent=1)
+results.add({"token-check-8-caveats": {"ratio": round(token["check_8_caveats_us"] / 10, 3), "target": 1.0, "better": "lower"},
+             "token-check-flat": {"ratio": round(token["check_8_then_us"] / token["check_8_caveats_us"], 3), "target": 1.2, "better": "lower"}})

@@ -3,7 +3,6 @@ Signatures through a job's PKCS#11 socket, at one and at eight clients (a job ea
 that are interleaved: SoftHSM in the client's process and behind stock p11-kit server; a token of 5 ms a signature in the client's
 process; bare ESYS at a swtpm. Prints a table of ratios and adds them to bench.json.
 """
-import json
 import os
 import re
 import statistics
@@ -11,6 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "integration"))
+import results  # noqa: E402
 from harness import BUILD, COTTER, PIN, SOFTHSM, wait_for  # noqa: E402
 from test_sign import SignCase  # noqa: E402
 
@@ -124,12 +124,7 @@ def main():
     finally:
         for kind_of in cases:
             kind_of.doClassCleanups()
-    path = os.path.join(BUILD, "bench.json")
-    if os.path.exists(path):
-        with open(path) as f:
-            result = {**json.load(f), **result}
-    with open(path, "w") as f:
-        json.dump(result, f, indent=1)
+    results.add(result)
 
 
 if __name__ == "__main__":

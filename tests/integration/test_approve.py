@@ -274,7 +274,7 @@ class Quorum(ApproveCase):
 
     def test_bad_words(self):
         _, _, job = self.job()
-        for body, status in (({}, 400), ({"job": job}, 400), ({"job": job, "key": "fast/one"}, 400), ({"job": job, "key": "../x"}, 400),
+        for body, status in (({}, 404), ({"job": job}, 400), ({"job": job, "key": "fast/one"}, 400), ({"job": job, "key": "../x"}, 400),
                              ({"job": "0" * 16, "key": "release/codesign"}, 404), ({"job": 3, "key": "release/codesign"}, 404), ({"job": job, "key": 3}, 400)):
             self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/approve", None, body)[0], status, body)
         p = self.b.cli("approve", "0" * 16, "release/codesign")
