@@ -24,9 +24,10 @@ struct call {
 	char suffix[16]; /* transit: the word behind the key's name; "" */
 	char detail[CALL_DETAIL_LEN]; /* of a grant, for the log: words of ours and checked names, digests */
 	uint64_t version;
-	int status;		/* kv: of the reply (404 for a deleted version) */
+	void (*then)(struct call *call, const struct secret *object); /* kv: see kv_open */
 	/* kv: what is being read or written */
 	uint64_t created_ms, deleted_ms;
+	bool destroyed, custom; /* custom: the secret has metadata of somebody's own */
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
@@ -104,7 +105,8 @@ typedef void api_handler(struct call *call, const struct request *q);
 api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, transit_hmac, cotter_keys;
 api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign, ssh_public_key;
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
-api_handler kv_read, kv_write, kv_delete, kv_list, kv_metadata, kv_purge, kv_put_sealed;
+api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
+api_handler kv_delete_versions, kv_undelete, kv_destroy;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;
 api_handler auth_jwt_login, auth_kernel_login;

@@ -1,5 +1,5 @@
 /* KV version 2 in Vault's dialect: secret/data, secret/metadata; and cotter/sealed for files that were sealed elsewhere. */
-#include "broker/api.h"
+#include "broker/api_kv.h"
 
 #include "common/age.h"
 #include "common/b64.h"
@@ -13,20 +13,31 @@
 #define META_JSON "type=json\n"
 #define META_RAW "type=raw\n"
 
+int kv_append_custom(struct secret *s, const struct call *call)
+{
+	CLEANUP(cleanup_free) char *text = NULL;
+
+	if (store_custom(&call->broker->store, call->path, &text, NULL) < 0)
+		return -ERR_TAMPERED;
+	return text ? secret_append(s, text, strlen(text), NULL) : api_append(s, "null");
+}
+
 static int append_metadata(struct secret *s, const struct call *call)
 {
 	char created[40], deleted[40];
+	int r;
 
 	api_time(call->created_ms, created);
 	api_time(call->deleted_ms, deleted);
-	return api_append(s,
-			  "{\"created_time\":\"%s\",\"custom_metadata\":null,\"deletion_time\":\"%s\",\"destroyed\":false,"
-			  "\"version\":%llu}",
-			  created, deleted, (unsigned long long)call->version);
+	r = api_append(s, "{\"created_time\":\"%s\",\"custom_metadata\":", created);
+	if (r == 0)
+		r = call->custom ? kv_append_custom(s, call) : api_append(s, "null");
+	return r < 0 ? r : api_append(s, ",\"deletion_time\":\"%s\",\"destroyed\":%s,\"version\":%llu}", deleted, call->destroyed ? "true" : "false",
+				      (unsigned long long)call->version);
 }
 
-/* The answer is made, the record written, the answer sent: {"data": object, "metadata": …}. */
-static void reply_data(struct call *call, const struct secret *object)
+/* The answer is made, the record written, the answer sent. */
+void kv_reply(struct call *call, const char *name, const struct secret *object)
 {
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	uint64_t seq = 0;
@@ -34,7 +45,7 @@ static void reply_data(struct call *call, const struct secret *object)
 
 	r = secret_new(&data, (object ? object->len : 4) + 256, NULL);
 	if (r == 0)
-		r = api_append(&data, "{\"data\":");
+		r = api_append(&data, "{\"%s\":", name);
 	if (r == 0)
 		r = object ? secret_append(&data, object->data, object->len, NULL) : api_append(&data, "null");
 	if (r == 0)
@@ -106,7 +117,7 @@ static int present(const char *meta, const struct secret *plain, struct secret *
 static bool unchanged(const struct call *call)
 {
 	struct store_version v = {0};
-	bool same = store_get(&call->broker->store, call->path, call->version, &v, NULL) == 0 && !v.deleted_ms &&
+	bool same = store_get(&call->broker->store, call->path, call->version, &v, NULL) == 0 && !store_deleted(&v, token_wall_ms()) &&
 		    v.sealed_len == call->sealed_len && v.sealed && memcmp(v.sealed, call->sealed, v.sealed_len) == 0;
 
 	free(v.sealed);
@@ -133,16 +144,16 @@ static void read_opened(void *ctx, int result, const struct secret *plain, const
 		return;
 	}
 	cache_put(&call->broker->cache, call->path, call->version, token_boot_ms(), &object);
-	reply_data(call, &object);
+	call->then(call, &object);
 }
 
-void kv_read(struct call *call, const struct request *q)
+void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call, const struct secret *object))
 {
 	struct broker *b = call->broker;
 	CLEANUP(secret_clear) struct secret object = {0};
 	struct store_version v = {0};
 	struct err err = {0};
-	int r = store_get(&b->store, call->path, q->query_version, &v, &err);
+	int r = store_get(&b->store, call->path, version, &v, &err);
 
 	if (r < 0) {
 		call_fail(call, r, err.msg);
@@ -151,17 +162,30 @@ void kv_read(struct call *call, const struct request *q)
 	call->version = v.version;
 	call->created_ms = v.created_ms;
 	call->deleted_ms = v.deleted_ms;
+	call->destroyed = v.destroyed;
+	call->custom = v.custom;
+	call->then = then;
 	memcpy(call->meta, v.meta, sizeof(call->meta));
-	if (v.deleted_ms || v.destroyed)
-		reply_data(call, NULL);
+	if (store_deleted(&v, token_wall_ms()) || v.destroyed)
+		then(call, NULL);
 	else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object))
-		reply_data(call, &object);
+		then(call, &object);
 	else {
 		call->sealed = steal_ptr(&v.sealed);
 		call->sealed_len = v.sealed_len;
 		unseal_start(&b->unseals, call->path, v.version, call->sealed, call->sealed_len, true, call_asker(call), read_opened, call);
 	}
 	free(v.sealed);
+}
+
+static void reply_read(struct call *call, const struct secret *object)
+{
+	kv_reply(call, "data", object);
+}
+
+void kv_read(struct call *call, const struct request *q)
+{
+	kv_open(call, q->query_version, reply_read);
 }
 
 /* Stores call->sealed as call->version. The grant is recorded first: no write without a record. */
@@ -171,12 +195,15 @@ static void store_and_reply(struct call *call)
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	struct store_version v = {.version = call->version, .created_ms = token_wall_ms(), .uid = call->conn->peer.uid,
 				  .sealed = call->sealed, .sealed_len = call->sealed_len};
+	struct store_secret x = {0};
 	struct err err = {0};
 	uint64_t seq = 0;
 	int r;
 
 	memcpy(v.meta, call->meta, sizeof(v.meta));
 	call->created_ms = v.created_ms;
+	call->deleted_ms = store_secret(&b->store, call->path, &x, NULL) == 0 && x.options.delete_after_ms ? v.created_ms + x.options.delete_after_ms : 0;
+	call->custom = !sodium_is_zero(x.options.custom_hash, sizeof(x.options.custom_hash));
 	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
 	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0) {
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
@@ -192,7 +219,7 @@ static void store_and_reply(struct call *call)
 		call_reply(call, 200, &body, seq);
 }
 
-static int read_cas(const json_t *options, int64_t *ret, struct err *err)
+int kv_read_cas(const json_t *options, int64_t *ret, struct err *err)
 {
 	const json_t *cas = json_object_get(options, "cas");
 
@@ -215,10 +242,25 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
 }
 
+void kv_store_object(struct call *call, const json_t *object)
+{
+	CLEANUP(secret_clear) struct secret plain = {0};
+	struct err err = {0};
+	int r = dump(object, &plain, &err);
+
+	if (r == 0) {
+		strcpy(call->meta, META_JSON);
+		r = seal_new(call, &plain, &err);
+	}
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		store_and_reply(call);
+}
+
 void kv_write(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret plain = {0};
 	struct err err = {0};
 	const json_t *data;
 	int64_t cas = -1;
@@ -228,19 +270,13 @@ void kv_write(struct call *call, const struct request *q)
 	if (r == 0 && !json_is_object(data))
 		r = err_set(&err, ERR_INPUT, "no data provided: the body is {\"data\": {...}}");
 	if (r == 0)
-		r = read_cas(json_object_get(body, "options"), &cas, &err);
+		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
 		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
-	if (r == 0)
-		r = dump(data, &plain, &err);
-	if (r == 0) {
-		strcpy(call->meta, META_JSON);
-		r = seal_new(call, &plain, &err);
-	}
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		store_and_reply(call);
+		kv_store_object(call, data);
 }
 
 /* What the sealed file says it is; without a word from its sealer, what it looks like. */
@@ -295,7 +331,7 @@ void kv_put_sealed(struct call *call, const struct request *q)
 	if (r == 0 && !json_is_string(sealed))
 		r = err_set(&err, ERR_INPUT, "the body is {\"sealed\": \"base64 of an age file\"}");
 	if (r == 0)
-		r = read_cas(json_object_get(body, "options"), &cas, &err);
+		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
 		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
 	if (r == 0) {
@@ -330,7 +366,7 @@ void kv_delete(struct call *call, const struct request *q)
 	if (call_grant(call, &seq) < 0)
 		return;
 	if (r == 0)
-		r = store_delete(&call->broker->store, call->path, 0, token_wall_ms(), &err);
+		r = store_change(&call->broker->store, call->path, STORE_DELETE, NULL, 0, token_wall_ms(), &err);
 	cache_drop(&call->broker->cache, call->path);
 	call_end(call, r, err.msg, seq);
 }
@@ -383,54 +419,6 @@ void kv_list(struct call *call, const struct request *q)
 	secret_clear(&l.text);
 	if (r < 0)
 		call_fail(call, r, r == -ERR_BUSY ? "the listing is too long: list a folder below" : err.msg);
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
-}
-
-static int add_version(void *ctx, const struct store_version *v)
-{
-	struct listing *l = ctx;
-	char created[40], deleted[40];
-	int r = l->first ? 0 : secret_append(&l->text, ",", 1, NULL);
-
-	l->first = false;
-	api_time(v->created_ms, created);
-	api_time(v->deleted_ms, deleted);
-	return r < 0 ? r
-		     : api_append(&l->text, "\"%llu\":{\"created_time\":\"%s\",\"deletion_time\":\"%s\",\"destroyed\":%s}",
-				  (unsigned long long)v->version, created, deleted, v->destroyed ? "true" : "false");
-}
-
-void kv_metadata(struct call *call, const struct request *q)
-{
-	struct listing l = {.first = true};
-	CLEANUP(secret_clear) struct secret body = {0};
-	struct store_secret x = {0};
-	struct err err = {0};
-	char created[40], updated[40];
-	uint64_t seq = 0;
-	int r = store_secret(&call->broker->store, call->path, &x, &err);
-
-	(void)q;
-	api_time(x.created_ms, created);
-	api_time(x.updated_ms, updated);
-	if (r == 0)
-		r = secret_new(&l.text, 4096, &err);
-	if (r == 0)
-		r = api_append(&l.text,
-			       "{\"cas_required\":false,\"created_time\":\"%s\",\"current_version\":%llu,\"custom_metadata\":null,"
-			       "\"delete_version_after\":\"0s\",\"max_versions\":%u,\"oldest_version\":%llu,\"updated_time\":\"%s\","
-			       "\"versions\":{",
-			       created, (unsigned long long)x.current, LIMIT_VERSIONS, (unsigned long long)x.oldest, updated);
-	if (r == 0)
-		r = store_versions(&call->broker->store, call->path, add_version, &l, &err);
-	if (r == 0)
-		r = api_append(&l.text, "}}");
-	if (r == 0)
-		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
-	secret_clear(&l.text);
-	if (r < 0)
-		call_fail(call, r, err.msg);
 	else if (call_grant(call, &seq) == 0)
 		call_reply(call, 200, &body, seq);
 }

@@ -27,9 +27,20 @@ static bool token_char(char c)
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("!#$%&'*+-.^_`|~", c));
 }
 
+static bool parse_number(const char *p, size_t len, uint64_t *ret)
+{
+	*ret = 0;
+	for (size_t i = 0; i < len; i++) {
+		if (p[i] < '0' || p[i] > '9' || len > 15)
+			return false;
+		*ret = *ret * 10 + (uint64_t)(p[i] - '0');
+	}
+	return true;
+}
+
 static int parse_query(const char *p, size_t len, struct request *q, struct err *err)
 {
-	size_t n, digits;
+	size_t n;
 
 	for (const char *end = p + len; p < end; p += n + 1) {
 		n = strcspn(p, "& ");
@@ -38,12 +49,11 @@ static int parse_query(const char *p, size_t len, struct request *q, struct err 
 		if (n == 9 && memcmp(p, "list=true", 9) == 0) {
 			q->query_list = true;
 		} else if (n > 8 && memcmp(p, "version=", 8) == 0) {
-			q->query_version = 0;
-			for (digits = 8; digits < n; digits++) {
-				if (p[digits] < '0' || p[digits] > '9' || n > 8 + 15)
-					return bad(err, "version is not a number");
-				q->query_version = q->query_version * 10 + (uint64_t)(p[digits] - '0');
-			}
+			if (!parse_number(p + 8, n - 8, &q->query_version))
+				return bad(err, "version is not a number");
+		} else if (n > 6 && memcmp(p, "depth=", 6) == 0) {
+			if (!parse_number(p + 6, n - 6, &q->query_depth))
+				return bad(err, "depth is not a number");
 		}
 		/* unknown keys are ignored, as Vault does: its clients send some */
 	}

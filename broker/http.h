@@ -19,6 +19,7 @@ struct request {
 	char path[LIMIT_PATH_LEN + 64]; /* decoded: as it came, '%' is refused */
 	bool query_list;
 	uint64_t query_version;		/* 0: not given */
+	uint64_t query_depth;		/* of subkeys; 0: not given, or all */
 	const char *token;		/* X-Vault-Token or Authorization: Bearer */
 	size_t token_len;
 	const char *body;

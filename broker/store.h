@@ -38,17 +38,26 @@ struct store {
 
 struct store_version {
 	uint64_t version;
-	uint64_t created_ms, deleted_ms; /* deleted_ms 0: not deleted */
+	uint64_t created_ms, deleted_ms; /* deleted_ms 0: not deleted; in the future: not yet */
 	uint32_t uid;
-	bool destroyed;
+	bool destroyed, custom; /* custom: store_get tells whether its secret has custom metadata */
 	char meta[STORE_META_LEN]; /* "type=json\n" or "type=raw\n": what the bind stanza's digest covers */
 	uint8_t *sealed;	/* malloc'ed when asked for */
 	size_t sealed_len;
 };
 
+/* What an operator or a client set for a secret; zeros: nothing. */
+struct store_options {
+	uint32_t max_versions;	  /* 0: LIMIT_VERSIONS */
+	bool cas_required;	  /* each write says which version it replaces */
+	uint64_t delete_after_ms; /* a version counts as deleted that long after it was written; 0: never */
+	uint8_t custom_hash[32];  /* SHA-256 of the custom metadata; zeros: there is none */
+};
+
 struct store_secret {
-	uint64_t current, oldest;
+	uint64_t current, oldest; /* current 0: there is no version yet */
 	uint64_t created_ms, updated_ms;
+	struct store_options options;
 };
 
 int store_open(const char *path, struct store *s, struct err *err);
@@ -56,17 +65,24 @@ void store_close(struct store *s);
 /* Takes the MAC key (32 bytes, copied) and verifies the sum. ERR_TAMPERED: s->rolled_back is set. */
 int store_unlock(struct store *s, const uint8_t mac_key[32], struct err *err);
 
+bool store_deleted(const struct store_version *v, uint64_t now_ms);
 /* version 0: the current one. ERR_NOT_FOUND, ERR_TAMPERED. ret->sealed is the caller's to free; NULL when destroyed. */
 int store_get(struct store *s, const char *path, uint64_t version, struct store_version *ret, struct err *err);
 int store_secret(struct store *s, const char *path, struct store_secret *ret, struct err *err);
 /* Calls each for every kept version, oldest first, without sealed bytes. */
 int store_versions(struct store *s, const char *path, int (*each)(void *ctx, const struct store_version *v), void *ctx,
 		   struct err *err);
-/* Adds the next version: *ret_version must be what store_next said. cas < 0: none, else the current version expected. */
+/* Adds the next version: *ret_version must be what store_next said. cas < 0: none, else the current version expected. ERR_CONFLICT;
+ * ERR_INPUT where the secret demands a cas. */
 int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_version, struct err *err);
 int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err);
-/* Marks a version (0: current) deleted. */
-int store_delete(struct store *s, const char *path, uint64_t version, uint64_t now_ms, struct err *err);
+enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
+/* Does that to versions (n 0: the current one); those that are not there are passed over. What is destroyed has no bytes any more. */
+int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);
+/* Sets the options; custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
+int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err);
+/* The custom metadata as JSON text, malloc'ed; NULL: there is none. ERR_TAMPERED. */
+int store_custom(struct store *s, const char *path, char **ret, struct err *err);
 /* Removes the secret with all its versions. */
 int store_purge(struct store *s, const char *path, struct err *err);
 /* Calls each with "name" or "folder/" below folder ("" is the root), sorted, each once. ERR_NOT_FOUND when empty. */

@@ -1,4 +1,4 @@
-/* Secrets and their versions, and the sum over all of them, which notices a row that was put back or taken away. */
+/* Secrets, their versions and options. */
 #include "broker/store_sql.h"
 
 #include "common/err.h"
@@ -13,6 +13,11 @@ const char store_secret_schema[] =
 	"CREATE TABLE version (path TEXT NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL,"
 	" deleted INTEGER NOT NULL, destroyed INTEGER NOT NULL, uid INTEGER NOT NULL, meta TEXT NOT NULL, sealed BLOB,"
 	" mac BLOB NOT NULL, PRIMARY KEY (path, version)) WITHOUT ROWID;";
+
+/* Only of secrets that have any. The secret's MAC covers its MAC. */
+const char store_option_schema[] =
+	"CREATE TABLE IF NOT EXISTS secret_option (path TEXT PRIMARY KEY, max_versions INTEGER NOT NULL, cas_required INTEGER NOT NULL,"
+	" delete_after INTEGER NOT NULL, custom TEXT NOT NULL, custom_hash BLOB NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;";
 
 /* ---- MACs ---------------------------------------------------------------------------------------------------- */
 
@@ -31,6 +36,24 @@ static void version_mac(const struct store *s, const char *path, const struct st
 	store_mac_u64(&st, v->uid);
 	store_mac_text(&st, v->meta);
 	crypto_generichash_update(&st, digest, sizeof(digest));
+	store_mac_finish(&st, ret);
+}
+
+static bool has_options(const struct store_options *o)
+{
+	return o->max_versions || o->cas_required || o->delete_after_ms || !sodium_is_zero(o->custom_hash, sizeof(o->custom_hash));
+}
+
+static void option_mac(const struct store *s, const char *path, const struct store_options *o, uint8_t ret[STORE_MAC_LEN])
+{
+	crypto_generichash_state st;
+
+	store_mac_start(s, &st, "secret_option");
+	store_mac_text(&st, path);
+	store_mac_u64(&st, o->max_versions);
+	store_mac_u64(&st, o->cas_required);
+	store_mac_u64(&st, o->delete_after_ms);
+	crypto_generichash_update(&st, o->custom_hash, sizeof(o->custom_hash));
 	store_mac_finish(&st, ret);
 }
 
@@ -54,103 +77,12 @@ static int secret_mac(struct store *s, const char *path, const struct store_secr
 	while ((r = store_step(s, q, err)) == 1)
 		if (store_column_blob(q, 0, mac, sizeof(mac)))
 			crypto_generichash_update(&st, mac, sizeof(mac));
+	if (has_options(&x->options)) {
+		option_mac(s, path, &x->options, mac);
+		crypto_generichash_update(&st, mac, sizeof(mac));
+	}
 	store_mac_finish(&st, ret);
 	return r;
-}
-
-/* A secret's part of the sum: its name and its MAC. */
-static void summand(const struct store *s, const char *path, const uint8_t mac[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
-{
-	crypto_generichash_state st;
-
-	store_mac_start(s, &st, "sum");
-	store_mac_text(&st, path);
-	crypto_generichash_update(&st, mac, STORE_MAC_LEN);
-	store_mac_finish(&st, ret);
-}
-
-static void root_mac(const struct store *s, const uint8_t root[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN])
-{
-	crypto_generichash_state st;
-
-	store_mac_start(s, &st, "root");
-	crypto_generichash_update(&st, root, STORE_MAC_LEN);
-	store_mac_finish(&st, ret);
-}
-
-/* ---- the sum over all secrets --------------------------------------------------------------------------------- */
-
-static int sum_all(struct store *s, uint8_t ret[STORE_MAC_LEN], struct err *err)
-{
-	uint8_t mac[STORE_MAC_LEN], part[STORE_MAC_LEN];
-	STMT *q = NULL;
-	int r = store_prepare(s, "SELECT path, mac FROM secret", &q, err, "");
-
-	memset(ret, 0, STORE_MAC_LEN);
-	if (r < 0)
-		return r;
-	while ((r = store_step(s, q, err)) == 1)
-		if (store_column_blob(q, 1, mac, sizeof(mac)) && sqlite3_column_text(q, 0)) {
-			summand(s, (const char *)sqlite3_column_text(q, 0), mac, part);
-			sodium_add(ret, part, sizeof(part));
-		}
-	return r;
-}
-
-static int write_root(struct store *s, const uint8_t root[STORE_MAC_LEN], struct err *err)
-{
-	uint8_t value[2 * STORE_MAC_LEN];
-	STMT *q = NULL;
-	int r;
-
-	memcpy(value, root, STORE_MAC_LEN);
-	root_mac(s, root, value + STORE_MAC_LEN);
-	r = store_prepare(s, "INSERT OR REPLACE INTO meta VALUES ('root', ?)", &q, err, "b", value, sizeof(value));
-	return r < 0 ? r : store_step(s, q, err);
-}
-
-static int64_t read_data_version(struct store *s)
-{
-	STMT *q = NULL;
-
-	return store_prepare(s, "PRAGMA data_version", &q, NULL, "") == 0 && store_step(s, q, NULL) == 1 ? sqlite3_column_int64(q, 0) : -1;
-}
-
-int store_verify_root(struct store *s, struct err *err)
-{
-	uint8_t value[2 * STORE_MAC_LEN], mac[STORE_MAC_LEN], sum[STORE_MAC_LEN];
-	STMT *q = NULL;
-	int r = store_prepare(s, "SELECT value FROM meta WHERE key = 'root'", &q, err, "");
-
-	if (r < 0)
-		return r;
-	r = store_step(s, q, err);
-	if (r < 0)
-		return r;
-	if (r == 0 || !store_column_blob(q, 0, value, sizeof(value)))
-		memset(value, 0, sizeof(value)); /* an empty store has none yet */
-	root_mac(s, value, mac);
-	r = sum_all(s, sum, err);
-	if (r < 0)
-		return r;
-	s->rolled_back = (sodium_memcmp(mac, value + STORE_MAC_LEN, sizeof(mac)) != 0 && !sodium_is_zero(value, sizeof(value))) ||
-			 sodium_memcmp(sum, value, sizeof(sum)) != 0;
-	memcpy(s->root, sum, sizeof(sum));
-	s->data_version = read_data_version(s);
-	if (s->rolled_back)
-		return err_set(err, ERR_TAMPERED, "the store is not as cotter left it: secrets were taken away, put back or added by "
-						  "another hand; restore it whole from a backup");
-	return 0;
-}
-
-/* Before anything is believed: did another program write? Then the sum must still fit. */
-static int check_foreign(struct store *s, struct err *err)
-{
-	if (s->mac_key.len == 0)
-		return err_set(err, ERR_SEALED, "the store is sealed");
-	if (!s->rolled_back && read_data_version(s) == s->data_version)
-		return 0;
-	return store_verify_root(s, err);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
@@ -160,7 +92,8 @@ static int read_secret(struct store *s, const char *path, struct store_secret *r
 {
 	uint8_t want[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = store_prepare(s, "SELECT current, oldest, created, updated, mac FROM secret WHERE path = ?", &q, err, "t", path);
+	int r = store_prepare(s, "SELECT current, oldest, created, updated, secret.mac, max_versions, cas_required, delete_after, custom_hash "
+				 "FROM secret LEFT JOIN secret_option USING (path) WHERE path = ?", &q, err, "t", path);
 
 	if (r == 0)
 		r = store_step(s, q, err);
@@ -168,9 +101,16 @@ static int read_secret(struct store *s, const char *path, struct store_secret *r
 		return err_set(err, ERR_NOT_FOUND, "no secret %.300s", path);
 	if (r < 0)
 		return r;
-	*ret = (struct store_secret){store_column_u64(q, 0), store_column_u64(q, 1), store_column_u64(q, 2), store_column_u64(q, 3)};
+	*ret = (struct store_secret){.current = store_column_u64(q, 0), .oldest = store_column_u64(q, 1), .created_ms = store_column_u64(q, 2),
+				     .updated_ms = store_column_u64(q, 3)};
 	if (!store_column_blob(q, 4, ret_mac, STORE_MAC_LEN))
 		return store_tampered(path, err);
+	if (sqlite3_column_type(q, 5) != SQLITE_NULL) {
+		ret->options = (struct store_options){.max_versions = (uint32_t)sqlite3_column_int64(q, 5), .cas_required = sqlite3_column_int(q, 6) != 0,
+						      .delete_after_ms = store_column_u64(q, 7)};
+		if (!store_column_blob(q, 8, ret->options.custom_hash, sizeof(ret->options.custom_hash)))
+			return store_tampered(path, err);
+	}
 	r = secret_mac(s, path, ret, want, err);
 	if (r < 0)
 		return r;
@@ -192,7 +132,7 @@ static void read_version_columns(sqlite3_stmt *q, struct store_version *v)
 int store_secret(struct store *s, const char *path, struct store_secret *ret, struct err *err)
 {
 	uint8_t mac[STORE_MAC_LEN];
-	int r = check_foreign(s, err);
+	int r = store_root_check(s, err);
 
 	return r < 0 ? r : read_secret(s, path, ret, mac, err);
 }
@@ -229,6 +169,36 @@ static int read_version(struct store *s, const char *path, uint64_t version, str
 	return store_tampered(path, err);
 }
 
+bool store_deleted(const struct store_version *v, uint64_t now_ms)
+{
+	return v->deleted_ms && v->deleted_ms <= now_ms;
+}
+
+int store_custom(struct store *s, const char *path, char **ret, struct err *err)
+{
+	struct store_secret x;
+	uint8_t hash[32];
+	STMT *q = NULL;
+	int r = store_secret(s, path, &x, err);
+
+	*ret = NULL;
+	if (r < 0 || sodium_is_zero(x.options.custom_hash, sizeof(hash)))
+		return r;
+	r = store_prepare(s, "SELECT custom FROM secret_option WHERE path = ?", &q, err, "t", path);
+	if (r == 0)
+		r = store_step(s, q, err);
+	if (r < 0)
+		return r;
+	if (r == 1 && sqlite3_column_text(q, 0)) {
+		crypto_hash_sha256(hash, sqlite3_column_text(q, 0), (unsigned long long)sqlite3_column_bytes(q, 0));
+		if (sodium_memcmp(hash, x.options.custom_hash, sizeof(hash)) == 0) {
+			*ret = strdup((const char *)sqlite3_column_text(q, 0));
+			return *ret ? 0 : err_set(err, ERR_FAILED, "out of memory");
+		}
+	}
+	return store_tampered(path, err);
+}
+
 int store_get(struct store *s, const char *path, uint64_t version, struct store_version *ret, struct err *err)
 {
 	struct store_secret secret;
@@ -237,8 +207,10 @@ int store_get(struct store *s, const char *path, uint64_t version, struct store_
 
 	if (r == 0)
 		r = read_version(s, path, version ? version : secret.current, &v, err);
-	if (r == 0)
+	if (r == 0) {
 		*ret = v;
+		ret->custom = !sodium_is_zero(secret.options.custom_hash, sizeof(secret.options.custom_hash));
+	}
 	return r;
 }
 
@@ -247,7 +219,7 @@ int store_versions(struct store *s, const char *path, int (*each)(void *ctx, con
 {
 	struct store_version v;
 	STMT *q = NULL;
-	int r = check_foreign(s, err);
+	int r = store_root_check(s, err);
 
 	if (r == 0)
 		r = store_prepare(s, "SELECT version FROM version WHERE path = ? ORDER BY version", &q, err, "t", path);
@@ -269,7 +241,7 @@ int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const
 	const char *path;
 	unsigned int count = 0;
 	STMT *q = NULL;
-	int r = check_foreign(s, err);
+	int r = store_root_check(s, err);
 
 	/* "folder/" ≤ path < "folder0": '0' is the byte behind '/' */
 	snprintf(low, sizeof(low), "%s%s", folder, n ? "/" : "");
@@ -307,6 +279,8 @@ int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_ver
 		secret.current = 0;
 	else if (r < 0)
 		return r;
+	else if (cas < 0 && secret.options.cas_required)
+		return err_set(err, ERR_INPUT, "check-and-set parameter required for this call");
 	if (cas >= 0 && (uint64_t)cas != secret.current)
 		return err_set(err, ERR_CONFLICT, "check-and-set parameter did not match the current version");
 	*ret_version = secret.current + 1;
@@ -342,12 +316,12 @@ static int write_secret(struct store *s, const char *path, const struct store_se
 		r = store_step(s, q, err);
 	memcpy(ret_root, s->root, STORE_MAC_LEN);
 	if (old_mac) {
-		summand(s, path, old_mac, part);
+		store_root_summand(s, path, old_mac, part);
 		sodium_sub(ret_root, part, STORE_MAC_LEN);
 	}
-	summand(s, path, mac, part);
+	store_root_summand(s, path, mac, part);
 	sodium_add(ret_root, part, STORE_MAC_LEN);
-	return r < 0 ? r : write_root(s, ret_root, err);
+	return r < 0 ? r : store_root_write(s, ret_root, err);
 }
 
 /* Inside a transaction: ends it, and only then believes the new sum. */
@@ -365,39 +339,50 @@ static int finish(struct store *s, int r, const uint8_t root[STORE_MAC_LEN], str
 
 static int drop_old_versions(struct store *s, const char *path, struct store_secret *x, struct err *err)
 {
+	uint64_t keep = x->options.max_versions ? x->options.max_versions : LIMIT_VERSIONS;
 	STMT *q = NULL;
 	int r;
 
-	if (x->current - x->oldest < LIMIT_VERSIONS)
+	if (x->current + 1 - x->oldest <= keep)
 		return 0;
-	x->oldest = x->current - LIMIT_VERSIONS + 1;
+	x->oldest = x->current - keep + 1;
 	r = store_prepare(s, "DELETE FROM version WHERE path = ? AND version < ?", &q, err, "ti", path, (int64_t)x->oldest);
 	return r < 0 ? r : store_step(s, q, err);
 }
 
-int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
+/* How each change begins: within a transaction, with the secret and its MAC as they were. finish ends it. */
+static int begin_change(struct store *s, const char *path, struct store_secret *ret, uint8_t ret_mac[STORE_MAC_LEN], struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
-	struct store_secret x = {0};
-	bool existed;
-	int r = check_foreign(s, err);
+	int r = store_root_check(s, err);
 
 	if (r == 0)
 		r = store_begin(s, err);
 	if (r < 0)
 		return r;
-	r = read_secret(s, path, &x, old_mac, err);
-	existed = r == 0;
-	if (r == -ERR_NOT_FOUND) {
+	r = read_secret(s, path, ret, ret_mac, err);
+	if (r < 0 && r != -ERR_NOT_FOUND)
+		store_end(s, false, NULL);
+	return r;
+}
+
+int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
+	struct store_version row = *v;
+	struct store_secret x = {0};
+	int r = begin_change(s, path, &x, old_mac, err);
+	bool existed = r == 0;
+
+	if (r < 0 && r != -ERR_NOT_FOUND)
+		return r;
+	if (!existed)
 		x = (struct store_secret){.oldest = 1, .created_ms = v->created_ms};
-		r = 0;
-	}
-	if (r == 0 && v->version != x.current + 1)
-		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	r = v->version == x.current + 1 ? 0 : err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
 	if (r == 0) {
 		x.current = v->version;
 		x.updated_ms = v->created_ms;
-		r = write_version(s, path, v, err);
+		row.deleted_ms = x.options.delete_after_ms ? v->created_ms + x.options.delete_after_ms : 0;
+		r = write_version(s, path, &row, err);
 	}
 	if (r == 0)
 		r = drop_old_versions(s, path, &x, err);
@@ -406,28 +391,86 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 	return finish(s, r, root, err);
 }
 
-int store_delete(struct store *s, const char *path, uint64_t version, uint64_t now_ms, struct err *err)
+static int change_one(struct store *s, const char *path, enum store_change change, uint64_t version, uint64_t now_ms, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
 	struct store_version v = {0};
-	struct store_secret x;
-	int r = check_foreign(s, err);
+	int r = read_version(s, path, version, &v, err);
 
-	if (r == 0)
-		r = store_begin(s, err);
-	if (r < 0)
-		return r;
-	r = read_secret(s, path, &x, old_mac, err);
-	if (r == 0)
-		r = read_version(s, path, version ? version : x.current, &v, err);
-	if (r == 0 && v.deleted_ms == 0) {
+	if (r == 0 && change == STORE_DELETE && !store_deleted(&v, now_ms))
 		v.deleted_ms = now_ms;
-		x.updated_ms = now_ms;
-		r = write_version(s, path, &v, err);
+	if (r == 0 && change == STORE_UNDELETE && !v.destroyed)
+		v.deleted_ms = 0;
+	if (r == 0 && change == STORE_DESTROY) {
+		v.destroyed = true;
+		free(v.sealed);
+		v.sealed = NULL;
+		v.sealed_len = 0;
 	}
 	if (r == 0)
-		r = write_secret(s, path, &x, old_mac, root, err);
+		r = write_version(s, path, &v, err);
 	free(v.sealed);
+	return r == -ERR_NOT_FOUND ? 0 : r;
+}
+
+int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
+	struct store_secret x;
+	int r = begin_change(s, path, &x, old_mac, err);
+
+	if (r < 0)
+		return r == -ERR_NOT_FOUND ? finish(s, r, root, err) : r;
+	for (size_t i = 0; r == 0 && i < (n ? n : 1); i++)
+		r = change_one(s, path, change, n ? versions[i] : x.current, now_ms, err);
+	x.updated_ms = now_ms;
+	if (r == 0)
+		r = write_secret(s, path, &x, old_mac, root, err);
+	return finish(s, r, root, err);
+}
+
+static int write_options(struct store *s, const char *path, const struct store_options *o, const char *custom, struct err *err)
+{
+	uint8_t mac[STORE_MAC_LEN];
+	STMT *q = NULL;
+	int r;
+
+	option_mac(s, path, o, mac);
+	if (!has_options(o))
+		r = store_prepare(s, "DELETE FROM secret_option WHERE path = ?", &q, err, "t", path);
+	else if (custom)
+		r = store_prepare(s, "REPLACE INTO secret_option VALUES (?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiitbb", path, (int64_t)o->max_versions,
+				  (int64_t)o->cas_required, (int64_t)o->delete_after_ms, custom, o->custom_hash, sizeof(o->custom_hash), mac, sizeof(mac));
+	else
+		r = store_prepare(s, "INSERT INTO secret_option VALUES (?1, ?2, ?3, ?4, '', ?5, ?6) ON CONFLICT (path) DO UPDATE SET "
+				     "max_versions = ?2, cas_required = ?3, delete_after = ?4, mac = ?6", &q, err, "tiiibb", path, (int64_t)o->max_versions,
+				  (int64_t)o->cas_required, (int64_t)o->delete_after_ms, o->custom_hash, sizeof(o->custom_hash), mac, sizeof(mac));
+	return r < 0 ? r : store_step(s, q, err);
+}
+
+int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err)
+{
+	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0}, kept[32];
+	struct store_secret x = {0};
+	int r = begin_change(s, path, &x, old_mac, err);
+	bool existed = r == 0;
+
+	if (r < 0 && r != -ERR_NOT_FOUND)
+		return r;
+	if (!existed)
+		x = (struct store_secret){.oldest = 1, .created_ms = now_ms};
+	memcpy(kept, x.options.custom_hash, sizeof(kept));
+	x.options = *options;
+	memcpy(x.options.custom_hash, kept, sizeof(kept));
+	if (custom)
+		memset(x.options.custom_hash, 0, sizeof(kept));
+	if (custom && *custom)
+		crypto_hash_sha256(x.options.custom_hash, (const uint8_t *)custom, strlen(custom));
+	x.updated_ms = now_ms;
+	r = write_options(s, path, &x.options, custom, err);
+	if (r == 0)
+		r = drop_old_versions(s, path, &x, err);
+	if (r == 0)
+		r = write_secret(s, path, &x, existed ? old_mac : NULL, root, err);
 	return finish(s, r, root, err);
 }
 
@@ -437,14 +480,12 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	struct store_secret x;
 	STMT *versions = NULL;
 	STMT *secret = NULL;
-	int r = check_foreign(s, err);
+	STMT *option = NULL;
+	int r = begin_change(s, path, &x, old_mac, err);
 
-	if (r == 0)
-		r = store_begin(s, err);
-	if (r < 0)
+	if (r < 0 && r != -ERR_NOT_FOUND)
 		return r;
 	memcpy(root, s->root, sizeof(root));
-	r = read_secret(s, path, &x, old_mac, err);
 	if (r == 0)
 		r = store_prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
 	if (r == 0)
@@ -453,10 +494,14 @@ int store_purge(struct store *s, const char *path, struct err *err)
 		r = store_prepare(s, "DELETE FROM secret WHERE path = ?", &secret, err, "t", path);
 	if (r == 0)
 		r = store_step(s, secret, err);
+	if (r == 0)
+		r = store_prepare(s, "DELETE FROM secret_option WHERE path = ?", &option, err, "t", path);
+	if (r == 0)
+		r = store_step(s, option, err);
 	if (r == 0) {
-		summand(s, path, old_mac, part);
+		store_root_summand(s, path, old_mac, part);
 		sodium_sub(root, part, sizeof(root));
-		r = write_root(s, root, err);
+		r = store_root_write(s, root, err);
 	}
 	return finish(s, r, root, err);
 }

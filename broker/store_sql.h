@@ -27,9 +27,16 @@ void store_mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN]);
 /* ERR_TAMPERED */
 int store_tampered(const char *what, struct err *err);
 
-/* The tables of store_secret.c, and its sum: whether it fits. ERR_TAMPERED. */
-extern const char store_secret_schema[];
+/* The tables of store_secret.c. */
+extern const char store_secret_schema[], store_option_schema[];
+/* Of store_root.c. Whether the sum fits: ERR_TAMPERED. */
 int store_verify_root(struct store *s, struct err *err);
+/* Before anything is believed: did another program write? Then the sum must still fit. */
+int store_root_check(struct store *s, struct err *err);
+/* A secret's part of the sum: its name and its MAC. */
+void store_root_summand(const struct store *s, const char *path, const uint8_t mac[STORE_MAC_LEN], uint8_t ret[STORE_MAC_LEN]);
+/* Within the transaction that changes it. */
+int store_root_write(struct store *s, const uint8_t root[STORE_MAC_LEN], struct err *err);
 /* The tables of store_token.c. */
 extern const char store_token_schema[], store_token_drop[];
 /* Of store_key.c. */

@@ -1,0 +1,15 @@
+#pragma once
+/* What the handlers of KV version 2 share. */
+#include "broker/api.h"
+
+/* The secret's custom metadata, or null. */
+int kv_append_custom(struct secret *s, const struct call *call);
+/* Opens a version (0: the current one) of the call's secret. then gets its JSON object, or NULL where that was deleted or destroyed; where
+ * nothing can be opened, the call ends. */
+void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call, const struct secret *object));
+/* Ends the call with {name: object, "metadata": …}; with null and status 404 where object is NULL. */
+void kv_reply(struct call *call, const char *name, const struct secret *object);
+/* Seals an object as the call's version, the one that store_next said, and stores it; ends the call. */
+void kv_store_object(struct call *call, const json_t *object);
+/* options.cas of a body; -1: none. ERR_INPUT. */
+int kv_read_cas(const json_t *options, int64_t *ret, struct err *err);

@@ -1,0 +1,155 @@
+/* PATCH of secret/data (a JSON merge patch, RFC 7396) and secret/subkeys of KV version 2: both look into the current object. */
+#include "broker/api_kv.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct work {
+	json_t *patch;
+	int64_t cas;
+	uint64_t depth;
+};
+
+static void free_work(void *p)
+{
+	struct work *w = p;
+
+	json_decref(w->patch);
+	free(w);
+}
+
+static struct work *begin(struct call *call)
+{
+	struct work *w = calloc(1, sizeof(*w));
+
+	call->work = w;
+	call->free_work = w ? free_work : NULL;
+	return w;
+}
+
+/* ---- patch ------------------------------------------------------------------------------------------------------ */
+
+/* target: an object. No deeper than the parser let it be. false: no memory, and target is of no use. */
+static bool merge(json_t *target, const json_t *patch)
+{
+	const char *name;
+	json_t *value;
+	bool good = true;
+
+	json_object_foreach((json_t *)(size_t)patch, name, value) {
+		if (json_is_null(value))
+			json_object_del(target, name);
+		else if (!json_is_object(value))
+			good &= json_object_set(target, name, value) == 0;
+		else if (json_is_object(json_object_get(target, name)) || json_object_set_new(target, name, json_object()) == 0)
+			good &= merge(json_object_get(target, name), value);
+		else
+			good = false;
+	}
+	return good;
+}
+
+static void patch_opened(struct call *call, const struct secret *object)
+{
+	const struct work *w = call->work;
+	CLEANUP(json_cleanup) json_t *target = NULL;
+	struct err err = {0};
+	uint64_t read = call->version;
+	int r;
+
+	if (!object) {
+		kv_reply(call, "data", NULL);
+		return;
+	}
+	r = json_parse((const char *)object->data, object->len, &target, &err);
+	if (r == 0)
+		r = store_next(&call->broker->store, call->path, w->cas, &call->version, &err);
+	if (r == 0 && call->version != read + 1)
+		r = err_set(&err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	if (r == 0 && !merge(target, w->patch))
+		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	free(call->sealed); /* of the version that was read */
+	call->sealed = NULL;
+	kv_store_object(call, target);
+}
+
+void kv_patch(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct work *w = begin(call);
+	struct err err = {0};
+	int r = w ? api_body(q, &body, &err) : err_set(&err, ERR_FAILED, "out of memory");
+
+	if (r == 0 && !json_is_object(json_object_get(body, "data")))
+		r = err_set(&err, ERR_INPUT, "no data provided: the body is {\"data\": {...}}");
+	if (r == 0)
+		r = kv_read_cas(json_object_get(body, "options"), &w->cas, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	w->patch = json_incref(json_object_get(body, "data"));
+	kv_open(call, 0, patch_opened);
+}
+
+/* ---- subkeys ---------------------------------------------------------------------------------------------------- */
+
+/* Every value becomes null; objects keep their names down to depth (0: all the way). NULL without memory. */
+static json_t *bare(const json_t *object, uint64_t depth)
+{
+	json_t *out = json_object(), *inner;
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)(size_t)object, name, value) {
+		inner = json_object_size(value) && depth != 1 ? bare(value, depth ? depth - 1 : 0) : json_null();
+		if (json_object_set_new(out, name, inner) < 0) {
+			json_decref(out);
+			return NULL;
+		}
+	}
+	return out;
+}
+
+static void subkeys_opened(struct call *call, const struct secret *object)
+{
+	const struct work *w = call->work;
+	CLEANUP(json_cleanup) json_t *whole = NULL, *names = NULL;
+	CLEANUP(secret_clear) struct secret text = {0};
+	struct err err = {0};
+	int r = object ? json_parse((const char *)object->data, object->len, &whole, &err) : 0;
+
+	if (!object) {
+		kv_reply(call, "subkeys", NULL);
+		return;
+	}
+	names = r == 0 ? bare(whole, w->depth) : NULL;
+	if (r == 0)
+		r = secret_new(&text, names ? json_dumpb(names, NULL, 0, JSON_COMPACT) : 0, &err);
+	if (r == 0 && !names)
+		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	text.len = json_dumpb(names, (char *)text.data, text.cap, JSON_COMPACT);
+	kv_reply(call, "subkeys", &text);
+}
+
+void kv_subkeys(struct call *call, const struct request *q)
+{
+	struct work *w = begin(call);
+
+	if (!w) {
+		call_fail(call, -ERR_FAILED, "out of memory");
+		return;
+	}
+	w->depth = q->query_depth;
+	kv_open(call, q->query_version, subkeys_opened);
+}

@@ -1,0 +1,273 @@
+"""KV version 2, whole: versions, metadata, patches, as hvac and curl ask for them. Everything is gone or kept across kill -9."""
+import json
+import os
+import signal
+import sqlite3
+import time
+import unittest
+
+import hvac
+
+from harness import Case
+from peers import ask, connect, request
+from test_sign import hvac_client
+
+POLICIES = """\
+  all:
+    - path: kv/*
+      allow: [get, put, list, delete]
+  onlyread:
+    - path: kv/*
+      allow: [get]
+  onlyput:
+    - path: kv/*
+      allow: [put]
+"""
+
+
+class Kv(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm = cls.softhsm()
+        cls.b = cls.broker(hsm=cls.hsm, edit=lambda text: text.replace("require_cgroup: true", "require_cgroup: false") + POLICIES)
+        cls.token = cls.b.token("--policy", "all", "--ttl", "2h")
+        cls.kv = hvac_client(cls.b.socket, cls.token).secrets.kv.v2
+
+    def ask(self, method, path, body=None, token=None):
+        return ask(self.b.socket, method, path, token or self.token, body)
+
+    def put(self, path, **data):
+        return self.kv.create_or_update_secret(path, secret=data)["data"]["version"]
+
+    def read(self, path, **kw):
+        return self.kv.read_secret_version(path, **kw)["data"]["data"]
+
+    def set(self, path, **options):
+        self.assertEqual(self.ask("POST", f"secret/metadata/{path}", options)[0], 204)
+
+    def restart(self):
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+
+    def test_versions(self):
+        for i in range(1, 5):
+            self.assertEqual(self.put("kv/v", n=i), i)
+        self.assertEqual(self.read("kv/v"), {"n": 4})
+        self.kv.delete_secret_versions("kv/v", [1, 4, 99])
+        for version, there in ((1, False), (2, True), (3, True), (4, False), (None, False)):
+            if there:
+                self.assertEqual(self.read("kv/v", version=version), {"n": version})
+            else:
+                with self.assertRaises(hvac.exceptions.InvalidPath):
+                    self.read("kv/v", version=version)
+        # a version that is gone still tells when, with status 404
+        status, reply = self.ask("GET", "secret/data/kv/v?version=1")
+        self.assertEqual((status, reply["data"]["data"], reply["data"]["metadata"]["destroyed"]), (404, None, False))
+        self.assertNotEqual(reply["data"]["metadata"]["deletion_time"], "")
+        self.kv.undelete_secret_versions("kv/v", [4])
+        self.kv.destroy_secret_versions("kv/v", [2])
+        self.restart()
+        self.assertEqual(self.read("kv/v"), {"n": 4})
+        status, reply = self.ask("GET", "secret/data/kv/v?version=2")
+        self.assertEqual((status, reply["data"]["data"], reply["data"]["metadata"]["destroyed"]), (404, None, True))
+        # what is destroyed does not come back, and its bytes are nowhere
+        self.kv.undelete_secret_versions("kv/v", [2, 1])
+        self.assertEqual(self.ask("GET", "secret/data/kv/v?version=2")[0], 404)
+        self.assertEqual(self.read("kv/v", version=1), {"n": 1})
+        with sqlite3.connect(os.path.join(self.b.state, "store.db")) as db:
+            self.assertEqual(db.execute("SELECT version, sealed IS NULL FROM version WHERE path = 'kv/v' ORDER BY version").fetchall(),
+                             [(1, 0), (2, 1), (3, 0), (4, 0)])
+        versions = self.kv.read_secret_metadata("kv/v")["data"]["versions"]
+        self.assertEqual([(v, versions[v]["destroyed"], bool(versions[v]["deletion_time"])) for v in sorted(versions)],
+                         [("1", False, False), ("2", True, False), ("3", False, False), ("4", False, False)])
+
+    def test_a_cached_plaintext_goes_with_its_version(self):
+        self.put("kv/cached", n=1)
+        self.assertEqual(self.read("kv/cached"), {"n": 1})
+        self.kv.destroy_secret_versions("kv/cached", [1])
+        with self.assertRaises(hvac.exceptions.InvalidPath):
+            self.read("kv/cached")
+
+    def test_words_that_are_none(self):
+        self.put("kv/words", n=1)
+        for verb in ("delete", "undelete", "destroy"):
+            for body in ({}, {"versions": []}, {"versions": [0]}, {"versions": [-1]}, {"versions": ["x"]}, {"versions": [1.5]}, {"versions": "1"},
+                         {"versions": [1] * 101}, {"versions": [None]}, {"versions": ["1", "99999999999999999999"]}):
+                self.assertEqual(self.ask("POST", f"secret/{verb}/kv/words", body)[0], 400, (verb, body))
+            self.assertEqual(self.ask("PUT", f"secret/{verb}/kv/none", {"versions": [1]})[0], 204)
+            self.assertEqual(self.ask("GET", f"secret/{verb}/kv/words")[0], 405)
+        self.assertEqual(self.read("kv/words"), {"n": 1})
+        self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": ["1"]})[0], 204)
+        self.assertEqual(self.ask("GET", "secret/data/kv/words")[0], 404)
+
+    def test_patch(self):
+        self.put("kv/p", a="1", b={"c": "2", "d": "3"}, e=[1, 2])
+        status, reply = self.ask("PATCH", "secret/data/kv/p", {"data": {"a": "9", "b": {"c": None, "x": {"y": 1}}, "e": [3], "n": {"deep": None}}})
+        self.assertEqual((status, reply["data"]["version"]), (200, 2))
+        self.assertEqual(self.read("kv/p"), {"a": "9", "b": {"d": "3", "x": {"y": 1}}, "e": [3], "n": {}})
+        self.assertEqual(self.read("kv/p", version=1), {"a": "1", "b": {"c": "2", "d": "3"}, "e": [1, 2]})
+        # with a check-and-set; hvac's own reads and writes
+        self.assertEqual(self.ask("PATCH", "secret/data/kv/p", {"data": {"a": None}, "options": {"cas": 1}})[0], 400)
+        status, reply = self.ask("PATCH", "secret/data/kv/p", {"data": {"a": None}, "options": {"cas": 2}})
+        self.assertEqual((status, reply["data"]["version"]), (200, 3))
+        self.assertNotIn("a", self.read("kv/p"))
+        self.assertEqual(self.kv.patch("kv/p", secret={"h": "hvac"})["data"]["version"], 4)
+        self.assertEqual([self.read("kv/p")[k] for k in "he"], ["hvac", [3]])
+        # strings stay strings, and numbers numbers
+        self.ask("PATCH", "secret/data/kv/p", {"data": {"s": "007", "i": 7}})
+        self.assertEqual([self.read("kv/p")[k] for k in "si"], ["007", 7])
+        for body in ({}, {"data": 3}, {"data": None}, {"data": []}):
+            self.assertEqual(self.ask("PATCH", "secret/data/kv/p", body)[0], 400, body)
+        self.assertEqual(self.ask("PATCH", "secret/data/kv/none", {"data": {"a": "b"}})[0], 404)
+        self.kv.delete_latest_version_of_secret("kv/p")
+        self.assertEqual(self.ask("PATCH", "secret/data/kv/p", {"data": {"a": "b"}})[0], 404)
+
+    def test_patch_with_a_cold_cache(self):
+        self.put("kv/cold", a="1")
+        self.restart()
+        status, reply = self.ask("PATCH", "secret/data/kv/cold", {"data": {"b": "2"}})
+        self.assertEqual((status, reply["data"]["version"]), (200, 2))
+        self.assertEqual(self.read("kv/cold"), {"a": "1", "b": "2"})
+
+    def test_subkeys(self):
+        self.put("kv/s", a="secret", b={"c": {"d": "deep"}, "empty": {}}, list=["x", {"y": 1}])
+        status, reply = self.ask("GET", "secret/subkeys/kv/s")
+        self.assertEqual((status, reply["data"]["subkeys"]), (200, {"a": None, "b": {"c": {"d": None}, "empty": None}, "list": None}))
+        self.assertEqual(reply["data"]["metadata"]["version"], 1)
+        self.assertEqual(self.ask("GET", "secret/subkeys/kv/s?depth=1")[1]["data"]["subkeys"], {"a": None, "b": None, "list": None})
+        self.assertEqual(self.ask("GET", "secret/subkeys/kv/s?depth=2")[1]["data"]["subkeys"], {"a": None, "b": {"c": None, "empty": None}, "list": None})
+        self.put("kv/s", z="1")
+        self.assertEqual(self.ask("GET", "secret/subkeys/kv/s?version=1&depth=1")[1]["data"]["subkeys"], {"a": None, "b": None, "list": None})
+        self.assertEqual(self.ask("GET", "secret/subkeys/kv/none")[0], 404)
+        self.assertEqual(self.ask("GET", "secret/subkeys/kv/s?depth=x")[0], 400)
+        self.assertNotIn("deep", json.dumps(reply))
+
+    def test_metadata(self):
+        self.kv.update_metadata("kv/m", max_versions=3, cas_required=True, delete_version_after="3h25m19s")
+        self.set("kv/m", custom_metadata={"owner": "ann", "z": "ü\"\\"})
+        out = self.kv.read_secret_metadata("kv/m")["data"]
+        self.assertEqual({k: out[k] for k in ("max_versions", "cas_required", "delete_version_after", "custom_metadata", "current_version", "versions")},
+                         {"max_versions": 3, "cas_required": True, "delete_version_after": "3h25m19s", "custom_metadata": {"owner": "ann", "z": "ü\"\\"},
+                          "current_version": 0, "versions": {}})
+        self.assertEqual(self.ask("GET", "secret/data/kv/m")[0], 404)
+        self.assertIn("m", self.kv.list_secrets("kv")["data"]["keys"])
+        status, reply = self.ask("POST", "secret/data/kv/m", {"data": {"a": "1"}})
+        self.assertEqual((status, reply["errors"]), (400, ["check-and-set parameter required for this call"]))
+        for i in range(5):
+            self.kv.create_or_update_secret("kv/m", secret={"n": i}, cas=i)
+        self.restart()
+        out = self.kv.read_secret_metadata("kv/m")["data"]
+        self.assertEqual((sorted(out["versions"]), out["oldest_version"], out["current_version"]), (["3", "4", "5"], 3, 5))
+        read = self.kv.read_secret_version("kv/m")["data"]
+        self.assertEqual(read["metadata"]["custom_metadata"], {"owner": "ann", "z": "ü\"\\"})
+        self.assertNotEqual(read["metadata"]["deletion_time"], "")  # it is to come
+        # a part of it alone; a patch of the custom part; and away with it
+        self.kv.update_metadata("kv/m", max_versions=2, cas_required=False, delete_version_after="0s")
+        self.assertEqual(sorted(self.kv.read_secret_metadata("kv/m")["data"]["versions"]), ["4", "5"])
+        status, _ = self.ask("PATCH", "secret/metadata/kv/m", {"custom_metadata": {"owner": None, "new": "1"}})
+        self.assertEqual(status, 204)
+        self.assertEqual(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"], {"z": "ü\"\\", "new": "1"})
+        self.assertEqual(self.put("kv/m", n=9), 6)
+        self.ask("POST", "secret/metadata/kv/m", {"custom_metadata": {}, "max_versions": 0})
+        self.assertIsNone(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"])
+        self.set("kv/m", custom_metadata={"x": "y"})
+        self.kv.delete_metadata_and_all_versions("kv/m")
+        self.assertEqual(self.ask("GET", "secret/metadata/kv/m")[0], 404)
+        self.assertEqual(self.put("kv/m", n=1), 1)
+        self.assertIsNone(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"])
+
+    def test_metadata_that_is_none(self):
+        for body in ({"max_versions": -1}, {"max_versions": 101}, {"max_versions": "3"}, {"cas_required": 1}, {"delete_version_after": "x"},
+                     {"delete_version_after": -1}, {"delete_version_after": "5s3h"}, {"delete_version_after": ""}, {"custom_metadata": []},
+                     {"custom_metadata": {"a": 1}}, {"custom_metadata": {"a": None}}, {"custom_metadata": {"": "x"}}, {"custom_metadata": {"k" * 129: "x"}},
+                     {"custom_metadata": {"k": "v" * 513}}, {"custom_metadata": {str(i): "x" for i in range(65)}},
+                     {"custom_metadata": {str(i): "x" * 500 for i in range(40)}}):
+            self.assertEqual(self.ask("POST", "secret/metadata/kv/bad", body)[0], 400, body)
+        self.assertEqual(self.ask("GET", "secret/metadata/kv/bad")[0], 404)
+        self.assertEqual(self.ask("PATCH", "secret/metadata/kv/bad", {"custom_metadata": {"a": "b"}})[0], 404)
+
+    def test_a_version_ends_by_itself(self):
+        self.kv.update_metadata("kv/short", delete_version_after="1s")
+        self.put("kv/short", n=1)
+        self.assertEqual(self.read("kv/short"), {"n": 1})
+        time.sleep(1.2)
+        with self.assertRaises(hvac.exceptions.InvalidPath):
+            self.read("kv/short")
+        self.kv.undelete_secret_versions("kv/short", [1])
+        self.assertEqual(self.read("kv/short"), {"n": 1})
+
+    def test_who_may(self):
+        self.put("kv/who", a="1")
+        reader, writer = (self.b.token("--policy", p) for p in ("onlyread", "onlyput"))
+        asks = (("GET", "secret/subkeys/kv/who", None, "onlyread"), ("PATCH", "secret/data/kv/who", {"data": {}}, "onlyput"),
+                ("POST", "secret/undelete/kv/who", {"versions": [1]}, "onlyput"), ("POST", "secret/metadata/kv/who", {}, "onlyput"),
+                ("PATCH", "secret/metadata/kv/who", {}, "onlyput"), ("POST", "secret/delete/kv/who", {"versions": [1]}, None),
+                ("POST", "secret/destroy/kv/who", {"versions": [1]}, None))
+        for method, path, body, who in asks:
+            for name, token in (("onlyread", reader), ("onlyput", writer)):
+                status = self.ask(method, path, body, token)[0]
+                self.assertEqual(status < 300, name == who, (method, path, name, status))
+        self.assertEqual(self.ask("POST", "secret/destroy/../who", {"versions": [1]})[0], 400)
+
+    def test_another_hand(self):
+        """Options that somebody else wrote into the store, or took away, or put back."""
+        self.set("kv/hand", cas_required=True, custom_metadata={"a": "b"})
+        self.put_cas("kv/hand", 0)
+        path = os.path.join(self.b.state, "store.db")
+        with sqlite3.connect(path) as db:
+            row = db.execute("SELECT * FROM secret_option WHERE path = 'kv/hand'").fetchone()
+        for change in ("UPDATE secret_option SET cas_required = 0 WHERE path = 'kv/hand'", "DELETE FROM secret_option WHERE path = 'kv/hand'",
+                       "UPDATE secret_option SET custom = '{}' WHERE path = 'kv/hand'"):
+            with sqlite3.connect(path) as db:
+                db.execute(change)
+            status = [self.ask("POST", "secret/data/kv/hand", {"data": {}, "options": {"cas": 1}})[0], self.ask("GET", "secret/metadata/kv/hand")[0]]
+            self.assertIn(500, status, change)
+            with sqlite3.connect(path) as db:
+                db.execute("DELETE FROM secret_option WHERE path = 'kv/hand'")
+                db.execute("INSERT INTO secret_option VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            version = self.ask("GET", "secret/metadata/kv/hand")[1]["data"]["current_version"]
+            if version > 1:
+                self.kv.destroy_secret_versions("kv/hand", [version])
+        self.assertEqual(self.kv.read_secret_metadata("kv/hand")["data"]["custom_metadata"], {"a": "b"})
+
+    def put_cas(self, path, cas):
+        return self.kv.create_or_update_secret(path, secret={"n": cas}, cas=cas)
+
+    def test_kill_at_any_moment(self):
+        """Writes, deletions and options while the broker is killed again and again: what was acknowledged is there, whole."""
+        seen = {}
+        deadline = time.monotonic() + 6
+        n = kills = 0
+        while time.monotonic() < deadline:
+            with connect(self.b.socket) as s:
+                stop = time.monotonic() + 0.05 + 0.3 * (kills % 5) / 5
+                try:
+                    while True:
+                        path = f"kv/kill-{n % 7}"
+                        status, reply = request(s, "POST", f"secret/data/{path}", self.token, {"data": {"n": n}})
+                        if status == 200:
+                            seen[path] = (reply["data"]["version"], n)
+                            if n % 5 == 0:
+                                request(s, "POST", f"secret/metadata/{path}", self.token, {"custom_metadata": {"n": str(n)}})
+                        n += 1
+                        if time.monotonic() > stop:
+                            self.b.process.kill()
+                            stop = deadline + 60
+                except OSError:
+                    pass
+                except ValueError:
+                    pass
+            self.b.process.wait()
+            self.b.start()
+            kills += 1
+            for path, (version, value) in seen.items():
+                current = self.kv.read_secret_metadata(path)["data"]["current_version"]
+                self.assertGreaterEqual(current, version)
+                self.assertEqual(self.read(path, version=version), {"n": value})
+        self.assertGreater(kills, 5)
+        self.assertGreater(n, 100)
+
+
+if __name__ == "__main__":
+    unittest.main()
