@@ -243,7 +243,7 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 
 	call->broker->n_denied += denied;
 	if (!(p->operator_socket && broker_is_operator(call->broker, p->uid)) &&
-	    !refusals_take(&call->broker->refusals, p->uid, p->cgroup, call->facts.boot_ms)) {
+	    !refusals_take(&call->broker->refusals, p->uid, p->cgroup, token_boot_ms())) {
 		call->conn->keep_alive = false;
 		return;
 	}

@@ -60,55 +60,81 @@ static int append_approval(struct secret *s, struct broker *b, const struct job 
 	return r < 0 ? r : api_append(s, "]}");
 }
 
-#define LIST_AT_ONCE 500u
+struct listing {
+	struct secret text;
+	size_t n, more;
+	struct {
+		uint32_t uid;
+		size_t n;
+	} users[LIMIT_APPROVALS_LISTED];
+};
+
+/* Whether one more of that user's jobs is shown: nobody hides what others wait for. */
+static bool has_room(struct listing *l, uint32_t uid)
+{
+	size_t i = 0;
+
+	while (i < LIMIT_APPROVALS_LISTED && l->users[i].n && l->users[i].uid != uid)
+		i++;
+	if (l->n == LIMIT_APPROVALS_LISTED || i == LIMIT_APPROVALS_LISTED || l->users[i].n == LIMIT_APPROVALS_LISTED_PER_UID) {
+		l->more++;
+		return false;
+	}
+	l->users[i].uid = uid;
+	l->users[i].n++;
+	return true;
+}
+
+/* What waits comes first. */
+static int append_jobs(struct listing *l, struct broker *b, bool waiting)
+{
+	int r = 0;
+
+	for (const struct job *job = b->jobs.list; r == 0 && job; job = job->next) {
+		for (const struct approval *a = job->approvals; r == 0 && a; a = a->next) {
+			if ((key_rule_waiting(b, job, a->key) > 0) != waiting || !has_room(l, job->uid))
+				continue;
+			r = l->n++ ? api_append(&l->text, ",") : 0;
+			if (r == 0)
+				r = append_approval(&l->text, b, job, a);
+		}
+	}
+	return r;
+}
 
 void approval_list(struct call *call, const struct request *q)
 {
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	struct broker *b = call->broker;
-	size_t n = 0;
-	int r = secret_new(&data, 1024, NULL);
+	CLEANUP(secret_clear) struct secret body = {0};
+	struct listing l = {0};
+	int r = secret_new(&l.text, 1024, NULL);
 
 	(void)q;
 	if (r == 0)
-		r = api_append(&data, "{\"approvals\":[");
-	for (const struct job *job = b->jobs.list; r == 0 && job; job = job->next) {
-		for (const struct approval *a = job->approvals; r == 0 && a && n < LIST_AT_ONCE; a = a->next) {
-			r = n++ ? api_append(&data, ",") : 0;
-			if (r == 0)
-				r = append_approval(&data, b, job, a);
-		}
-	}
+		r = api_append(&l.text, "{\"approvals\":[");
 	if (r == 0)
-		r = api_append(&data, "]}");
+		r = append_jobs(&l, call->broker, true);
 	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
+		r = append_jobs(&l, call->broker, false);
+	if (r == 0)
+		r = api_append(&l.text, "],\"more\":%zu}", l.more);
+	if (r == 0)
+		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
+	secret_clear(&l.text);
 	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
 }
 
-/* A job that runs as an operator must not speak as one. */
-static bool stands_in_a_job(const struct broker *b, const struct peer *p)
+static int check(struct call *call, const char *key, const struct job *job, struct err *err)
 {
-	for (const struct job *job = b->jobs.list; job && p->cgroup; job = job->next)
-		if (job->cgroup == p->cgroup)
-			return true;
-	return false;
-}
-
-static int check(struct call *call, const char *key, const struct job *job, bool refuse, struct err *err)
-{
-	const struct peer *p = &call->conn->peer;
+	uint32_t uid = call->conn->peer.uid;
 
 	if (!key || !path_valid(key) || !key_rule_wants_approval(&call->broker->config, key))
 		return err_set(err, ERR_INPUT, "no rule of the configuration's keys wants approvals for that key");
-	if (refuse)
-		return 0;
-	if (!approval_may(&call->broker->config, key, p->uid))
-		return err_set(err, ERR_APPROVAL, "you (uid %u) are none of that key's approvers", p->uid);
-	if (job->uid == p->uid)
-		return err_set(err, ERR_APPROVAL, "the job runs as you (uid %u): another operator has to approve it", p->uid);
-	if (stands_in_a_job(call->broker, p))
-		return err_set(err, ERR_APPROVAL, "a process of a job approves nothing");
+	if (!approval_may(&call->broker->config, key, uid))
+		return err_set(err, ERR_APPROVAL, "you (uid %u) are none of that key's approvers ('cotter job end' ends a job)", uid);
+	if (job->uid == uid)
+		return err_set(err, ERR_APPROVAL, "the job runs as you (uid %u): another operator has to speak of it", uid);
+	if (approvals_saw_job(call->broker, uid))
+		return err_set(err, ERR_APPROVAL, "a job ran as you (uid %u) since cotterd started, and could speak in your name: an operator without jobs has to", uid);
 	return 0;
 }
 
@@ -130,7 +156,7 @@ void approval_give(struct call *call, const struct request *q)
 		id = json_string_value(json_object_get(body, "job"));
 		refuse = json_is_true(json_object_get(body, "refuse"));
 		job = id ? job_find(&b->jobs, id) : NULL;
-		r = job ? check(call, key, job, refuse, &err) : err_set(&err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
+		r = job ? check(call, key, job, &err) : err_set(&err, ERR_NOT_FOUND, "there is no job of that id, or it ended");
 	}
 	if (r < 0 || !job) {
 		call_fail(call, r, err.msg);

@@ -83,6 +83,11 @@ void ca_describe(struct call *call, const struct store_key *key, const char *kin
 	snprintf(call->detail, sizeof(call->detail), "%s %.64s sha2-256 %s", kind, serial, hex);
 }
 
+int ca_is_of(const struct config_ca *ca, const struct store_key *key, struct err *err)
+{
+	return strcmp(ca->key, key->path) == 0 ? 0 : err_set(err, ERR_INPUT, "the CA is another one now: ask again");
+}
+
 int ca_still(struct broker *b, const struct store_key *key, struct err *err)
 {
 	int r = store_key_still(&b->store, key, err);

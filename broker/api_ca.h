@@ -17,6 +17,8 @@ int ca_input(enum sign_scheme scheme, enum hash_type hash, const uint8_t *tbs, s
 /* Signs with it; done gets a reply whose data is the signature in the form of SIGN_*, checked against the public key. */
 int ca_sign(struct broker *b, const struct store_key *key, enum sign_scheme scheme, enum hash_type hash, const uint8_t *data, size_t len, uint64_t asker,
 	    hardware_done *done, void *ctx, struct err *err);
+/* Whether that is still the CA's key: the configuration may be another one than when it was read. ERR_INPUT. */
+int ca_is_of(const struct config_ca *ca, const struct store_key *key, struct err *err);
 /* Whether that key is still there, with the same version. ERR_INPUT. */
 int ca_still(struct broker *b, const struct store_key *key, struct err *err);
 /* For the record: what was signed, with which version of the CA's key. serial: hex. */

@@ -245,6 +245,8 @@ static int build(struct call *call, struct work *w, struct err *err)
 	int r = set_role(call, w, err);
 
 	if (r == 0)
+		r = ca_is_of(&call->broker->config.pki, &w->key, err);
+	if (r == 0)
 		r = x509_check(&w->q, err);
 	if (r == 0 && w->ttl_s > w->q.role->max_ttl_ms / 1000)
 		r = err_set(err, ERR_INPUT, "the role gives no such ttl any more");

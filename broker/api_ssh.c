@@ -19,7 +19,7 @@ struct work {
 	/* what is asked for; malloc'ed */
 	char *public_key, *principals, *extensions[LIMIT_CERT_EXTENSIONS];
 	size_t n_extensions;
-	bool extensions_given;
+	bool extensions_given, host;
 	uint64_t ttl_s;
 	char type[64], key_id[128];
 	uint8_t tbs[LIMIT_CERTIFICATE], input[SIGN_INPUT_MAX];
@@ -109,10 +109,10 @@ static int build(struct call *call, struct work *w, struct err *err)
 	size_t n;
 	int r;
 
-	if (!role)
+	if (!role || ca_is_of(&call->broker->config.ssh, &w->key, err) < 0)
 		return -ERR_INPUT;
-	if (w->ttl_s > role->max_ttl_ms / 1000)
-		return err_set(err, ERR_INPUT, "the role gives no such ttl any more");
+	if (w->ttl_s > role->max_ttl_ms / 1000 || role->host != w->host)
+		return err_set(err, ERR_INPUT, "the role gives no such certificate any more");
 	q.extensions = w->extensions_given ? w->extensions : role->extensions;
 	q.n_extensions = w->extensions_given ? w->n_extensions : role->n_extensions;
 	q.valid_after_s = now_s - 30;
@@ -188,6 +188,7 @@ static int read_request(struct call *call, const json_t *body, struct work *w, s
 		r = err_set(err, ERR_INPUT, "key_id: letters, digits and ._@+-, in components joined by slashes");
 	if (r < 0)
 		return r;
+	w->host = role->host;
 	/* who asked, so that the log of whoever it opens names it */
 	snprintf(w->key_id, sizeof(w->key_id), "%s%s%s", call->job_id[0] ? call->job_id : call->token ? "token" : "operator", id ? "/" : "", id ? id : "");
 	snprintf(call->detail, sizeof(call->detail), "ssh certificate %s", w->key_id);

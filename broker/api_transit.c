@@ -367,7 +367,7 @@ static int look_for_first(void *ctx, const struct store_key *k)
 	struct second_name *s = ctx;
 
 	if (k->spki_len == s->m->key.spki_len && memcmp(k->spki, s->m->key.spki, k->spki_len) == 0 && strcmp(k->path, s->m->key.path) != 0 &&
-	    key_rule_wants_approval(s->config, k->path))
+	    (key_rule_wants_approval(s->config, k->path) || key_rule_wants_approval(s->config, s->m->key.path)))
 		snprintf(s->other, sizeof(s->other), "%s", k->path);
 	return 0;
 }
@@ -378,7 +378,7 @@ static int check_second_name(struct broker *b, const struct making *m, struct er
 	struct second_name s = {.config = &b->config, .m = m};
 	int r = store_keys(&b->store, "", look_for_first, &s, err);
 
-	return r == 0 && s.other[0] ? err_set(err, ERR_CONFLICT, "that key is %.200s, which wants approvals: it gets no second name", s.other) : r;
+	return r == 0 && s.other[0] ? err_set(err, ERR_CONFLICT, "that key is %.200s already, and one that wants approvals has one name", s.other) : r;
 }
 
 static int take_made(struct broker *b, struct making *m, const struct wire_reply *reply, struct err *err)

@@ -73,8 +73,9 @@ struct approval_answer approval_weigh(const struct config *config, const struct 
 {
 	uint32_t n;
 
+	/* of those who may speak of it now */
 	for (size_t i = 0; a && i < a->n_votes; i++)
-		if (a->votes[i].refused)
+		if (a->votes[i].refused && approval_may(config, key, a->votes[i].uid))
 			return (struct approval_answer){.state = APPROVAL_REFUSED};
 	for (size_t i = 0; i < config->n_key_rules; i++) {
 		const struct config_key_rule *rule = &config->key_rules[i];
@@ -118,6 +119,20 @@ int approval_vote(struct jobs *j, struct job *job, const char *key, uint32_t uid
 	if (r < 0)
 		*a = before;
 	return r;
+}
+
+bool approvals_saw_job(const struct broker *b, uint32_t uid)
+{
+	for (size_t i = 0; i < b->n_job_operators; i++)
+		if (b->job_operators[i] == uid)
+			return true;
+	return false;
+}
+
+void approvals_see_job(struct broker *b, uint32_t uid)
+{
+	if (uid != 0 && broker_is_operator(b, uid) && !approvals_saw_job(b, uid) && b->n_job_operators < LIMIT_OPERATORS)
+		b->job_operators[b->n_job_operators++] = uid;
 }
 
 static int load(void *ctx, const struct store_approval *row)

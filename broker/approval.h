@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct broker;
 struct err;
 struct job;
 struct jobs;
@@ -46,6 +47,11 @@ struct approval_answer approval_weigh(const struct config *config, const struct 
 bool approval_may(const struct config *config, const char *key, uint32_t uid);
 /* An operator's word, in the store before it counts; it replaces an earlier one of the same. */
 int approval_vote(struct jobs *j, struct job *job, const char *key, uint32_t uid, bool refused, struct err *err);
+
+/* A job runs as that user: when it is an operator other than root, he approves nothing any more in this life of the broker, as a process
+ * of that job could speak for him. */
+void approvals_see_job(struct broker *b, uint32_t uid);
+bool approvals_saw_job(const struct broker *b, uint32_t uid);
 
 /* After jobs_load: what was said in earlier lives of the broker. */
 int approvals_load(struct jobs *j, struct err *err);

@@ -137,6 +137,7 @@ void broker_reload(struct broker *b)
 	log_info("the configuration was read again: %zu policies, %zu roles, %zu issuers", b->config.n_policies, b->config.n_roles,
 		 b->config.n_issuers);
 	record(b, "config.reload", "granted", "");
+	b->rules_changed = true;
 	key_rules_check(b);
 }
 

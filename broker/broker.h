@@ -37,6 +37,9 @@ struct broker {
 	struct crl crl;
 	struct call *approval_waiting; /* see key_rule.h */
 	struct rate *rates;	   /* of keys */
+	bool rules_changed;	   /* since what waits was weighed */
+	uint32_t job_operators[LIMIT_OPERATORS]; /* as whom jobs ran, in this life of the broker */
+	size_t n_job_operators;
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 

@@ -204,6 +204,7 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 
 	c->content_type = NULL;
 	c->call = NULL;
+	c->waits = false;
 	if (c->dead)
 		return;
 	c->audit_seq = audit_seq;
@@ -301,6 +302,11 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	}
 	if (c->dead)
 		return;
+	/* it may be for long */
+	if (c->waits && used < len) {
+		used = len;
+		c->keep_alive = false;
+	}
 	if (shared) {
 		if (used < len && in_append(c, data + used, len - used) < 0)
 			conn_close(c);

@@ -55,29 +55,16 @@ static void finish(struct hardware_op *op, int result, const struct wire_reply *
 	hardware_op_free(op);
 }
 
-/* What the provider's state says to whoever asks for its keys. */
+/* What the provider's state says to whoever asks for its keys; an operator's PIN is what they wait for, and what lies with the helper
+ * gets an answer of its own. */
 static void fail_waiting(struct hardware_provider *p, int result)
 {
-	struct hardware_op *kept = NULL, **tail = &kept, *op;
+	struct hardware_op *op;
 	char message[256];
 
 	memcpy(message, p->problem, sizeof(message));
-	while (p->head && p->n_sent == 0) {
-		op = hardware_queue_pop(p);
-		/* an operator's PIN is what the others wait for */
-		if (result == -ERR_PIN && op->op == WIRE_LOGIN) {
-			op->next = NULL;
-			*tail = op;
-			tail = &op->next;
-		} else {
-			finish(op, result, NULL, message);
-		}
-	}
-	while ((op = kept)) {
-		kept = op->next;
-		op->next = NULL;
-		hardware_queue_back(p, op);
-	}
+	while ((op = hardware_queue_take(p, result == -ERR_PIN)))
+		finish(op, result, NULL, message);
 }
 
 static void send_some(struct hardware_provider *p);
@@ -160,7 +147,6 @@ static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 		q->data_len = (uint32_t)strlen(p->failed_pin);
 		memcpy(q->data, p->failed_pin, q->data_len);
 	}
-	p->n_sent++;
 	p->turn = op->turn > p->turn ? op->turn : p->turn;
 	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
 	sodium_memzero(q, sizeof(*q));
@@ -171,18 +157,17 @@ static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 static void send_some(struct hardware_provider *p)
 {
 	struct hardware_op *op = p->head;
-	bool sent = true;
 
 	if (!op || p->fd < 0)
 		return;
 	if (p->n_sent == 0) {
-		sent = send_one(p, op);
+		p->n_sent = 1;
 		set_deadline(p);
+		if (!send_one(p, op))
+			p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
 	}
-	if (sent && p->n_sent == 1 && op->next && is_safe(op->op) && is_safe(op->next->op))
-		sent = send_one(p, op->next);
-	if (!sent)
-		p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
+	if (p->n_sent == 1 && p->deadline_ms && op->next && is_safe(op->op) && is_safe(op->next->op))
+		p->n_sent += send_one(p, op->next);
 }
 
 /* 2, 4, 8 … 30 s: each look is a fresh helper, as many modules see a new token only when they start. */

@@ -92,6 +92,27 @@ struct hardware_op *hardware_queue_pop(struct hardware_provider *p)
 	return op;
 }
 
+struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins)
+{
+	struct hardware_op **at = &p->head, *last = NULL, *op;
+	size_t sent = p->n_sent;
+
+	while (*at && (sent || (keep_logins && (*at)->op == WIRE_LOGIN))) {
+		sent -= sent > 0;
+		last = *at;
+		at = &(*at)->next;
+	}
+	op = *at;
+	if (!op)
+		return NULL;
+	*at = op->next;
+	if (p->tail == op)
+		p->tail = last;
+	p->n_queued--;
+	op->next = NULL;
+	return op;
+}
+
 bool hardware_queue_forget(struct hardware_provider *p, const void *ctx)
 {
 	struct hardware_op *kept = NULL, *last = NULL, *next;

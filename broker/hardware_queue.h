@@ -34,5 +34,7 @@ void hardware_queue_back(struct hardware_provider *p, struct hardware_op *op);
 int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err);
 /* The head, which is the caller's then. */
 struct hardware_op *hardware_queue_pop(struct hardware_provider *p);
+/* The next that waits, the caller's then; NULL: none does. Not what lies with the helper, nor, with keep_logins, logins. */
+struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins);
 /* Forgets that caller's operations. Tells whether one of them is with the helper. */
 bool hardware_queue_forget(struct hardware_provider *p, const void *ctx);

@@ -183,6 +183,7 @@ static struct job *job_new(const struct job *from, const char *cgroup_path)
 
 static void job_link(struct jobs *j, struct job *job)
 {
+	approvals_see_job(j->broker, job->uid);
 	struct job **head = bucket(j, job->id);
 
 	job->hash_next = *head;

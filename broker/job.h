@@ -14,7 +14,6 @@ struct approval;
 struct broker;
 struct err;
 struct process;
-struct rate;
 
 struct job {
 	uint8_t id[JOB_ID_LEN];
@@ -32,7 +31,6 @@ struct job {
 	bool bereft;		       /* tokens of it were revoked */
 	bool told_of;		       /* its start was recorded */
 	struct approval *approvals;    /* of the keys that it asked for */
-	struct rate *rates;	       /* of what it uses */
 	struct token_row *tokens;
 	size_t n_tokens;
 	struct job *next, *prev;

@@ -4,10 +4,12 @@
 #include "broker/approval.h"
 #include "broker/policy.h"
 #include "broker/rate.h"
+#include "broker/yaml_schema.h"
 #include "common/err.h"
 #include "common/log.h"
 
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The key behind a role of certificates; NULL: the name is a key's own. */
@@ -16,19 +18,14 @@ static const char *ca_of(const struct config *config, const char *key)
 	return strncmp(key, "pki/", 4) == 0 ? config->pki.key : strncmp(key, "ssh/", 4) == 0 ? config->ssh.key : NULL;
 }
 
-/* The name that it matches; NULL: none. */
-static const char *matched(const struct config *config, const struct config_key_rule *rule, const char *key)
+static bool matches(const struct config_key_rule *rule, const char *name)
 {
-	const char *ca = ca_of(config, key);
-
-	if (policy_pattern_matches(rule->pattern, key, false, "", false))
-		return key;
-	return ca && *ca && policy_pattern_matches(rule->pattern, ca, false, "", false) ? ca : NULL;
+	return name && *name && policy_pattern_matches(rule->pattern, name, false, "", false);
 }
 
 bool key_rule_applies(const struct config *config, const struct config_key_rule *rule, const char *key)
 {
-	return matched(config, rule, key) != NULL;
+	return matches(rule, key) || matches(rule, ca_of(config, key));
 }
 
 bool key_rule_wants_approval(const struct config *config, const char *key)
@@ -46,57 +43,75 @@ static struct job *job_of(const struct call *call)
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
 
-/* What is limited, and how: after a reload with another rate it is another thing. */
-static void rate_id(const struct config_key_rule *rule, struct config_rate limit, const char *key, bool per_job, uint8_t ret[RATE_ID_LEN])
+struct share {
+	const struct config_key_rule *rule;
+	size_t number; /* of the rule */
+	const char *key;
+	bool per_job;
+};
+
+/* What is limited, and how: after a reload with other numbers it is another thing. asker: 0: all of them. */
+static void rate_id(const struct share *share, struct config_rate limit, uint64_t asker, uint8_t ret[RATE_ID_LEN])
 {
 	crypto_generichash_state st;
-	const uint64_t numbers[] = {limit.n, limit.per_ms, per_job};
+	const uint64_t numbers[] = {share->number, limit.n, limit.per_ms, asker};
 
 	crypto_generichash_init(&st, NULL, 0, RATE_ID_LEN);
-	crypto_generichash_update(&st, (const uint8_t *)rule->pattern, strlen(rule->pattern) + 1);
-	crypto_generichash_update(&st, (const uint8_t *)key, strlen(key) + 1);
+	crypto_generichash_update(&st, (const uint8_t *)share->rule->pattern, strlen(share->rule->pattern) + 1);
+	crypto_generichash_update(&st, (const uint8_t *)share->key, strlen(share->key) + 1);
 	crypto_generichash_update(&st, (const uint8_t *)numbers, sizeof(numbers));
 	crypto_generichash_final(&st, ret, RATE_ID_LEN);
 }
 
-/* Without take: whether there is room for n more. What is of no job shares one place. */
-static int pass_rate(struct call *call, const struct config_key_rule *rule, const char *key, bool per_job, uint32_t n, bool take, struct err *err)
+/* A job's share is its uid's in its cgroup: whoever logs in anew has no new one. A uid with very many cgroups has one for the rest of them. */
+static uint32_t choose_share(const struct call *call, const struct share *share, struct config_rate limit, uint64_t now_ms, uint8_t ret[RATE_ID_LEN])
 {
-	struct config_rate limit = per_job ? rule->rate_per_job : rule->rate;
-	struct job *job = per_job ? job_of(call) : NULL;
-	struct rate **list = job ? &job->rates : &call->broker->rates;
+	const struct rate *list = call->broker->rates;
+	uint32_t uid = call->facts.uid;
+
+	rate_id(share, limit, share->per_job ? call_asker(call) : 0, ret);
+	if (!share->per_job)
+		return RATE_OF_ALL;
+	if (!rate_known(list, ret, now_ms) && rate_count(list, uid, now_ms) >= LIMIT_RATES_PER_UID)
+		rate_id(share, limit, (uint64_t)uid + 1, ret);
+	return uid;
+}
+
+/* Without take: whether there is room for n more. */
+static int pass_rate(struct call *call, const struct share *share, uint32_t n, bool take, struct err *err)
+{
+	struct config_rate limit = share->per_job ? share->rule->rate_per_job : share->rule->rate;
 	uint64_t now_ms = token_boot_ms(), wait_ms;
 	uint8_t id[RATE_ID_LEN];
+	uint32_t uid;
 
 	if (!limit.n)
 		return 0;
-	rate_id(rule, limit, key, per_job, id);
+	uid = choose_share(call, share, limit, now_ms, id);
 	if (take)
-		return rate_take(list, id, limit, n, now_ms, err);
-	wait_ms = rate_wait(*list, id, limit, n, now_ms);
+		return rate_take(&call->broker->rates, id, uid, limit, n, now_ms, err);
+	wait_ms = rate_wait(call->broker->rates, id, limit, n, now_ms);
 	if (wait_ms == UINT64_MAX)
 		return err_set(err, ERR_INPUT, "a batch of %u, and the key's rate is %u in %llu s", n, limit.n, (unsigned long long)(limit.per_ms / 1000));
 	if (wait_ms)
-		return err_set(err, ERR_BUSY, "the key's rate %s%u uses in %llu s: try again in %llu s", per_job ? "allows a job " : "is ", limit.n,
+		return err_set(err, ERR_BUSY, "the key's rate %s%u uses in %llu s: try again in %llu s", share->per_job ? "allows a job " : "is ", limit.n,
 			       (unsigned long long)(limit.per_ms / 1000), (unsigned long long)(wait_ms + 999) / 1000);
 	return 0;
 }
 
-/* All rates have room, or of none anything is taken. */
+/* All rates have room, or of none anything is taken. A certificate counts for its role and for the CA's key. */
 static int pass_rates(struct call *call, uint32_t n, struct err *err)
 {
 	const struct config *config = &call->broker->config;
+	const char *names[] = {call->path, ca_of(config, call->path)};
 	int r = 0;
 
 	for (int take = 0; take <= 1; take++) {
-		for (size_t i = 0; r == 0 && i < config->n_key_rules; i++) {
-			const struct config_key_rule *rule = &config->key_rules[i];
-			const char *key = matched(config, rule, call->path);
+		for (size_t i = 0; r == 0 && i < 4 * config->n_key_rules; i++) {
+			struct share share = {.rule = &config->key_rules[i / 4], .number = i / 4, .key = names[i / 2 % 2], .per_job = i % 2};
 
-			if (key)
-				r = pass_rate(call, rule, key, false, n, take, err);
-			if (key && r == 0)
-				r = pass_rate(call, rule, key, true, n, take, err);
+			if (matches(share.rule, share.key))
+				r = pass_rate(call, &share, n, take, err);
 		}
 	}
 	return r;
@@ -146,18 +161,19 @@ static int ask(struct call *call, struct job *job, struct err *err)
 
 static int check_room(const struct call *call, struct err *err)
 {
-	size_t n = 0, of_job = 0;
+	size_t n = 0, of_job = 0, of_uid = 0;
 
 	for (const struct call *other = call->broker->approval_waiting; other; other = other->next_waiting) {
 		n++;
 		of_job += strcmp(other->job_id, call->job_id) == 0;
+		of_uid += other->conn->peer.uid == call->conn->peer.uid;
 	}
-	return n < LIMIT_APPROVAL_WAITING && of_job < LIMIT_APPROVAL_WAITING_PER_JOB ? 0 : err_set(err, ERR_BUSY, "too many requests wait for approvals");
+	return n < LIMIT_APPROVAL_WAITING && of_job < LIMIT_APPROVAL_WAITING_PER_JOB && of_uid < LIMIT_APPROVAL_WAITING_PER_UID ? 0 : err_set(err, ERR_BUSY, "too many requests wait for approvals");
 }
 
 static void wait_for(struct call *call, const struct approval_answer *a)
 {
-	struct broker *b = call->broker;
+	struct call **last = &call->broker->approval_waiting;
 	struct err err = {0};
 	int r = ask(call, job_of(call), &err);
 
@@ -169,8 +185,11 @@ static void wait_for(struct call *call, const struct approval_answer *a)
 		refuse(call, a);
 	} else {
 		call->wait_until_ms = token_boot_ms() + a->rule->wait_ms;
-		call->next_waiting = b->approval_waiting;
-		b->approval_waiting = call;
+		call->conn->waits = true;
+		call->next_waiting = NULL;
+		while (*last) /* they go on in their order */
+			last = &(*last)->next_waiting;
+		*last = call;
 	}
 }
 
@@ -226,6 +245,22 @@ static bool is_due(const struct call *call, const char *job, const char *key, ui
 	return now_ms >= call->wait_until_ms;
 }
 
+static struct approval_answer weigh(const struct call *call)
+{
+	const struct job *job = job_of(call);
+
+	return job ? approval_weigh(&call->broker->config, job, approval_find(job, call->path), call->path)
+		   : (struct approval_answer){.state = APPROVAL_REFUSED};
+}
+
+static bool is_decided(const struct call *call, const char *job, const char *key, uint64_t now_ms)
+{
+	(void)job;
+	(void)key;
+	(void)now_ms;
+	return weigh(call).state != APPROVAL_LACKS;
+}
+
 void key_rule_cancel(struct broker *b, const struct call *call)
 {
 	for (struct call **at = &b->approval_waiting; *at; at = &(*at)->next_waiting) {
@@ -272,13 +307,21 @@ void key_rules_forget_job(struct broker *b, struct job *job)
 		if (strcmp(call->job_id, id) == 0)
 			call->wait_until_ms = 0;
 	approvals_done(job);
-	rates_done(&job->rates);
 }
 
 void key_rules_tick(struct broker *b, uint64_t now_ms)
 {
+	struct approval_answer a;
 	struct call *call;
 
+	while (b->rules_changed && (call = take_waiting(b, is_decided, NULL, NULL, now_ms))) {
+		a = weigh(call);
+		if (a.state == APPROVAL_GIVEN)
+			go_on(call);
+		else
+			refuse(call, &a);
+	}
+	b->rules_changed = false;
 	while ((call = take_waiting(b, is_due, NULL, NULL, now_ms)))
 		call_fail(call, -ERR_APPROVAL, job_of(call) ? "the key wants approvals of this job ('cotter approve'): there were not enough in time" : "the job has ended");
 }
@@ -293,8 +336,48 @@ static bool is_role(const struct config *config, const char *name)
 	       (strncmp(name, "ssh/", 4) == 0 && config_cert_role(config->ssh.roles, config->ssh.n_roles, name + 4));
 }
 
+/* Every version of every key: what it is, and by which name. */
+struct names {
+	struct named_key {
+		uint8_t hash[32];
+		char *path;
+	} *list;
+	size_t n;
+};
+
+static int add_named_key(void *ctx, const struct store_key *k)
+{
+	struct names *names = ctx;
+	struct named_key *key = yaml_append(&names->list, &names->n, sizeof(*key));
+
+	if (!key)
+		return -ERR_FAILED;
+	crypto_hash_sha256(key->hash, k->spki, k->spki_len);
+	key->path = strdup(k->path);
+	return key->path ? 0 : -ERR_FAILED;
+}
+
+/* A rule that came after its key's second name. */
+static void check_second_names(struct broker *b)
+{
+	struct names names = {0};
+
+	if (store_keys(&b->store, "", add_named_key, &names, NULL) < 0)
+		names.n = 0;
+	for (size_t i = 0; i < names.n; i++)
+		for (size_t k = 0; key_rule_wants_approval(&b->config, names.list[i].path) && k < names.n; k++)
+			if (memcmp(names.list[i].hash, names.list[k].hash, sizeof(names.list[i].hash)) == 0 &&
+			    !key_rule_wants_approval(&b->config, names.list[k].path))
+				log_warn("keys: %s wants approvals, and the same key is used without by the name %s", names.list[i].path, names.list[k].path);
+	for (size_t i = 0; i < names.n; i++)
+		free(names.list[i].path);
+	free(names.list);
+}
+
 void key_rules_check(struct broker *b)
 {
+	if (b->unsealed && b->config.n_key_rules)
+		check_second_names(b);
 	for (size_t i = 0; b->unsealed && i < b->config.n_key_rules; i++) {
 		const char *name = b->config.key_rules[i].pattern;
 		struct store_key key;

@@ -1,7 +1,7 @@
 #pragma once
 /*
  * What has to hold for a use of a key beside a policy that allows it: approvals and rates (the configuration's keys). Every request that
- * uses a private half passes key_rule_admit once it is read and before anything is done.
+ * uses a private half (but the revocation list, which anybody gets and which is signed twice a day) passes key_rule_admit once it is read and before anything is done.
  */
 #include "broker/config.h"
 
@@ -32,5 +32,6 @@ uint32_t key_rule_waiting(const struct broker *b, const struct job *job, const c
 void key_rules_forget_job(struct broker *b, struct job *job);
 /* Ends those that waited too long. At least every 500 ms. */
 void key_rules_tick(struct broker *b, uint64_t now_ms);
-/* Says of which rules there is no key: a name that was mistyped guards nothing. Once the store is open, and after a reload. */
+/* Says of which rules there is no key (a name that was mistyped guards nothing), and which keys have an unguarded name beside one that
+ * wants approvals. Once the store is open, and after a reload. */
 void key_rules_check(struct broker *b);

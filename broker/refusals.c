@@ -14,7 +14,7 @@ static void refill(struct refusal_bucket *b, struct rate rate, uint64_t now_ms)
 	uint64_t full = rate.burst * rate.every_ms, passed = now_ms > b->at_ms ? now_ms - b->at_ms : 0;
 
 	b->credit_ms = b->at_ms == 0 || passed > full - b->credit_ms ? full : b->credit_ms + passed;
-	b->at_ms = now_ms;
+	b->at_ms = now_ms > b->at_ms ? now_ms : b->at_ms;
 }
 
 /* Nothing is remembered in it. */

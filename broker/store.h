@@ -183,7 +183,7 @@ struct store_approval {
 int store_approval_put(struct store *s, const struct store_approval *a, struct err *err);
 /* Of one job. */
 int store_approvals_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
-/* Drops those of jobs that are no more, then calls each. ERR_TAMPERED. */
+/* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
 int store_approvals(struct store *s, int (*each)(void *ctx, const struct store_approval *a), void *ctx, struct err *err);
 
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */

@@ -101,8 +101,12 @@
 #define LIMIT_KEY_RULES 256u
 #define LIMIT_APPROVERS 16u	   /* of one rule; votes on one key of a job */
 #define LIMIT_JOB_APPROVALS 32u	   /* keys of one job that await or have one */
-#define LIMIT_APPROVAL_WAITING 1024u /* requests that wait for approvals */
-#define LIMIT_APPROVAL_WAITING_PER_JOB 64u
+#define LIMIT_APPROVAL_WAITING 512u /* requests that wait for approvals: each keeps its token in locked memory */
+#define LIMIT_APPROVAL_WAITING_PER_UID 64u
+#define LIMIT_APPROVAL_WAITING_PER_JOB 32u
+#define LIMIT_APPROVALS_LISTED 200u
+#define LIMIT_APPROVALS_LISTED_PER_UID 40u
+#define LIMIT_RATES_PER_UID 256u   /* shares of one uid's jobs that are not paid back */
 #define LIMIT_APPROVAL_WAIT_MS 3600000u
 #define LIMIT_BOUND_CLAIMS 32u	   /* of one role */
 #define LIMIT_BOUND_VALUES 64u	   /* of one claim */

@@ -137,9 +137,16 @@ static ssize_t whole(const struct agent_client *c)
 
 static bool answer(struct agent *a, struct agent_client *c, size_t len)
 {
+	struct client *broker = &a->keys.client;
 	struct err why = {0};
 	size_t n = 1;
 	bool sent;
+
+	/* a request may wait for people: not longer than the client, the job, or we ourselves */
+	broker->stop[0] = (struct pollfd){.fd = a->signal_fd, .events = POLLIN};
+	broker->stop[1] = (struct pollfd){.fd = a->leader, .events = POLLIN};
+	broker->stop[2] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+	broker->n_stop = 3;
 
 	if (c->protocol == SSH) {
 		n = ssh_agent_answer(&c->ssh, c->in + 4, len - 4, a->reply, &why);

@@ -146,7 +146,23 @@ static bool is_complete(const struct secret *s)
 	return s->len - (size_t)(end + 4 - text) >= (length && memcmp(text + 9, "204", 3) != 0 ? strtoul(length + 16, NULL, 10) : 0);
 }
 
-static int receive(int fd, struct secret *ret, struct err *err)
+/* false: the answer is not wanted any more. */
+static bool wait_for_answer(const struct client *c)
+{
+	struct pollfd fds[1 + sizeof(c->stop) / sizeof(c->stop[0])] = {{.fd = c->fd, .events = POLLIN}};
+
+	if (c->n_stop == 0)
+		return true; /* recv has a time-out of its own */
+	memcpy(fds + 1, c->stop, sizeof(c->stop));
+	while (poll(fds, 1 + c->n_stop, -1) < 0 && errno == EINTR)
+		;
+	for (nfds_t i = 1; i <= c->n_stop; i++)
+		if (fds[i].revents && !fds[0].revents)
+			return false;
+	return true;
+}
+
+static int receive(const struct client *c, struct secret *ret, struct err *err)
 {
 	ssize_t n;
 	int r = secret_new(ret, 8192, err);
@@ -164,7 +180,9 @@ static int receive(int fd, struct secret *ret, struct err *err)
 			secret_clear(ret);
 			*ret = bigger;
 		}
-		n = recv(fd, ret->data + ret->len, ret->cap - ret->len, 0);
+		if (!wait_for_answer(c))
+			return err_set(err, ERR_NO_BROKER, "the request was given up");
+		n = recv(c->fd, ret->data + ret->len, ret->cap - ret->len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == ECONNRESET)
@@ -238,14 +256,16 @@ static int exchange(struct client *c, const struct secret *request, time_t timeo
 			return c->fd;
 		/* a refusal may be there to be read though not all was taken */
 		sent = send_all(c->fd, request, err);
-		r = receive(c->fd, ret_raw, sent < 0 ? &ignored : err);
-		if (r < 0 && sent < 0)
-			r = sent;
+		r = receive(c, ret_raw, sent < 0 ? &ignored : err);
 		if (r == 0 && ret_raw->len && !memmem(ret_raw->data, ret_raw->len, "Connection: close", 17))
 			return 0;
 		client_close(c);
 		if (r == 0 && ret_raw->len)
 			return 0;
+		if (r < 0 && sent == 0)
+			return r; /* it took the request: it is not asked twice */
+		if (r < 0)
+			r = sent;
 	}
 	return r;
 }
@@ -257,7 +277,7 @@ static int ask(struct client *c, const struct asked *q, struct client_reply *ret
 
 	*ret = (struct client_reply){0};
 	if (r == 0)
-		r = exchange(c, &request, q->keep ? TIMEOUT_KEPT_S : TIMEOUT_S, &raw, err);
+		r = exchange(c, &request, q->keep && (q->body || q->text) ? TIMEOUT_KEPT_S : TIMEOUT_S, &raw, err);
 	/* the operators' socket closes at once on whoever is none */
 	if (r == 0 && raw.len == 0)
 		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator", geteuid())

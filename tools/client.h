@@ -3,6 +3,7 @@
 #include "common/secret.h"
 
 #include <jansson.h>
+#include <poll.h>
 #include <stdbool.h>
 
 struct err;
@@ -35,6 +36,9 @@ struct client {
 	char address[108];
 	int fd; /* -1: not connected */
 	const struct secret *token;
+	/* what ends the wait for an answer: the request is withdrawn then */
+	struct pollfd stop[3];
+	nfds_t n_stop;
 };
 /* Where the broker is, is looked up here and not again. */
 void client_open(struct client *c, const struct secret *token);

@@ -71,6 +71,8 @@ static int list(const struct cli *cli, struct err *err)
 	}
 	json_array_foreach(list, i, a)
 		print_approval(a);
+	if (json_integer_value(json_object_get(client_data(&reply), "more")))
+		printf("(%lld more)\n", json_integer_value(json_object_get(client_data(&reply), "more")));
 	if (json_array_size(list) == 0)
 		fputs("no job asked for a key that wants approvals\n", stderr);
 	return 0;

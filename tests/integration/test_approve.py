@@ -3,17 +3,20 @@ import base64
 import json
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import time
 import unittest
 
 import peers
+from agents import Job
 from harness import COTTER, Case, run, wait_for
 from peers import Cgroup, Process, as_peer, ask
 
 ROOT = os.geteuid() == 0
 NO_CGROUP = peers.cgroups_missing() if ROOT else "needs root: other uids, and cgroups"
-JOB, ANN, BOB, EVE = 12345, 12351, 12352, 12353  # eve is an operator, and no approver
+JOB, ANN, BOB, EVE, FAY, GIL = 12345, 12351, 12352, 12353, 12354, 12355  # eve is an operator, and no approver
 CONFIG = """\
   signer:
     - path: +/*
@@ -25,7 +28,7 @@ CONFIG = """\
 keys:
   - path: release/*
     approvals: 2
-    approvers: [0, 12345, 12351, 12352]
+    approvers: [0, 12345, 12351, 12352, 12354, 12355]
     wait: 20s
   - path: quick/*
     approvals: 1
@@ -41,6 +44,10 @@ keys:
     rate: 2/h
   - path: ssh/deploy
     rate: 1/h
+  - path: slow/*
+    approvals: 1
+    rate: 2/h
+    wait: 20s
   - path: not/there
     rate: 1/h
 pki:
@@ -61,7 +68,25 @@ ssh:
 def configure(text):
     head, _, _ = text.partition("operators:\n  - 0\n")
     assert head != text
-    return text.replace("operators:\n  - 0\n", f"operators: [0, {JOB}, {ANN}, {BOB}, {EVE}]\n").replace("require_cgroup: true", "require_cgroup: false") + CONFIG
+    return text.replace("operators:\n  - 0\n", f"operators: [0, {JOB}, {ANN}, {BOB}, {EVE}, {FAY}, {GIL}]\n").replace("require_cgroup: true", "require_cgroup: false") + CONFIG
+
+
+def listed_keys(path):
+    return run("ssh-add", "-L", env={**os.environ, "SSH_AUTH_SOCK": path}, timeout=10).stdout
+
+
+def send_raw(path, data):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.connect(path)
+        s.sendall(data)
+        out = b""
+        try:
+            while chunk := s.recv(65536):
+                out += chunk
+        except OSError:
+            pass
+        return out
 
 
 def b64(data):
@@ -76,7 +101,7 @@ class ApproveCase(Case):
         cls.hsm = cls.softhsm()
         cls.b = cls.broker(hsm=cls.hsm, edit=configure)
         for name, kind in (("release/codesign", "ecdsa-p256"), ("release/rsa", "rsa-2048"), ("quick/one", "ecdsa-p256"), ("fast/one", "rsa-2048"),
-                           ("fast/two", "ecdsa-p256"), ("shared/one", "ecdsa-p256"), ("ca/ssh", "ecdsa-p256")):
+                           ("fast/two", "ecdsa-p256"), ("shared/one", "ecdsa-p256"), ("slow/one", "ecdsa-p256"), ("ca/ssh", "ecdsa-p256")):
             cls.b.cli("key", "add", name, "--type", kind, check=True)
 
     @classmethod
@@ -127,7 +152,7 @@ class Quorum(ApproveCase):
         self.begin(leader, token)
         self.waits(job)
         a = self.listed(job)["release/codesign"]
-        self.assertEqual((a["state"], a["lacks"], a["by"], a["uid"], a["name"]), ("waiting", 2, [0, JOB, ANN, BOB], JOB, "nightly"))
+        self.assertEqual((a["state"], a["lacks"], a["by"], a["uid"], a["name"]), ("waiting", 2, [0, JOB, ANN, BOB, FAY, GIL], JOB, "nightly"))
         self.assertIn("ecdsa sha2-256 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", a["what"])
         self.assertEqual(len(self.records(job, "ev=approval.ask", "result=waits", "secret=release/codesign")), 1)
         # the first of them is not enough, and speaks once
@@ -141,6 +166,7 @@ class Quorum(ApproveCase):
         self.assertIn("runs as you", reply["errors"][0])
         status, reply = self.approve(EVE, job)
         self.assertIn("none of that key's approvers", reply["errors"][0])
+        self.assertEqual([self.approve(uid, job, refuse=True)[0] for uid in (EVE, JOB)], [403, 403])
         with self.assertRaises(AssertionError):  # turned away at the door
             self.approve(12399, job)
         self.waits(job)
@@ -261,15 +287,17 @@ class Quorum(ApproveCase):
             self.assertEqual(leader.result()[0], 200)
 
     def test_a_process_of_a_job_approves_nothing(self):
-        cg = Cgroup()
-        self.ends.append(cg.remove)
-        self.job(uid=ANN, cgroup=cg)
+        other, _, ended = self.job(uid=FAY)
         leader, token, job = self.job()
         self.begin(leader, token)
         self.waits(job)
-        status, reply = self.approve(ANN, job, cgroup=cg)
-        self.assertEqual(status, 403)
-        self.assertIn("process of a job", reply["errors"][0])
+        for _ in range(2):
+            for refuse in (False, True):
+                status, reply = self.approve(FAY, job, refuse=refuse)
+                self.assertEqual(status, 403)
+                self.assertIn("a job ran as you", reply["errors"][0])
+            # nor what is left of one that ended
+            self.b.cli("job", "end", ended)
         self.assertEqual(self.listed(job)["release/codesign"]["approved"], [])
 
     def test_bad_words(self):
@@ -288,15 +316,15 @@ class Quorum(ApproveCase):
     def test_too_many_wait(self):
         leader, token, job = self.job()
         children = []
-        for _ in range(66):
+        for _ in range(36):
             child = Process(uid=JOB)
             self.ends.append(child.end)
             children.append(child)
             self.begin(child, token)
-        self.waits(job, n=64)
+        self.waits(job, n=32)
         self.approve(ANN, job)
         self.approve(BOB, job)
-        self.assertEqual(sorted(child.result()[0] for child in children), [200] * 64 + [429] * 2)
+        self.assertEqual(sorted(child.result()[0] for child in children), [200] * 32 + [429] * 4)
 
     def test_by_tools_in_a_job(self):
         """The agent waits, and so does who asks it."""
@@ -314,11 +342,123 @@ class Quorum(ApproveCase):
         self.assertEqual(p.returncode, 0, said)
         self.assertIn(b"BEGIN SSH SIGNATURE", out)
 
+    def test_an_agent_that_waits_is_not_deaf(self):
+        job = Job(self.b, "--policy", "signer")
+        self.ends.append(job.end)
+        agent = job.agent
+        with open(os.path.join(self.dir, "waiting.pub"), "wb") as f:
+            f.write(next(line for line in job.do(listed_keys, job.ssh).splitlines(True) if b"release/codesign" in line))
+        with open(os.path.join(self.dir, "waiting"), "w") as f:
+            f.write("x")
+        sign = lambda: subprocess.Popen(["ssh-keygen", "-Y", "sign", "-n", "f", "-f", os.path.join(self.dir, "waiting.pub"), os.path.join(self.dir, "waiting")],
+                                        env={**self.b.env, "SSH_AUTH_SOCK": job.ssh}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=job.enter)
+        waiting = lambda: sum(a["waiting"] for a in json.loads(self.b.cli("approve", "--json").stdout) if a["uid"] == 0)
+        client = sign()
+        wait_for("the request", lambda: waiting() == 1)
+        # who asked is gone: so is the request, and the agent serves others
+        client.kill()
+        client.wait()
+        wait_for("the request's end", lambda: waiting() == 0)
+        self.assertIn(b"release/codesign", job.do(listed_keys, job.ssh))
+        client = sign()
+        wait_for("the request", lambda: waiting() == 1)
+        os.kill(agent, signal.SIGTERM)
+        wait_for("the agent's end", lambda: not os.path.exists(job.ssh), 5)
+        client.wait(10)
+
+    def test_what_a_reload_changes_is_weighed_again(self):
+        def reload(change):
+            n = self.b.audit(1000).count("ev=config.reload")
+            self.b.edit(change)
+            self.b.process.send_signal(signal.SIGHUP)
+            wait_for("the reload", lambda: self.b.audit(1000).count("ev=config.reload") > n)
+
+        leader, token, job = self.job()
+        self.begin(leader, token)
+        self.waits(job)
+        self.approve(ANN, job)
+        self.waits(job)
+        reload(lambda text: text.replace("approvals: 2", "approvals: 1"))
+        try:
+            self.assertEqual(leader.result()[0], 200)
+        finally:
+            reload(lambda text: text.replace("approvals: 1\n    approvers", "approvals: 2\n    approvers"))
+        leader, token, job = self.job()
+        self.begin(leader, token)
+        self.waits(job)
+        reload(lambda text: text.replace("path: release/*\n    approvals", "path: other/*\n    approvals"))
+        try:
+            self.assertEqual(leader.result()[0], 200)
+        finally:
+            reload(lambda text: text.replace("path: other/*\n    approvals", "path: release/*\n    approvals"))
+
+    def test_they_go_on_in_their_order(self):
+        leader, token, job = self.job()
+        children = []
+        for i in range(4):
+            child = Process(uid=JOB)
+            self.ends.append(child.end)
+            children.append(child)
+            self.begin(child, token, "slow/one")
+            self.waits(job, "slow/one", i + 1)
+        self.approve(GIL, job, "slow/one")
+        self.assertEqual([child.result()[0] for child in children], [200, 200, 429, 429])
+
+    def test_one_user_does_not_hide_the_others(self):
+        loud = [self.job() for _ in range(45)]
+        for leader, token, _ in loud:
+            self.assertEqual(self.sign(leader, token, "quick/one")[0], 403)
+        quiet, token, job = self.job(uid=JOB + 1)
+        self.begin(quiet, token)
+        self.waits(job)
+        p = self.b.cli("approve")
+        self.assertEqual(p.returncode, 0)
+        self.assertIn(b"(5 more)", p.stdout)
+        self.assertIn(job.encode(), p.stdout.splitlines()[0])
+        # nor does it take all places
+        children = []
+        for i in range(66):
+            child = Process(uid=JOB)
+            self.ends.append(child.end)
+            children.append(child)
+            self.begin(child, loud[i % 3][1])
+        wait_for("them", lambda: sum(a["waiting"] for a in json.loads(self.b.cli("approve", "--json").stdout)) == 65)
+        other, token, job = self.job(uid=JOB + 2)
+        self.begin(other, token)
+        self.waits(job)
+
+    def test_what_is_sent_behind_is_not_kept(self):
+        leader, token, job = self.job()
+        body = json.dumps({"input": b64(b"x")})
+        head = f"POST /v1/transit/sign/release/codesign HTTP/1.1\r\nX-Vault-Token: {token}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        leader.start(send_raw, self.b.socket, (head + "GET /v1/sys/health HTTP/1.1\r\nHost: x\r\nX: " + "y" * 2000).encode())
+        self.waits(job)
+        self.approve(ANN, job)
+        self.approve(BOB, job)
+        out = leader.result()
+        self.assertEqual(out.count(b"HTTP/1.1 "), 1)
+        self.assertIn(b"200", out[:20])
+        self.assertIn(b"Connection: close", out)
+
+    def test_an_approval_that_somebody_else_wrote(self):
+        leader, token, job = self.job()
+        self.approve(ANN, job)
+        self.b.stop(signal.SIGKILL)
+        with sqlite3.connect(os.path.join(self.b.state, "store.db")) as db:
+            row = db.execute("SELECT * FROM approval").fetchone()
+            db.execute("INSERT INTO approval VALUES (?, ?, ?, ?, ?, ?)", (*row[:2], BOB, *row[3:]))
+        self.b.start()
+        self.assertEqual(self.listed(job)["release/codesign"]["approved"], [ANN])
+
     def test_no_second_name(self):
         ref = next(line.split()[3] for line in self.b.cli("key", "list").stdout.decode().splitlines() if "codesign" in line)
         p = self.b.cli("key", "add", "fast/codesign", "--ref", ref)
         self.assertEqual(p.returncode, 1)
-        self.assertIn(b"wants approvals: it gets no second name", p.stderr)
+        self.assertIn(b"one that wants approvals has one name", p.stderr)
+        # nor does one that has a name get one that does
+        ref = next(line.split()[3] for line in self.b.cli("key", "list").stdout.decode().splitlines() if "two-v1" in line)
+        p = self.b.cli("key", "add", "release/two", "--ref", ref)
+        self.assertIn(b"one that wants approvals has one name", p.stderr)
         p = self.b.cli("key", "remove", "release/codesign")
         self.assertEqual(p.returncode, 1)
         self.assertIn(b"take that out first", p.stderr)
@@ -351,9 +491,14 @@ class Rates(ApproveCase):
 
     @unittest.skipIf(NO_CGROUP, NO_CGROUP)
     def test_a_job(self):
-        jobs = [self.job() for _ in range(2)]
-        for leader, token, _ in jobs:
+        groups = [Cgroup() for _ in range(2)]
+        for cg in groups:
+            self.ends.append(cg.remove)
+            leader, token, _ = self.job(cgroup=cg)
             self.assertEqual([self.sign(leader, token, "shared/one")[0] for _ in range(3)], [200, 200, 429])
+        # a new job in the same place has no new share
+        leader, token, _ = self.job(cgroup=groups[0])
+        self.assertEqual(self.sign(leader, token, "shared/one")[0], 429)
         # what is of no job has one share for all
         tokens = [self.b.token("--policy", "signer") for _ in range(2)]
         self.assertEqual([ask(self.b.socket, "POST", "transit/sign/shared/one", t, {"input": b64(b"x")})[0] for t in tokens * 2], [200, 200, 429, 429])
@@ -398,9 +543,9 @@ class Rates(ApproveCase):
         for change, said in ((("rate: 3/10s", "rate: 3"), "a rate such as 100/h"), (("rate: 3/10s", "rate: 0/s"), "a rate such as"),
                              (("rate: 3/10s", "rate: 3/2d"), "a rate such as"), (("rate: 3/10s", "rate: 3/500ms"), "a rate such as"),
                              (("rate: 3/10s", "rate: 3/"), "a rate such as"), (("rate: 3/10s", "wait: 1s"), "demands nothing"),
-                             (("rate: 3/10s", "approvers: [0]\n    rate: 3/s"), "say how many approvals"), (("approvals: 2", "approvals: 5"), "demands 5 approvals"),
-                             (("approvals: 2", "approvals: 0"), "a number from 1"), (("12352]\n", "12352, 12352]\n"), "an approver already"),
-                             (("12352]\n", "12352, 7]\n"), "none of the operators"), (("wait: 20s", "wait: 2h"), "at most 60 m"),
+                             (("rate: 3/10s", "approvers: [0]\n    rate: 3/s"), "say how many approvals"), (("approvals: 2", "approvals: 7"), "demands 7 approvals"),
+                             (("approvals: 2", "approvals: 0"), "a number from 1"), (("12355]\n    wait", "12355, 12355]\n    wait"), "an approver already"),
+                             (("12355]\n    wait", "7]\n    wait"), "none of the operators"), (("wait: 20s", "wait: 2h"), "at most 60 m"),
                              (("path: fast/*", "path: fast/{{x}}"), "a key's name or a pattern"), (("path: fast/*", "path: /fast"), "a key's name or a pattern")):
             self.assertIn(change[0], good)
             with open(path, "w") as f:

@@ -13,7 +13,7 @@ static size_t take(struct rate **list, const uint8_t *id, uint64_t now_ms, size_
 	size_t taken = 0;
 
 	for (size_t i = 0; i < n && rate_wait(*list, id, three_in_ten, 1, now_ms) == 0; i++)
-		taken += rate_take(list, id, three_in_ten, 1, now_ms, NULL) == 0;
+		taken += rate_take(list, id, RATE_OF_ALL, three_in_ten, 1, now_ms, NULL) == 0;
 	return taken;
 }
 
@@ -24,7 +24,7 @@ static void test_as_many_at_once_and_then_one_by_one(void **state)
 	(void)state;
 	assert_int_equal(take(&list, one, 5000, 100), 3);
 	assert_int_equal(rate_wait(list, one, three_in_ten, 1, 5000), 3334);
-	assert_int_equal(rate_wait(list, one, three_in_ten, 3, 5000), 10000);
+	assert_int_equal(rate_wait(list, one, three_in_ten, 3, 5000), 10001);
 	assert_int_equal(take(&list, one, 5000 + 3333, 100), 0);
 	assert_int_equal(take(&list, one, 5000 + 3334, 100), 1);
 	assert_int_equal(take(&list, other, 5000, 100), 3); /* another key is not touched */
@@ -43,7 +43,7 @@ static void test_a_batch_is_taken_whole_or_never(void **state)
 	(void)state;
 	assert_true(rate_wait(list, one, three_in_ten, 4, 1000) == UINT64_MAX);
 	assert_int_equal(rate_wait(list, one, three_in_ten, 3, 1000), 0);
-	assert_int_equal(rate_take(&list, one, three_in_ten, 2, 1000, NULL), 0);
+	assert_int_equal(rate_take(&list, one, RATE_OF_ALL, three_in_ten, 2, 1000, NULL), 0);
 	assert_true(rate_wait(list, one, three_in_ten, 2, 1000) > 0);
 	assert_int_equal(rate_wait(list, one, three_in_ten, 1, 1000), 0);
 	assert_int_equal(rate_wait(list, one, three_in_ten, 0, 1000), 0);
@@ -59,7 +59,7 @@ static void test_what_is_paid_back_takes_no_room(void **state)
 	(void)state;
 	for (uint32_t i = 1; i <= 1000; i++) {
 		memcpy(id, &i, sizeof(i));
-		assert_int_equal(rate_take(&list, id, three_in_ten, 1, (uint64_t)i * 60000, NULL), 0);
+		assert_int_equal(rate_take(&list, id, RATE_OF_ALL, three_in_ten, 1, (uint64_t)i * 60000, NULL), 0);
 	}
 	for (const struct rate *r = list; r; r = r->next)
 		n++;

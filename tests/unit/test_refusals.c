@@ -88,9 +88,27 @@ static void test_nothing_is_lost(void **state)
 	free(r);
 }
 
+/* A clock that stands behind gives no credit twice. */
+static void test_a_time_that_was_looked_at_before(void **state)
+{
+	struct refusals *r = calloc(1, sizeof(*r));
+	struct told t = {0};
+
+	(void)state;
+	assert_int_equal(take(r, 7, 1, 100000, 500), LIMIT_REFUSALS);
+	for (size_t i = 0; i < 10; i++) {
+		refusals_flush(r, 100000, true, tell, &t);
+		assert_int_equal(take(r, 7, 1, 40000, 5), 0);
+		refusals_flush(r, 100000, true, tell, &t);
+		assert_int_equal(take(r, 7, 1, 100000, 5), 0);
+	}
+	free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_time_that_was_looked_at_before),
 		cmocka_unit_test(test_a_burst_and_then_one_at_a_time),
 		cmocka_unit_test(test_one_user_does_not_hide_another),
 		cmocka_unit_test(test_nothing_is_lost),
