@@ -6,13 +6,10 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/log.h"
-#include "common/pem.h"
 
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum permit {
 	PERMIT_OPEN,	 /* no token, even while sealed */
@@ -39,6 +36,9 @@ static const struct route {
 	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status, NULL, NULL},
 	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL, NULL},
 	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL, NULL},
+	{M(GET), "sys/mounts", PERMIT_TOKEN, 0, "mounts", sys_mounts, NULL, NULL},
+	{M(GET), "sys/internal/ui/mounts/*", PERMIT_TOKEN, 0, "mounts", sys_ui_mount, NULL, NULL},
+	{M(POST) | M(PUT), "sys/capabilities-self", PERMIT_TOKEN, 0, "capabilities", sys_capabilities_self, NULL, NULL},
 	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read, NULL, NULL},
 	{M(POST) | M(PUT), "secret/data/*", PERMIT_TOKEN, POLICY_PUT, "put", kv_write, NULL, NULL},
 	{M(PATCH), "secret/data/*", PERMIT_TOKEN, POLICY_UPDATE, "patch", kv_patch, NULL, NULL},
@@ -89,114 +89,6 @@ static const struct route {
 	{M(GET), "ssh/public_key", PERMIT_OPEN, 0, "ssh.public_key", ssh_public_key, NULL, NULL},
 	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL, NULL},
 };
-
-/* ---- JSON text ------------------------------------------------------------------------------------------------- */
-
-int api_append(struct secret *s, const char *fmt, ...)
-{
-	char text[1024];
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= sizeof(text))
-		return -ERR_LIMIT;
-	return secret_append(s, text, (size_t)n, NULL);
-}
-
-int api_append_string(struct secret *s, const char *text)
-{
-	int r = secret_append(s, "\"", 1, NULL);
-
-	for (; r == 0 && *text; text++) {
-		if (*text == '"' || *text == '\\')
-			r = api_append(s, "\\%c", *text);
-		else if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
-			r = api_append(s, "\\u00%02x", (unsigned char)*text);
-		else
-			r = secret_append(s, text, 1, NULL);
-	}
-	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
-}
-
-int api_append_base64(struct secret *s, const void *data, size_t len)
-{
-	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);
-	CLEANUP(secret_clear) struct secret text = {0};
-	int r = secret_new(&text, cap, NULL);
-
-	if (r < 0)
-		return r;
-	sodium_bin2base64((char *)text.data, cap, data, len, sodium_base64_VARIANT_ORIGINAL);
-	return secret_append(s, text.data, cap - 1, NULL);
-}
-
-int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline)
-{
-	CLEANUP(cleanup_free) char *text = malloc(PEM_LEN(len));
-	struct writer w = writer_init(text, PEM_LEN(len));
-
-	if (!text)
-		return -ERR_FAILED;
-	pem_put(&w, kind, der, len, newline);
-	return w.failed ? -ERR_LIMIT : secret_append(s, text, w.len, NULL);
-}
-
-void api_time(uint64_t ms, char ret[40])
-{
-	time_t t = (time_t)(ms / 1000);
-	struct tm tm;
-	size_t n;
-
-	ret[0] = '\0';
-	if (ms == 0 || !gmtime_r(&t, &tm))
-		return;
-	n = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(ret + n, 40 - n, ".%03uZ", (unsigned int)(ms % 1000));
-}
-
-int api_error_body(const char *message, struct secret *ret)
-{
-	int r = secret_new(ret, 256, NULL);
-
-	if (r == 0)
-		r = api_append(ret, "{\"errors\":[");
-	if (r == 0 && *message)
-		r = api_append_string(ret, message);
-	return r < 0 ? r : api_append(ret, "]}\n");
-}
-
-int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)
-{
-	uint8_t id[16];
-	char hex[33];
-	int r = secret_new(ret, data_len + auth_len + 320, NULL);
-
-	randombytes_buf(id, sizeof(id));
-	sodium_bin2hex(hex, sizeof(hex), id, sizeof(id));
-	if (r == 0)
-		r = api_append(ret,
-			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"\",\"renewable\":false,"
-			       "\"lease_duration\":0,\"data\":",
-			       hex, hex + 8, hex + 12, hex + 16, hex + 20);
-	if (r == 0)
-		r = data ? secret_append(ret, data, data_len, NULL) : api_append(ret, "null");
-	if (r == 0)
-		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":null,\"auth\":");
-	if (r == 0)
-		r = auth ? secret_append(ret, auth, auth_len, NULL) : api_append(ret, "null");
-	return r < 0 ? r : api_append(ret, "}\n");
-}
-
-int api_body(const struct request *q, json_t **ret, struct err *err)
-{
-	if (q->body_len)
-		return json_parse(q->body, q->body_len, ret, err);
-	*ret = json_object();
-	return *ret ? 0 : err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-}
 
 /* ---- the life of a call ---------------------------------------------------------------------------------------- */
 
@@ -381,6 +273,47 @@ static bool pattern_matches(const char *pattern, const char *path, const char **
 	return strncmp(pattern, path, n - 1) == 0;
 }
 
+/* What one route adds. */
+static uint32_t capabilities_of(struct call *call, const struct route *route, const char *rest)
+{
+	static const uint32_t plain[METHOD_N] = {[METHOD_GET] = API_READ, [METHOD_HEAD] = API_READ, [METHOD_POST] = API_UPDATE, [METHOD_PUT] = API_UPDATE,
+						 [METHOD_DELETE] = API_DELETE, [METHOD_LIST] = API_LIST, [METHOD_PATCH] = API_PATCH};
+	struct token_facts facts = call->facts;
+	char path[2 * LIMIT_PATH_LEN];
+	uint32_t out = 0;
+	bool may = route->op == 0;
+
+	if (route->permit != PERMIT_TOKEN)
+		return 0;
+	snprintf(path, sizeof(path), "%s%s", route->prefix ? route->prefix : "", rest);
+	facts.path = path;
+	facts.folder = route->handler == kv_list;
+	for (uint32_t op = 1; op <= POLICY_DECRYPT; op <<= 1) {
+		facts.op = op;
+		if (!(route->op & op) || !token_may(&call->broker->tokens, call->token, &facts))
+			continue;
+		if (route->op == POLICY_PUT)
+			out |= op == POLICY_CREATE ? API_CREATE : API_UPDATE;
+		else
+			may = true;
+	}
+	for (enum request_method m = 0; may && m < METHOD_N; m++)
+		if (route->methods & (1u << m))
+			out |= plain[m];
+	return out;
+}
+
+uint32_t api_capabilities(struct call *call, const char *path)
+{
+	uint32_t out = 0;
+	const char *rest;
+
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+		if (pattern_matches(routes[i].pattern, path, &rest) && strlen(rest) <= LIMIT_PATH_LEN)
+			out |= capabilities_of(call, &routes[i], rest);
+	return out;
+}
+
 static const struct route *find_route(const struct request *q, enum request_method method, const char **ret_rest,
 				      bool *ret_known)
 {
@@ -428,7 +361,7 @@ static int set_path(struct call *call, const struct route *route, const char *re
 {
 	size_t n = strlen(rest), before = route->prefix ? strlen(route->prefix) : 0;
 
-	if (route->op == POLICY_LIST && n && rest[n - 1] == '/')
+	if ((route->op == POLICY_LIST || route->handler == sys_ui_mount) && n && rest[n - 1] == '/')
 		n--;
 	if (n + before > LIMIT_PATH_LEN)
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);

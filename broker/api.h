@@ -49,6 +49,10 @@ void api_cancel(struct call *call);
 /* {"errors":["message"]} */
 int api_error_body(const char *message, struct secret *ret);
 
+/* Vault's capabilities. */
+enum api_capability { API_CREATE = 1, API_DELETE = 2, API_LIST = 4, API_PATCH = 8, API_READ = 16, API_UPDATE = 32 };
+/* What the call's token could do with a path of the API (behind /v1/). */
+uint32_t api_capabilities(struct call *call, const char *path);
 /* Whether it is one of the words that may stand behind a path. */
 bool api_is_suffix(const char *word);
 
@@ -101,6 +105,9 @@ int api_append_base64(struct secret *s, const void *data, size_t len);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
 
+/* The envelope of those calls of sys/ whose data Vault also copies to the top level: an object in JSON text. */
+int api_envelope_twice(const char *data, size_t data_len, struct secret *ret);
+
 typedef void api_handler(struct call *call, const struct request *q);
 api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delete, transit_sign, transit_verify, transit_hmac, cotter_keys;
 api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign, ssh_public_key;
@@ -108,6 +115,7 @@ api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
+api_handler sys_mounts, sys_ui_mount, sys_capabilities_self;
 api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;
 api_handler auth_jwt_login, auth_kernel_login;
 api_handler job_create, job_list, job_finish;

@@ -210,6 +210,38 @@ class Kv(Case):
                 self.assertEqual(status < 300, name == who, (method, path, name, status))
         self.assertEqual(self.ask("POST", "secret/destroy/../who", {"versions": [1]})[0], 400)
 
+    def test_where_am_i_and_what_may_i(self):
+        """What the vault command asks before anything else, and libraries to draw their menus."""
+        for path in ("secret", "secret/", "secret/kv/x", "secret/kv/x/"):
+            status, reply = self.ask("GET", f"sys/internal/ui/mounts/{path}")
+            self.assertEqual((status, reply["data"]["path"], reply["data"]["type"], reply["data"]["options"]), (200, "secret/", "kv", {"version": "2"}), path)
+        self.assertEqual(self.ask("GET", "sys/internal/ui/mounts/transit/keys/x")[1]["data"]["type"], "transit")
+        for path in ("secrets/x", "nothing", "sec"):
+            self.assertEqual(self.ask("GET", f"sys/internal/ui/mounts/{path}")[0], 403, path)
+        self.assertEqual(ask(self.b.socket, "GET", "sys/internal/ui/mounts/secret")[0], 403)
+        client = hvac_client(self.b.socket, self.token)
+        mounts = client.sys.list_mounted_secrets_engines()
+        self.assertEqual(mounts["secret/"]["options"], {"version": "2"})
+        self.assertEqual(mounts["data"]["transit/"]["type"], "transit")
+        onlyread, onlyput = (self.b.token("--policy", p) for p in ("onlyread", "onlyput"))
+        of = lambda token, *paths: hvac_client(self.b.socket, token).sys.get_capabilities(list(paths))
+        self.assertEqual(of(self.token, "secret/data/kv/x")["capabilities"], ["create", "delete", "patch", "read", "update"])
+        out = of(onlyread, "secret/data/kv/x", "secret/metadata/kv/x", "secret/data/other/x", "nothing/at/all", "cotter/jobs")
+        self.assertEqual({k: v for k, v in out["data"].items()}, {"secret/data/kv/x": ["read"], "secret/metadata/kv/x": ["deny"], "secret/data/other/x": ["deny"],
+                                                                   "nothing/at/all": ["deny"], "cotter/jobs": ["deny"]})
+        self.assertEqual(out["secret/data/kv/x"], ["read"])
+        self.assertEqual(of(onlyput, "secret/data/kv/x")["capabilities"], ["create", "patch", "update"])
+        self.assertEqual(of(onlyput, "auth/token/lookup-self")["capabilities"], ["read"])
+        # a narrowed token knows of its own narrowness
+        narrow = self.b.cli("token", "narrow", "--path", "kv/x", "--op", "get", stdin=self.token, check=True).stdout.decode().strip()
+        self.assertEqual(of(narrow, "secret/data/kv/x", "secret/data/kv/y")["data"], {"secret/data/kv/x": ["read"], "secret/data/kv/y": ["deny"]})
+        status, reply = ask(self.b.operator_socket, "POST", "sys/capabilities-self", None, {"path": "secret/data/a"})
+        self.assertEqual((status, reply["capabilities"]), (200, ["root"]))
+        for body in ({}, {"paths": []}, {"paths": [1]}, {"paths": [""]}, {"paths": ["x" * 700]}, {"paths": ["x"] * 65}, {"paths": 3}):
+            self.assertEqual(self.ask("POST", "sys/capabilities-self", body)[0], 400, body)
+        tricky = 'a"\\\n\u00e9'
+        self.assertEqual(self.ask("POST", "sys/capabilities-self", {"paths": [tricky]})[1]["data"], {"capabilities": ["deny"], tricky: ["deny"]})
+
     def test_another_hand(self):
         """Options that somebody else wrote into the store, or took away, or put back."""
         self.set("kv/hand", cas_required=True, custom_metadata={"a": "b"})

@@ -1,0 +1,132 @@
+/* JSON that is answered, and the bodies that are asked with. */
+#include "broker/api.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "common/pem.h"
+
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int api_append(struct secret *s, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= sizeof(text))
+		return -ERR_LIMIT;
+	return secret_append(s, text, (size_t)n, NULL);
+}
+
+int api_append_string(struct secret *s, const char *text)
+{
+	int r = secret_append(s, "\"", 1, NULL);
+
+	for (; r == 0 && *text; text++) {
+		if (*text == '"' || *text == '\\')
+			r = api_append(s, "\\%c", *text);
+		else if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
+			r = api_append(s, "\\u00%02x", (unsigned char)*text);
+		else
+			r = secret_append(s, text, 1, NULL);
+	}
+	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
+}
+
+int api_append_base64(struct secret *s, const void *data, size_t len)
+{
+	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);
+	CLEANUP(secret_clear) struct secret text = {0};
+	int r = secret_new(&text, cap, NULL);
+
+	if (r < 0)
+		return r;
+	sodium_bin2base64((char *)text.data, cap, data, len, sodium_base64_VARIANT_ORIGINAL);
+	return secret_append(s, text.data, cap - 1, NULL);
+}
+
+int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline)
+{
+	CLEANUP(cleanup_free) char *text = malloc(PEM_LEN(len));
+	struct writer w = writer_init(text, PEM_LEN(len));
+
+	if (!text)
+		return -ERR_FAILED;
+	pem_put(&w, kind, der, len, newline);
+	return w.failed ? -ERR_LIMIT : secret_append(s, text, w.len, NULL);
+}
+
+void api_time(uint64_t ms, char ret[40])
+{
+	time_t t = (time_t)(ms / 1000);
+	struct tm tm;
+	size_t n;
+
+	ret[0] = '\0';
+	if (ms == 0 || !gmtime_r(&t, &tm))
+		return;
+	n = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(ret + n, 40 - n, ".%03uZ", (unsigned int)(ms % 1000));
+}
+
+int api_error_body(const char *message, struct secret *ret)
+{
+	int r = secret_new(ret, 256, NULL);
+
+	if (r == 0)
+		r = api_append(ret, "{\"errors\":[");
+	if (r == 0 && *message)
+		r = api_append_string(ret, message);
+	return r < 0 ? r : api_append(ret, "]}\n");
+}
+
+int api_envelope_twice(const char *data, size_t data_len, struct secret *ret)
+{
+	CLEANUP(secret_clear) struct secret once = {0};
+	int r = api_envelope(data, data_len, NULL, 0, &once);
+
+	if (r == 0)
+		r = secret_new(ret, once.len + data_len + 1, NULL);
+	/* the object without its last brace, then the envelope without its first */
+	if (r == 0)
+		r = secret_append(ret, data, data_len - 1, NULL);
+	if (r == 0 && data_len > 2)
+		r = secret_append(ret, ",", 1, NULL);
+	return r < 0 ? r : secret_append(ret, once.data + 1, once.len - 1, NULL);
+}
+
+int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)
+{
+	uint8_t id[16];
+	char hex[33];
+	int r = secret_new(ret, data_len + auth_len + 320, NULL);
+
+	randombytes_buf(id, sizeof(id));
+	sodium_bin2hex(hex, sizeof(hex), id, sizeof(id));
+	if (r == 0)
+		r = api_append(ret,
+			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"\",\"renewable\":false,"
+			       "\"lease_duration\":0,\"data\":",
+			       hex, hex + 8, hex + 12, hex + 16, hex + 20);
+	if (r == 0)
+		r = data ? secret_append(ret, data, data_len, NULL) : api_append(ret, "null");
+	if (r == 0)
+		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":null,\"auth\":");
+	if (r == 0)
+		r = auth ? secret_append(ret, auth, auth_len, NULL) : api_append(ret, "null");
+	return r < 0 ? r : api_append(ret, "}\n");
+}
+
+int api_body(const struct request *q, json_t **ret, struct err *err)
+{
+	if (q->body_len)
+		return json_parse(q->body, q->body_len, ret, err);
+	*ret = json_object();
+	return *ret ? 0 : err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+}

@@ -1,0 +1,158 @@
+/* sys/mounts, sys/internal/ui/mounts and sys/capabilities-self: what Vault's tools ask to know where they are and what they may. */
+#include "broker/api.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+#include <string.h>
+
+static const struct mount {
+	const char *path, *type, *description, *options;
+} mounts[] = {
+	{"secret/", "kv", "secrets, sealed to the hardware", "{\"version\":\"2\"}"},
+	{"transit/", "transit", "keys in the hardware", "null"},
+	{"pki/", "pki", "X.509 certificates by a CA key in the hardware", "null"},
+	{"ssh/", "ssh", "OpenSSH certificates by a CA key in the hardware", "null"},
+	{"sys/", "system", "system endpoints", "null"},
+};
+#define N_MOUNTS (sizeof(mounts) / sizeof(mounts[0]))
+
+/* The members of a mount's object; accessor and uuid are made of its type, and stay the same. */
+static int append_mount(struct secret *s, const struct mount *m)
+{
+	return api_append(s,
+			  "\"type\":\"%s\",\"description\":\"%s\",\"accessor\":\"%s_cotter\",\"local\":false,\"seal_wrap\":false,"
+			  "\"external_entropy_access\":false,\"options\":%s,\"uuid\":\"00000000-0000-0000-0000-%012zx\",\"plugin_version\":\"\","
+			  "\"running_plugin_version\":\"\",\"running_sha256\":\"\",\"deprecation_status\":\"supported\","
+			  "\"config\":{\"default_lease_ttl\":0,\"max_lease_ttl\":0,\"force_no_cache\":false}",
+			  m->type, m->description, m->type, m->options, (size_t)(m - mounts) + 1);
+}
+
+static void reply(struct call *call, struct secret *data, bool twice, int r)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+	uint64_t seq = 0;
+
+	if (r == 0)
+		r = twice ? api_envelope_twice((char *)data->data, data->len, &body) : api_envelope((char *)data->data, data->len, NULL, 0, &body);
+	if (r < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 200, &body, seq);
+}
+
+void sys_mounts(struct call *call, const struct request *q)
+{
+	CLEANUP(secret_clear) struct secret data = {0};
+	int r = secret_new(&data, 4096, NULL);
+
+	(void)q;
+	for (size_t i = 0; r == 0 && i < N_MOUNTS; i++) {
+		r = api_append(&data, "%s\"%s\":{", i ? "," : "{", mounts[i].path);
+		if (r == 0)
+			r = append_mount(&data, &mounts[i]);
+		if (r == 0)
+			r = api_append(&data, "}");
+	}
+	if (r == 0)
+		r = api_append(&data, "}");
+	reply(call, &data, true, r);
+}
+
+/* The mount that a path is in; the vault command asks before it speaks to one. */
+void sys_ui_mount(struct call *call, const struct request *q)
+{
+	CLEANUP(secret_clear) struct secret data = {0};
+	const struct mount *m = NULL;
+	int r;
+
+	(void)q;
+	for (size_t i = 0; i < N_MOUNTS; i++) {
+		size_t n = strlen(mounts[i].path) - 1;
+
+		if (strncmp(call->path, mounts[i].path, n) == 0 && (call->path[n] == '/' || !call->path[n]))
+			m = &mounts[i];
+	}
+	if (!m) {
+		/* Vault does not tell whether there is such a mount */
+		call_fail(call, -ERR_DENIED, "no mount of that path");
+		return;
+	}
+	r = secret_new(&data, 1024, NULL);
+	if (r == 0)
+		r = api_append(&data, "{\"path\":\"%s\",", m->path);
+	if (r == 0)
+		r = append_mount(&data, m);
+	if (r == 0)
+		r = api_append(&data, "}");
+	reply(call, &data, false, r);
+}
+
+static int append_capabilities(struct secret *s, uint32_t capabilities, bool root)
+{
+	static const char *const names[] = {"create", "delete", "list", "patch", "read", "update"};
+	size_t n = 0;
+	int r = api_append(s, "[");
+
+	for (size_t i = 0; r == 0 && !root && i < sizeof(names) / sizeof(names[0]); i++)
+		if (capabilities & (1u << i))
+			r = api_append(s, "%s\"%s\"", n++ ? "," : "", names[i]);
+	if (r == 0 && n == 0)
+		r = api_append(s, root ? "\"root\"" : "\"deny\"");
+	return r < 0 ? r : api_append(s, "]");
+}
+
+#define PATHS_AT_ONCE 64u
+
+/* An operator without a token may everything: he is Vault's root. */
+static int append_paths(struct call *call, const json_t *paths, struct secret *s, struct err *err)
+{
+	char text[6 * (LIMIT_PATH_LEN + 64) + 3]; /* every byte escaped */
+	size_t n = json_array_size(paths);
+	int r = secret_new(s, 1024, err);
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		const char *path = json_string_value(json_array_get(paths, i));
+		uint32_t capabilities = path && call->token ? api_capabilities(call, path) : 0;
+
+		if (!path || !*path || strlen(path) > LIMIT_PATH_LEN + 64)
+			return err_set(err, ERR_INPUT, "a path has 1 to %u bytes", LIMIT_PATH_LEN + 64);
+		r = api_append(s, i ? "," : "{");
+		if (r == 0 && n == 1) {
+			r = api_append(s, "\"capabilities\":");
+			if (r == 0)
+				r = append_capabilities(s, capabilities, !call->token);
+			if (r == 0)
+				r = api_append(s, ",");
+		}
+		if (r == 0)
+			r = secret_append(s, text, json_dumpb(json_array_get(paths, i), text, sizeof(text), JSON_ENCODE_ANY), err);
+		if (r == 0)
+			r = api_append(s, ":");
+		if (r == 0)
+			r = append_capabilities(s, capabilities, !call->token);
+	}
+	return r < 0 ? r : api_append(s, "}");
+}
+
+void sys_capabilities_self(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL, *one = NULL;
+	CLEANUP(secret_clear) struct secret data = {0};
+	const json_t *paths;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	paths = json_object_get(body, "paths") ? json_object_get(body, "paths") : json_object_get(body, "path");
+	if (r == 0 && json_is_string(paths)) { /* as older clients ask */
+		one = json_pack("[O]", (json_t *)(size_t)paths);
+		paths = one;
+	}
+	if (r == 0 && (json_array_size(paths) < 1 || json_array_size(paths) > PATHS_AT_ONCE))
+		r = err_set(&err, ERR_INPUT, "paths must be supplied, at most %u", PATHS_AT_ONCE);
+	if (r == 0)
+		r = append_paths(call, paths, &data, &err);
+	if (r < 0 && err.code == ERR_INPUT)
+		call_fail(call, r, err.msg);
+	else
+		reply(call, &data, true, r);
+}
