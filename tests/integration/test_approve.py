@@ -66,9 +66,11 @@ ssh:
 
 
 def configure(text):
-    head, _, _ = text.partition("operators:\n  - 0\n")
-    assert head != text
-    return text.replace("operators:\n  - 0\n", f"operators: [0, {JOB}, {ANN}, {BOB}, {EVE}, {FAY}, {GIL}]\n").replace("require_cgroup: true", "require_cgroup: false") + CONFIG
+    me = os.geteuid()  # root, where there are other uids
+    own = f"operators:\n  - {me}\n"
+    assert own in text
+    text = text.replace(own, f"operators: [{me}, {JOB}, {ANN}, {BOB}, {EVE}, {FAY}, {GIL}]\n").replace("require_cgroup: true", "require_cgroup: false")
+    return text + CONFIG.replace("approvers: [0,", f"approvers: [{me},")
 
 
 def listed_keys(path):
