@@ -273,6 +273,22 @@ static bool pattern_matches(const char *pattern, const char *path, const char **
 	return strncmp(pattern, path, n - 1) == 0;
 }
 
+/* The path that a route's rule is about, as set_path takes it. false: it would not be taken. */
+static bool capability_path(const struct route *route, const char *rest, char ret[2 * LIMIT_PATH_LEN])
+{
+	size_t n;
+	char *slash;
+
+	snprintf(ret, 2 * LIMIT_PATH_LEN, "%s%s", route->prefix ? route->prefix : "", rest);
+	n = strlen(ret);
+	if (route->op == POLICY_LIST && n && ret[n - 1] == '/')
+		ret[n - 1] = '\0';
+	slash = strrchr(ret, '/');
+	if (route->suffixes && slash && api_is_suffix(slash + 1))
+		*slash = '\0';
+	return !strchr(route->pattern, '*') || (route->op == POLICY_LIST && !*ret) || path_valid(ret);
+}
+
 /* What one route adds. */
 static uint32_t capabilities_of(struct call *call, const struct route *route, const char *rest)
 {
@@ -283,19 +299,22 @@ static uint32_t capabilities_of(struct call *call, const struct route *route, co
 	uint32_t out = 0;
 	bool may = route->op == 0;
 
-	if (route->permit != PERMIT_TOKEN)
+	if (route->permit == PERMIT_OPEN)
+		return API_READ;
+	if (route->permit != PERMIT_TOKEN || !capability_path(route, rest, path))
 		return 0;
-	snprintf(path, sizeof(path), "%s%s", route->prefix ? route->prefix : "", rest);
 	facts.path = path;
 	facts.folder = route->handler == kv_list;
 	for (uint32_t op = 1; op <= POLICY_DECRYPT; op <<= 1) {
 		facts.op = op;
 		if (!(route->op & op) || !token_may(&call->broker->tokens, call->token, &facts))
 			continue;
-		if (route->op == POLICY_PUT)
-			out |= op == POLICY_CREATE ? API_CREATE : API_UPDATE;
-		else
+		if (route->op != POLICY_PUT)
 			may = true;
+		else if (op == POLICY_CREATE)
+			out |= API_CREATE;
+		else
+			out |= API_UPDATE | (route->methods & M(PATCH) ? API_PATCH : 0u);
 	}
 	for (enum request_method m = 0; may && m < METHOD_N; m++)
 		if (route->methods & (1u << m))

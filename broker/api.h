@@ -102,6 +102,8 @@ int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
 int api_append_base64(struct secret *s, const void *data, size_t len);
+/* A value as text, whole or not at all: ERR_LIMIT, ERR_BUSY. */
+int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
 

@@ -39,6 +39,20 @@ int api_append_string(struct secret *s, const char *text)
 	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
 }
 
+int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err)
+{
+	size_t n = json_dumpb(j, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
+	int r;
+
+	if (n > max)
+		return err_set(err, ERR_LIMIT, "a secret's JSON has at most %zu bytes", max);
+	r = n ? secret_new(ret, n, err) : -ERR_BUSY;
+	/* jansson needs memory for it, and says so by no bytes */
+	if (r == 0)
+		ret->len = json_dumpb(j, (char *)ret->data, n, JSON_COMPACT | JSON_ENCODE_ANY);
+	return r < 0 || ret->len != n ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
+}
+
 int api_append_base64(struct secret *s, const void *data, size_t len)
 {
 	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);

@@ -8,6 +8,7 @@
 #include "common/err.h"
 
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define META_JSON "type=json\n"
@@ -62,19 +63,6 @@ void kv_reply(struct call *call, const char *name, const struct secret *object)
 		call_reply(call, object ? 200 : 404, &body, seq);
 }
 
-static int dump(const json_t *j, struct secret *ret, struct err *err)
-{
-	size_t n = json_dumpb(j, NULL, 0, JSON_COMPACT);
-	int r;
-
-	if (n == 0 || n > LIMIT_SECRET_LEN)
-		return err_set(err, ERR_LIMIT, "a secret's JSON has at most %u bytes", LIMIT_SECRET_LEN);
-	r = secret_new(ret, n, err);
-	if (r == 0)
-		ret->len = json_dumpb(j, (char *)ret->data, n, JSON_COMPACT);
-	return r;
-}
-
 static bool is_object(const struct secret *plain)
 {
 	CLEANUP(json_cleanup) json_t *j = NULL;
@@ -101,7 +89,7 @@ static int wrap_raw(const struct secret *plain, struct secret *ret, struct err *
 	}
 	if (json_object_set_new(object, key, value) < 0)
 		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	return dump(object, ret, err);
+	return api_dump(object, LIMIT_SECRET_LEN, ret, err);
 }
 
 static int present(const char *meta, const struct secret *plain, struct secret *ret, struct err *err)
@@ -222,13 +210,19 @@ static void store_and_reply(struct call *call)
 int kv_read_cas(const json_t *options, int64_t *ret, struct err *err)
 {
 	const json_t *cas = json_object_get(options, "cas");
+	const char *text = json_string_value(cas);
 
 	*ret = -1;
 	if (!cas)
 		return 0;
-	if (!json_is_integer(cas) || json_integer_value(cas) < 0)
+	if (json_is_integer(cas) && json_integer_value(cas) >= 0) {
+		*ret = json_integer_value(cas);
+		return 0;
+	}
+	/* some clients send it as text */
+	if (!text || !*text || strlen(text) > 15 || text[strspn(text, "0123456789")])
 		return err_set(err, ERR_INPUT, "cas is not a number from 0");
-	*ret = json_integer_value(cas);
+	*ret = strtoll(text, NULL, 10);
 	return 0;
 }
 
@@ -242,16 +236,13 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
 }
 
-void kv_store_object(struct call *call, const json_t *object)
+void kv_store_object(struct call *call, const struct secret *object)
 {
-	CLEANUP(secret_clear) struct secret plain = {0};
 	struct err err = {0};
-	int r = dump(object, &plain, &err);
+	int r;
 
-	if (r == 0) {
-		strcpy(call->meta, META_JSON);
-		r = seal_new(call, &plain, &err);
-	}
+	strcpy(call->meta, META_JSON);
+	r = seal_new(call, object, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
@@ -261,6 +252,7 @@ void kv_store_object(struct call *call, const json_t *object)
 void kv_write(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
+	CLEANUP(secret_clear) struct secret plain = {0};
 	struct err err = {0};
 	const json_t *data;
 	int64_t cas = -1;
@@ -273,10 +265,12 @@ void kv_write(struct call *call, const struct request *q)
 		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
 		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
+	if (r == 0)
+		r = api_dump(data, LIMIT_SECRET_LEN, &plain, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		kv_store_object(call, data);
+		kv_store_object(call, &plain);
 }
 
 /* What the sealed file says it is; without a word from its sealer, what it looks like. */
@@ -378,6 +372,7 @@ void kv_purge(struct call *call, const struct request *q)
 	int r;
 
 	(void)q;
+	call->version = 0;
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = store_purge(&call->broker->store, call->path, &err);

@@ -10,6 +10,8 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 /* Ends the call with {name: object, "metadata": …}; with null and status 404 where object is NULL. */
 void kv_reply(struct call *call, const char *name, const struct secret *object);
 /* Seals an object as the call's version, the one that store_next said, and stores it; ends the call. */
-void kv_store_object(struct call *call, const json_t *object);
+void kv_store_object(struct call *call, const struct secret *object);
+/* Whether a PATCH is a JSON merge patch, the only kind there is. ERR_MEDIA. */
+int kv_check_patch(const struct request *q, struct err *err);
 /* options.cas of a body; -1: none. ERR_INPUT. */
 int kv_read_cas(const json_t *options, int64_t *ret, struct err *err);

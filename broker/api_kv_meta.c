@@ -114,7 +114,9 @@ static int dump_custom(const json_t *custom, char ret[LIMIT_CUSTOM + 1], struct 
 {
 	size_t n = json_object_size(custom) ? json_dumpb(custom, ret, LIMIT_CUSTOM, JSON_COMPACT | JSON_SORT_KEYS) : 0;
 
-	if (n > LIMIT_CUSTOM || (n == 0 && json_object_size(custom)))
+	if (n == 0 && json_object_size(custom))
+		return err_set(err, ERR_BUSY, "the locked memory is full: try again");
+	if (n > LIMIT_CUSTOM)
 		return err_set(err, ERR_INPUT, "custom_metadata has at most %u bytes", LIMIT_CUSTOM);
 	ret[n] = '\0';
 	return 0;
@@ -162,8 +164,10 @@ void kv_set_metadata(struct call *call, const struct request *q)
 	char text[LIMIT_CUSTOM + 1];
 	bool patch = q->method == METHOD_PATCH;
 	uint64_t seq = 0;
-	int r = api_body(q, &body, &err);
+	int r = patch ? kv_check_patch(q, &err) : 0;
 
+	if (r == 0)
+		r = api_body(q, &body, &err);
 	custom = json_object_get(body, "custom_metadata");
 	if (r == 0)
 		r = store_secret(&call->broker->store, call->path, &x, &err);
@@ -177,6 +181,9 @@ void kv_set_metadata(struct call *call, const struct request *q)
 		call_fail(call, r, err.msg);
 		return;
 	}
+	call->version = 0;
+	snprintf(call->detail, sizeof(call->detail), "max_versions %u cas_required %d delete_version_after %llu s%s", x.options.max_versions,
+		 x.options.cas_required, (unsigned long long)x.options.delete_after_ms / 1000, custom ? " custom_metadata" : "");
 	if (call_grant(call, &seq) < 0)
 		return;
 	r = store_set_options(&call->broker->store, call->path, &x.options, custom ? text : NULL, token_wall_ms(), &err);

@@ -1,5 +1,6 @@
 /* PATCH of secret/data (a JSON merge patch, RFC 7396) and secret/subkeys of KV version 2: both look into the current object. */
 #include "broker/api_kv.h"
+#include "broker/server.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -7,7 +8,10 @@
 #include <string.h>
 
 struct work {
-	json_t *patch;
+	struct server *server;
+	uid_t uid;
+	bool counted;
+	struct secret patch; /* as text: a tree of it would take many times as much of the arena while the hardware works */
 	int64_t cas;
 	uint64_t depth;
 };
@@ -15,8 +19,12 @@ struct work {
 static void free_work(void *p)
 {
 	struct work *w = p;
+	struct server_user *u = w->counted ? server_user(w->server, w->uid) : NULL;
 
-	json_decref(w->patch);
+	if (u)
+		u->patches--;
+	w->server->patches -= w->counted;
+	secret_clear(&w->patch);
 	free(w);
 }
 
@@ -26,6 +34,8 @@ static struct work *begin(struct call *call)
 
 	call->work = w;
 	call->free_work = w ? free_work : NULL;
+	if (w)
+		*w = (struct work){.server = call->conn->server, .uid = call->conn->peer.uid};
 	return w;
 }
 
@@ -51,32 +61,62 @@ static bool merge(json_t *target, const json_t *patch)
 	return good;
 }
 
-static void patch_opened(struct call *call, const struct secret *object)
+int kv_check_patch(const struct request *q, struct err *err)
+{
+	return q->merge_patch ? 0 : err_set(err, ERR_MEDIA, "a PATCH has the Content-Type application/merge-patch+json");
+}
+
+static int patched(struct call *call, const struct secret *object, struct secret *ret, struct err *err)
 {
 	const struct work *w = call->work;
-	CLEANUP(json_cleanup) json_t *target = NULL;
-	struct err err = {0};
+	CLEANUP(json_cleanup) json_t *target = NULL, *patch = NULL;
 	uint64_t read = call->version;
+	int r = json_parse((const char *)object->data, object->len, &target, err);
+
+	if (r == 0)
+		r = json_parse((const char *)w->patch.data, w->patch.len, &patch, err);
+	if (r == 0)
+		r = store_next(&call->broker->store, call->path, w->cas, &call->version, err);
+	if (r == 0 && call->version != read + 1)
+		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	if (r == 0 && !merge(target, patch))
+		r = err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	return r < 0 ? r : api_dump(target, LIMIT_SECRET_LEN, ret, err);
+}
+
+static void patch_opened(struct call *call, const struct secret *object)
+{
+	CLEANUP(secret_clear) struct secret plain = {0};
+	struct err err = {0};
 	int r;
 
 	if (!object) {
 		kv_reply(call, "data", NULL);
 		return;
 	}
-	r = json_parse((const char *)object->data, object->len, &target, &err);
-	if (r == 0)
-		r = store_next(&call->broker->store, call->path, w->cas, &call->version, &err);
-	if (r == 0 && call->version != read + 1)
-		r = err_set(&err, ERR_CONFLICT, "another version was written meanwhile: try again");
-	if (r == 0 && !merge(target, w->patch))
-		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	r = patched(call, object, &plain, &err);
+	/* the hardware worked for it, and a size says something of the secret */
+	if (r < 0 && call_spend(call, err.msg) < 0)
+		return;
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
 	free(call->sealed); /* of the version that was read */
 	call->sealed = NULL;
-	kv_store_object(call, target);
+	kv_store_object(call, &plain);
+}
+
+static int take_place(struct call *call, struct work *w, struct err *err)
+{
+	struct server_user *u = server_user(w->server, w->uid);
+
+	if (!u || u->patches >= LIMIT_PATCHES_PER_UID || call->conn->server->patches >= LIMIT_PATCHES)
+		return err_set(err, ERR_BUSY, "too many patches at once: try again");
+	u->patches++;
+	w->server->patches++;
+	w->counted = true;
+	return 0;
 }
 
 void kv_patch(struct call *call, const struct request *q)
@@ -84,18 +124,25 @@ void kv_patch(struct call *call, const struct request *q)
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w = begin(call);
 	struct err err = {0};
-	int r = w ? api_body(q, &body, &err) : err_set(&err, ERR_FAILED, "out of memory");
+	uint64_t next;
+	int r = w ? kv_check_patch(q, &err) : err_set(&err, ERR_FAILED, "out of memory");
 
+	if (r == 0)
+		r = api_body(q, &body, &err);
 	if (r == 0 && !json_is_object(json_object_get(body, "data")))
 		r = err_set(&err, ERR_INPUT, "no data provided: the body is {\"data\": {...}}");
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &w->cas, &err);
-	if (r < 0) {
+	if (r == 0)
+		r = store_next(&call->broker->store, call->path, w->cas, &next, &err);
+	if (r == 0)
+		r = take_place(call, w, &err);
+	if (r == 0)
+		r = api_dump(json_object_get(body, "data"), LIMIT_SECRET_LEN, &w->patch, &err);
+	if (r < 0)
 		call_fail(call, r, err.msg);
-		return;
-	}
-	w->patch = json_incref(json_object_get(body, "data"));
-	kv_open(call, 0, patch_opened);
+	else
+		kv_open(call, 0, patch_opened);
 }
 
 /* ---- subkeys ---------------------------------------------------------------------------------------------------- */
@@ -130,15 +177,14 @@ static void subkeys_opened(struct call *call, const struct secret *object)
 		return;
 	}
 	names = r == 0 ? bare(whole, w->depth) : NULL;
-	if (r == 0)
-		r = secret_new(&text, names ? json_dumpb(names, NULL, 0, JSON_COMPACT) : 0, &err);
 	if (r == 0 && !names)
 		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	if (r == 0)
+		r = api_dump(names, 2 * LIMIT_SECRET_LEN, &text, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
-	text.len = json_dumpb(names, (char *)text.data, text.cap, JSON_COMPACT);
 	kv_reply(call, "subkeys", &text);
 }
 

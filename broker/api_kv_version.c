@@ -1,5 +1,6 @@
 /* secret/delete, undelete and destroy of KV version 2: what is done to single versions. */
 #include "broker/api_kv.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -40,28 +41,71 @@ static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT
 	return 0;
 }
 
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Those that there are, in order, each once. */
+static size_t keep_existing(uint64_t *versions, size_t n, const struct store_secret *x)
+{
+	size_t kept = 0;
+
+	qsort(versions, n, sizeof(*versions), compare);
+	for (size_t i = 0; i < n; i++)
+		if (versions[i] >= x->oldest && versions[i] <= x->current && (kept == 0 || versions[kept - 1] != versions[i]))
+			versions[kept++] = versions[i];
+	return kept;
+}
+
+/* For the record: "versions 1-3,7". ERR_INPUT: it has no room for them. */
+static int describe(const uint64_t *versions, size_t n, char ret[CALL_DETAIL_LEN], struct err *err)
+{
+	struct writer w = writer_init(ret, CALL_DETAIL_LEN - 1);
+	size_t last;
+
+	writer_str(&w, n ? "versions " : "no version that is there");
+	for (size_t i = 0; i < n; i = last + 1) {
+		for (last = i; last + 1 < n && versions[last + 1] == versions[last] + 1; last++)
+			;
+		writer_printf(&w, i ? ",%llu" : "%llu", (unsigned long long)versions[i]);
+		if (last > i)
+			writer_printf(&w, "-%llu", (unsigned long long)versions[last]);
+	}
+	if (w.failed)
+		return err_set(err, ERR_INPUT, "too many versions for one record: take fewer at once");
+	ret[w.len] = '\0';
+	return 0;
+}
+
 static void change(struct call *call, const struct request *q, enum store_change what)
 {
 	uint64_t versions[LIMIT_VERSIONS_AT_ONCE], seq = 0;
-	struct store_secret x;
+	struct store_secret x = {0};
 	struct err err = {0};
 	size_t n = 0;
 	int r = read_versions(q, versions, &n, &err);
 
 	if (r == 0)
 		r = store_secret(&call->broker->store, call->path, &x, &err);
-	if (r < 0 && r != -ERR_NOT_FOUND) {
+	if (r == -ERR_NOT_FOUND) /* what is not there is done, as in Vault */
+		r = 0;
+	n = r == 0 ? keep_existing(versions, n, &x) : 0;
+	if (r == 0)
+		r = describe(versions, n, call->detail, &err);
+	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
 	}
 	call->version = n == 1 ? versions[0] : 0;
-	for (size_t i = 0, len = 0; n > 1 && i < n && len < sizeof(call->detail); i++)
-		len += (size_t)snprintf(call->detail + len, sizeof(call->detail) - len, "%s%llu", i ? "," : "versions ", (unsigned long long)versions[i]);
 	if (call_grant(call, &seq) < 0)
 		return;
-	if (r == 0) /* what is not there is done, as in Vault */
+	if (n)
 		r = store_change(&call->broker->store, call->path, what, versions, n, token_wall_ms(), &err);
-	cache_drop(&call->broker->cache, call->path);
+	if (n && what != STORE_UNDELETE)
+		cache_drop(&call->broker->cache, call->path);
 	call_end(call, r == -ERR_NOT_FOUND ? 0 : r, err.msg, seq);
 }
 

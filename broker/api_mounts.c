@@ -107,7 +107,7 @@ static int append_capabilities(struct secret *s, uint32_t capabilities, bool roo
 static int append_paths(struct call *call, const json_t *paths, struct secret *s, struct err *err)
 {
 	char text[6 * (LIMIT_PATH_LEN + 64) + 3]; /* every byte escaped */
-	size_t n = json_array_size(paths);
+	size_t n = json_array_size(paths), len;
 	int r = secret_new(s, 1024, err);
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
@@ -125,7 +125,7 @@ static int append_paths(struct call *call, const json_t *paths, struct secret *s
 				r = api_append(s, ",");
 		}
 		if (r == 0)
-			r = secret_append(s, text, json_dumpb(json_array_get(paths, i), text, sizeof(text), JSON_ENCODE_ANY), err);
+			r = (len = json_dumpb(json_array_get(paths, i), text, sizeof(text), JSON_ENCODE_ANY)) ? secret_append(s, text, len, err) : -ERR_BUSY;
 		if (r == 0)
 			r = api_append(s, ":");
 		if (r == 0)
@@ -146,6 +146,7 @@ void sys_capabilities_self(struct call *call, const struct request *q)
 	if (r == 0 && json_is_string(paths)) { /* as older clients ask */
 		one = json_pack("[O]", (json_t *)(size_t)paths);
 		paths = one;
+		r = one ? 0 : err_set(&err, ERR_BUSY, "the locked memory is full: try again");
 	}
 	if (r == 0 && (json_array_size(paths) < 1 || json_array_size(paths) > PATHS_AT_ONCE))
 		r = err_set(&err, ERR_INPUT, "paths must be supplied, at most %u", PATHS_AT_ONCE);

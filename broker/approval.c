@@ -123,16 +123,13 @@ int approval_vote(struct jobs *j, struct job *job, const char *key, uint32_t uid
 
 bool approvals_saw_job(const struct broker *b, uint32_t uid)
 {
-	for (size_t i = 0; i < b->n_job_operators; i++)
-		if (b->job_operators[i] == uid)
-			return true;
-	return false;
+	return b->job_uids[uid / 8 % sizeof(b->job_uids)] & (1u << (uid % 8));
 }
 
 void approvals_see_job(struct broker *b, uint32_t uid)
 {
-	if (uid != 0 && broker_is_operator(b, uid) && !approvals_saw_job(b, uid) && b->n_job_operators < LIMIT_OPERATORS)
-		b->job_operators[b->n_job_operators++] = uid;
+	if (uid != 0)
+		b->job_uids[uid / 8 % sizeof(b->job_uids)] |= (uint8_t)(1u << (uid % 8));
 }
 
 static int load(void *ctx, const struct store_approval *row)

@@ -48,8 +48,8 @@ bool approval_may(const struct config *config, const char *key, uint32_t uid);
 /* An operator's word, in the store before it counts; it replaces an earlier one of the same. */
 int approval_vote(struct jobs *j, struct job *job, const char *key, uint32_t uid, bool refused, struct err *err);
 
-/* A job runs as that user: when it is an operator other than root, he approves nothing any more in this life of the broker, as a process
- * of that job could speak for him. */
+/* A job runs as that user: but root he approves nothing any more in this life of the broker, as a process of that job could speak for
+ * him. */
 void approvals_see_job(struct broker *b, uint32_t uid);
 bool approvals_saw_job(const struct broker *b, uint32_t uid);
 

@@ -38,8 +38,7 @@ struct broker {
 	struct call *approval_waiting; /* see key_rule.h */
 	struct rate *rates;	   /* of keys */
 	bool rules_changed;	   /* since what waits was weighed */
-	uint32_t job_operators[LIMIT_OPERATORS]; /* as whom jobs ran, in this life of the broker */
-	size_t n_job_operators;
+	uint8_t job_uids[8192]; /* a bit for each uid that a job had in this life of the broker; uids that are equal modulo 65,536 share one */
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 

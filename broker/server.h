@@ -20,9 +20,11 @@ struct server {
 	struct server_user {
 		uid_t uid;
 		unsigned int n;	   /* connections */
+		unsigned int patches; /* of secrets, that wait for the hardware */
 		size_t in_bytes;   /* of the arena, for requests that are not complete */
 	} users[1024];
 	size_t in_bytes;
+	unsigned int patches;
 	size_t max_files; /* descriptors */
 	bool has_pidfd;	  /* this kernel tells of its peers */
 	bool stop, resume, listening, launcher_died;

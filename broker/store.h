@@ -79,7 +79,7 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
 /* Does that to versions (n 0: the current one); those that are not there are passed over. What is destroyed has no bytes any more. */
 int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);
-/* Sets the options; custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
+/* Sets the options (fewer versions are kept from the next one on); custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
 int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err);
 /* The custom metadata as JSON text, malloc'ed; NULL: there is none. ERR_TAMPERED. */
 int store_custom(struct store *s, const char *path, char **ret, struct err *err);

@@ -68,7 +68,8 @@ static int secret_mac(struct store *s, const char *path, const struct store_secr
 
 	if (r < 0)
 		return r;
-	store_mac_start(s, &st, "secret");
+	/* a MAC of options must not pass for one of a version */
+	store_mac_start(s, &st, has_options(&x->options) ? "secret with options" : "secret");
 	store_mac_text(&st, path);
 	store_mac_u64(&st, x->current);
 	store_mac_u64(&st, x->oldest);
@@ -467,8 +468,6 @@ int store_set_options(struct store *s, const char *path, const struct store_opti
 		crypto_hash_sha256(x.options.custom_hash, (const uint8_t *)custom, strlen(custom));
 	x.updated_ms = now_ms;
 	r = write_options(s, path, &x.options, custom, err);
-	if (r == 0)
-		r = drop_old_versions(s, path, &x, err);
 	if (r == 0)
 		r = write_secret(s, path, &x, existed ? old_mac : NULL, root, err);
 	return finish(s, r, root, err);

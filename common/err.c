@@ -25,6 +25,7 @@ static const struct {
 	[ERR_CONFLICT] = {"conflict", 400, 1},
 	[ERR_LIMIT] = {"limit", 413, 1},
 	[ERR_BUSY] = {"busy", 429, 1},
+	[ERR_MEDIA] = {"media", 415, 1},
 	[ERR_AUDIT] = {"audit", 503, 1},
 	[ERR_TAMPERED] = {"tampered", 500, 1},
 	[ERR_NO_MATCH] = {"no-match", 400, 1},

@@ -18,6 +18,7 @@ enum err_code {
 	ERR_CONFLICT,	  /* check-and-set, already exists */
 	ERR_LIMIT,	  /* a named limit of limits.h */
 	ERR_BUSY,
+	ERR_MEDIA,	  /* a body of another kind than the request takes */
 	ERR_AUDIT,	  /* the audit log cannot be written: no grant */
 	ERR_TAMPERED,	  /* stored data is not what cotter wrote */
 	ERR_NO_MATCH,	  /* age: no identity fits */

@@ -23,6 +23,8 @@
 #define LIMIT_SECRET_LEN 65536u	   /* plaintext of one version */
 #define LIMIT_SEALED_LEN 196608u   /* one sealed version: header, payload, many recipients */
 #define LIMIT_VERSIONS 10u	   /* kept per secret, as in Vault's KV v2 default */
+#define LIMIT_PATCHES 16u	   /* of secrets at once: each keeps its text in locked memory */
+#define LIMIT_PATCHES_PER_UID 4u
 #define LIMIT_MAX_VERSIONS 100u   /* that somebody may ask for */
 #define LIMIT_VERSIONS_AT_ONCE 100u /* deleted or destroyed by one request */
 #define LIMIT_CUSTOM 8192u	   /* custom metadata of a secret, JSON */

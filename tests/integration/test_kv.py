@@ -35,7 +35,12 @@ class Kv(Case):
         cls.kv = hvac_client(cls.b.socket, cls.token).secrets.kv.v2
 
     def ask(self, method, path, body=None, token=None):
-        return ask(self.b.socket, method, path, token or self.token, body)
+        kind = ("Content-Type: application/merge-patch+json",) if method == "PATCH" else ()
+        with connect(self.b.socket) as s:
+            return request(s, method, path, token or self.token, body, kind)
+
+    def last_record(self, event):
+        return [line for line in self.b.audit(50).splitlines() if f" ev={event} " in line][-1]
 
     def put(self, path, **data):
         return self.kv.create_or_update_secret(path, secret=data)["data"]["version"]
@@ -98,7 +103,13 @@ class Kv(Case):
             self.assertEqual(self.ask("PUT", f"secret/{verb}/kv/none", {"versions": [1]})[0], 204)
             self.assertEqual(self.ask("GET", f"secret/{verb}/kv/words")[0], 405)
         self.assertEqual(self.read("kv/words"), {"n": 1})
-        self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": ["1"]})[0], 204)
+        self.put("kv/words", n=2)
+        self.put("kv/words", n=3)
+        self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": [999999999999999] * 80 + [3, 1, 2, 1]})[0], 204)
+        self.assertIn("why=versions_1-3", self.last_record("delete"))
+        self.assertEqual(self.ask("POST", "secret/undelete/kv/words", {"versions": [1, 3]})[0], 204)
+        self.assertIn("why=versions_1,3", self.last_record("undelete"))
+        self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": ["3"]})[0], 204)
         self.assertEqual(self.ask("GET", "secret/data/kv/words")[0], 404)
 
     def test_patch(self):
@@ -120,8 +131,78 @@ class Kv(Case):
         for body in ({}, {"data": 3}, {"data": None}, {"data": []}):
             self.assertEqual(self.ask("PATCH", "secret/data/kv/p", body)[0], 400, body)
         self.assertEqual(self.ask("PATCH", "secret/data/kv/none", {"data": {"a": "b"}})[0], 404)
+        for path in ("secret/data/kv/p", "secret/metadata/kv/p"):  # of no other kind
+            self.assertEqual(ask(self.b.socket, "PATCH", path, self.token, {"data": {}})[0], 415)
+        self.assertEqual(self.ask("POST", "secret/data/kv/p", {"data": {"z": "1"}, "options": {"cas": "5"}})[1]["data"]["version"], 6)
+        self.assertEqual(self.ask("POST", "secret/data/kv/p", {"data": {}, "options": {"cas": "x"}})[0], 400)
         self.kv.delete_latest_version_of_secret("kv/p")
         self.assertEqual(self.ask("PATCH", "secret/data/kv/p", {"data": {"a": "b"}})[0], 404)
+
+    def test_what_a_patch_costs(self):
+        """The hardware is asked for who says the right version, and a refusal behind it is a use, too."""
+        self.put("kv/cost", a="x" * 65000)
+        self.restart()
+        token = self.b.token("--policy", "all", "--uses", "2")
+        before = self.b.status()["providers"][0]["operations"]
+        for _ in range(3):
+            self.assertEqual(self.ask("PATCH", "secret/data/kv/cost", {"data": {}, "options": {"cas": 7}}, token)[0], 400)
+        self.assertEqual(self.b.status()["providers"][0]["operations"], before)
+        self.assertEqual([self.ask("PATCH", "secret/data/kv/cost", {"data": {"b": "y" * 1000}}, token)[0] for _ in range(3)], [413, 413, 403])
+        self.assertEqual(self.kv.read_secret_metadata("kv/cost")["data"]["current_version"], 1)
+
+    def test_patches_that_wait_leave_room(self):
+        """A tree of small values takes many times its text: only the text is kept while the hardware works."""
+        self.put("kv/wait", a="1")
+        self.put("kv/other", a="1")
+        self.restart()
+        self.read("kv/other")
+        helper = self.b.children()[0]
+        os.kill(helper, signal.SIGSTOP)
+        sockets = [connect(self.b.socket) for _ in range(6)]
+        try:
+            data = json.dumps({"data": {"a": [1] * 25000}}).encode()
+            for s in sockets:
+                s.sendall(f"PATCH /v1/secret/data/kv/wait HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {self.token}\r\nContent-Type: application/merge-patch+json\r\n"
+                          f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+            time.sleep(0.5)
+            self.assertEqual(self.read("kv/other"), {"a": "1"})
+            self.assertLess(self.b.status()["arena_used"], 1 << 20)
+        finally:
+            os.kill(helper, signal.SIGCONT)
+        statuses = []
+        for s in sockets:
+            s.settimeout(20)
+            statuses.append(int(s.recv(65536).split()[1]))
+            s.close()
+        self.assertEqual(statuses.count(429), 2)  # a user has four of them
+        self.assertEqual(len(self.read("kv/wait")["a"]), 25000)
+
+    def test_a_full_arena_stores_nothing_by_halves(self):
+        """Whatever is acknowledged while others fill the locked memory reads back as it was."""
+        admin = self.token
+        self.ask("POST", "secret/data/kv/big", {"data": {"b": "z" * 60000}})
+        deep = "1"
+        for _ in range(27):
+            deep = {"d": deep}
+        hoard = []
+        try:
+            for i in range(400):
+                s = connect(self.b.socket)
+                s.sendall(f"GET /v1/secret/data/kv/big HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {admin}\r\n\r\n".encode() * 2)
+                hoard.append(s)
+                if i % 5 == 0:
+                    status, reply = self.ask("POST", f"secret/data/kv/half-{i}", {"data": {"deep": deep, "pad": "p" * 1200}})
+                    self.assertIn(status, (200, 429, 503), reply)
+                    if status == 200:
+                        hoard[-1].close()
+        finally:
+            for s in hoard:
+                s.close()
+        time.sleep(0.3)
+        written = [i for i in range(0, 400, 5) if self.ask("GET", f"secret/metadata/kv/half-{i}")[0] == 200]
+        self.assertTrue(written)
+        for i in written:
+            self.assertEqual(self.read(f"kv/half-{i}"), {"deep": deep, "pad": "p" * 1200})
 
     def test_patch_with_a_cold_cache(self):
         self.put("kv/cold", a="1")
@@ -164,11 +245,13 @@ class Kv(Case):
         self.assertNotEqual(read["metadata"]["deletion_time"], "")  # it is to come
         # a part of it alone; a patch of the custom part; and away with it
         self.kv.update_metadata("kv/m", max_versions=2, cas_required=False, delete_version_after="0s")
-        self.assertEqual(sorted(self.kv.read_secret_metadata("kv/m")["data"]["versions"]), ["4", "5"])
+        self.assertEqual(sorted(self.kv.read_secret_metadata("kv/m")["data"]["versions"]), ["3", "4", "5"])  # until the next is written
+        self.assertIn("why=max_versions_2_cas_required_0_delete_version_after_0_s", self.last_record("metadata.set"))
         status, _ = self.ask("PATCH", "secret/metadata/kv/m", {"custom_metadata": {"owner": None, "new": "1"}})
         self.assertEqual(status, 204)
         self.assertEqual(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"], {"z": "ü\"\\", "new": "1"})
         self.assertEqual(self.put("kv/m", n=9), 6)
+        self.assertEqual(sorted(self.kv.read_secret_metadata("kv/m")["data"]["versions"]), ["5", "6"])
         self.ask("POST", "secret/metadata/kv/m", {"custom_metadata": {}, "max_versions": 0})
         self.assertIsNone(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"])
         self.set("kv/m", custom_metadata={"x": "y"})
@@ -231,6 +314,9 @@ class Kv(Case):
                                                                    "nothing/at/all": ["deny"], "cotter/jobs": ["deny"]})
         self.assertEqual(out["secret/data/kv/x"], ["read"])
         self.assertEqual(of(onlyput, "secret/data/kv/x")["capabilities"], ["create", "patch", "update"])
+        self.assertEqual(of(onlyput, "secret/metadata/kv/x")["capabilities"], ["create", "patch", "update"])
+        self.assertEqual(of(self.token, "secret/data/kv/../x", "secret/data/kv//x", "secret/data/kv/x/", "sys/health")["data"],
+                         {"secret/data/kv/../x": ["deny"], "secret/data/kv//x": ["deny"], "secret/data/kv/x/": ["deny"], "sys/health": ["read"]})
         self.assertEqual(of(onlyput, "auth/token/lookup-self")["capabilities"], ["read"])
         # a narrowed token knows of its own narrowness
         narrow = self.b.cli("token", "narrow", "--path", "kv/x", "--op", "get", stdin=self.token, check=True).stdout.decode().strip()
@@ -250,17 +336,19 @@ class Kv(Case):
         with sqlite3.connect(path) as db:
             row = db.execute("SELECT * FROM secret_option WHERE path = 'kv/hand'").fetchone()
         for change in ("UPDATE secret_option SET cas_required = 0 WHERE path = 'kv/hand'", "DELETE FROM secret_option WHERE path = 'kv/hand'",
+                       # the options' MAC in the place of one more version's
+                       "INSERT INTO version SELECT path, 9999, 0, 0, 0, 0, '', NULL, mac FROM secret_option WHERE path = 'kv/hand'; "
+                       "DELETE FROM secret_option WHERE path = 'kv/hand'",
                        "UPDATE secret_option SET custom = '{}' WHERE path = 'kv/hand'"):
             with sqlite3.connect(path) as db:
-                db.execute(change)
-            status = [self.ask("POST", "secret/data/kv/hand", {"data": {}, "options": {"cas": 1}})[0], self.ask("GET", "secret/metadata/kv/hand")[0]]
-            self.assertIn(500, status, change)
+                db.executescript(change)
+            self.assertEqual(self.ask("GET", "secret/metadata/kv/hand")[0], 500, change)
+            if "custom =" not in change:
+                self.assertEqual(self.ask("GET", "secret/data/kv/hand")[0], 500, change)
+                self.assertEqual(self.ask("POST", "secret/data/kv/hand", {"data": {}, "options": {"cas": 1}})[0], 500, change)
             with sqlite3.connect(path) as db:
-                db.execute("DELETE FROM secret_option WHERE path = 'kv/hand'")
+                db.executescript("DELETE FROM secret_option WHERE path = 'kv/hand'; DELETE FROM version WHERE version = 9999")
                 db.execute("INSERT INTO secret_option VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            version = self.ask("GET", "secret/metadata/kv/hand")[1]["data"]["current_version"]
-            if version > 1:
-                self.kv.destroy_secret_versions("kv/hand", [version])
         self.assertEqual(self.kv.read_secret_metadata("kv/hand")["data"]["custom_metadata"], {"a": "b"})
 
     def put_cas(self, path, cas):
