@@ -117,7 +117,8 @@ static const struct command commands[] = {
 	 cmd_agent, false},
 	{"approve", "[[--refuse] JOB KEY]",
 	 "Which jobs wait for the use of a key that wants approvals (the configuration's keys), and an operator's word on it: for this job\n"
-	 "and this key, until the job ends. The user that the job runs as cannot give it. One refusal is enough.\n\n"
+	 "and this key, until the job ends. It is given by the key's approvers, but not by an operator as whom a job ran (root may). One refusal\n"
+	 "is enough, until the same operator approves.\n\n"
 	 "  --refuse                  the job's requests end, and it does not get the key\n"
 	 "  --json\n",
 	 cmd_approve, false},
