@@ -26,7 +26,7 @@ struct call {
 	uint64_t version;
 	void (*then)(struct call *call, const struct secret *object); /* kv: see kv_open */
 	/* kv: what is being read or written */
-	uint64_t created_ms, deleted_ms;
+	uint64_t created_ms, deleted_ms, delete_after_ms;
 	bool destroyed, custom; /* custom: the secret has metadata of somebody's own */
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;

@@ -183,15 +183,13 @@ static void store_and_reply(struct call *call)
 	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
 	struct store_version v = {.version = call->version, .created_ms = token_wall_ms(), .uid = call->conn->peer.uid,
 				  .sealed = call->sealed, .sealed_len = call->sealed_len};
-	struct store_secret x = {0};
 	struct err err = {0};
 	uint64_t seq = 0;
 	int r;
 
 	memcpy(v.meta, call->meta, sizeof(v.meta));
 	call->created_ms = v.created_ms;
-	call->deleted_ms = store_secret(&b->store, call->path, &x, NULL) == 0 && x.options.delete_after_ms ? v.created_ms + x.options.delete_after_ms : 0;
-	call->custom = !sodium_is_zero(x.options.custom_hash, sizeof(x.options.custom_hash));
+	call->deleted_ms = call->delete_after_ms ? v.created_ms + call->delete_after_ms : 0;
 	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
 	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0) {
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
@@ -223,6 +221,19 @@ int kv_read_cas(const json_t *options, int64_t *ret, struct err *err)
 	if (!text || !*text || strlen(text) > 15 || text[strspn(text, "0123456789")])
 		return err_set(err, ERR_INPUT, "cas is not a number from 0");
 	*ret = strtoll(text, NULL, 10);
+	return 0;
+}
+
+int kv_next(struct call *call, int64_t cas, struct err *err)
+{
+	struct store_secret x;
+	int r = store_next(&call->broker->store, call->path, cas, &x, err);
+
+	if (r < 0)
+		return r;
+	call->version = x.current + 1;
+	call->delete_after_ms = x.options.delete_after_ms;
+	call->custom = !sodium_is_zero(x.options.custom_hash, sizeof(x.options.custom_hash));
 	return 0;
 }
 
@@ -264,7 +275,7 @@ void kv_write(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
-		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
+		r = kv_next(call, cas, &err);
 	if (r == 0)
 		r = api_dump(data, LIMIT_SECRET_LEN, &plain, &err);
 	if (r < 0)
@@ -327,7 +338,7 @@ void kv_put_sealed(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
-		r = store_next(&call->broker->store, call->path, cas, &call->version, &err);
+		r = kv_next(call, cas, &err);
 	if (r == 0) {
 		call->sealed = malloc(LIMIT_SEALED_LEN);
 		if (!call->sealed || !b64_decode_padded(json_string_value(sealed), json_string_length(sealed), NULL, call->sealed,
@@ -339,30 +350,6 @@ void kv_put_sealed(struct call *call, const struct request *q)
 	else
 		unseal_start(&call->broker->unseals, call->path, call->version, call->sealed, call->sealed_len, false, call_asker(call),
 			     sealed_opened, call);
-}
-
-void kv_delete(struct call *call, const struct request *q)
-{
-	struct store_secret secret;
-	struct err err = {0};
-	uint64_t seq = 0;
-	int r = store_secret(&call->broker->store, call->path, &secret, &err);
-
-	(void)q;
-	call->version = r == 0 ? secret.current : 0;
-	/* deleting what is not there is done, as in Vault */
-	if (r == -ERR_NOT_FOUND)
-		r = 1;
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
-	if (call_grant(call, &seq) < 0)
-		return;
-	if (r == 0)
-		r = store_change(&call->broker->store, call->path, STORE_DELETE, NULL, 0, token_wall_ms(), &err);
-	cache_drop(&call->broker->cache, call->path);
-	call_end(call, r, err.msg, seq);
 }
 
 void kv_purge(struct call *call, const struct request *q)

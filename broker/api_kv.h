@@ -9,7 +9,9 @@ int kv_append_custom(struct secret *s, const struct call *call);
 void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call, const struct secret *object));
 /* Ends the call with {name: object, "metadata": …}; with null and status 404 where object is NULL. */
 void kv_reply(struct call *call, const char *name, const struct secret *object);
-/* Seals an object as the call's version, the one that store_next said, and stores it; ends the call. */
+/* The call is to write the next version, if cas is right: its number, and what the secret's options say of it. */
+int kv_next(struct call *call, int64_t cas, struct err *err);
+/* Seals an object as the call's version, the one that kv_next said, and stores it; ends the call. */
 void kv_store_object(struct call *call, const struct secret *object);
 /* Whether a PATCH is a JSON merge patch, the only kind there is. ERR_MEDIA. */
 int kv_check_patch(const struct request *q, struct err *err);

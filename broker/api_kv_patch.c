@@ -76,7 +76,7 @@ static int patched(struct call *call, const struct secret *object, struct secret
 	if (r == 0)
 		r = json_parse((const char *)w->patch.data, w->patch.len, &patch, err);
 	if (r == 0)
-		r = store_next(&call->broker->store, call->path, w->cas, &call->version, err);
+		r = kv_next(call, w->cas, err);
 	if (r == 0 && call->version != read + 1)
 		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
 	if (r == 0 && !merge(target, patch))
@@ -124,7 +124,6 @@ void kv_patch(struct call *call, const struct request *q)
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct work *w = begin(call);
 	struct err err = {0};
-	uint64_t next;
 	int r = w ? kv_check_patch(q, &err) : err_set(&err, ERR_FAILED, "out of memory");
 
 	if (r == 0)
@@ -134,7 +133,7 @@ void kv_patch(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &w->cas, &err);
 	if (r == 0)
-		r = store_next(&call->broker->store, call->path, w->cas, &next, &err);
+		r = kv_next(call, w->cas, &err);
 	if (r == 0)
 		r = take_place(call, w, &err);
 	if (r == 0)

@@ -80,19 +80,19 @@ static int describe(const uint64_t *versions, size_t n, char ret[CALL_DETAIL_LEN
 	return 0;
 }
 
-static void change(struct call *call, const struct request *q, enum store_change what)
+/* Nothing of what is not there is done, as with Vault. versions: n of them, or the current one. */
+static void change(struct call *call, uint64_t *versions, size_t n, bool current, enum store_change what)
 {
-	uint64_t versions[LIMIT_VERSIONS_AT_ONCE], seq = 0;
 	struct store_secret x = {0};
 	struct err err = {0};
-	size_t n = 0;
-	int r = read_versions(q, versions, &n, &err);
+	uint64_t seq = 0;
+	int r = store_secret(&call->broker->store, call->path, &x, &err);
 
-	if (r == 0)
-		r = store_secret(&call->broker->store, call->path, &x, &err);
-	if (r == -ERR_NOT_FOUND) /* what is not there is done, as in Vault */
+	if (r == -ERR_NOT_FOUND)
 		r = 0;
-	n = r == 0 ? keep_existing(versions, n, &x) : 0;
+	if (current)
+		versions[n++] = x.current;
+	n = keep_existing(versions, n, &x);
 	if (r == 0)
 		r = describe(versions, n, call->detail, &err);
 	if (r < 0) {
@@ -109,17 +109,38 @@ static void change(struct call *call, const struct request *q, enum store_change
 	call_end(call, r == -ERR_NOT_FOUND ? 0 : r, err.msg, seq);
 }
 
+static void change_named(struct call *call, const struct request *q, enum store_change what)
+{
+	uint64_t versions[LIMIT_VERSIONS_AT_ONCE];
+	struct err err = {0};
+	size_t n = 0;
+	int r = read_versions(q, versions, &n, &err);
+
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		change(call, versions, n, false, what);
+}
+
+void kv_delete(struct call *call, const struct request *q)
+{
+	uint64_t version;
+
+	(void)q;
+	change(call, &version, 0, true, STORE_DELETE);
+}
+
 void kv_delete_versions(struct call *call, const struct request *q)
 {
-	change(call, q, STORE_DELETE);
+	change_named(call, q, STORE_DELETE);
 }
 
 void kv_undelete(struct call *call, const struct request *q)
 {
-	change(call, q, STORE_UNDELETE);
+	change_named(call, q, STORE_UNDELETE);
 }
 
 void kv_destroy(struct call *call, const struct request *q)
 {
-	change(call, q, STORE_DESTROY);
+	change_named(call, q, STORE_DESTROY);
 }

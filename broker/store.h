@@ -72,12 +72,13 @@ int store_secret(struct store *s, const char *path, struct store_secret *ret, st
 /* Calls each for every kept version, oldest first, without sealed bytes. */
 int store_versions(struct store *s, const char *path, int (*each)(void *ctx, const struct store_version *v), void *ctx,
 		   struct err *err);
-/* Adds the next version: *ret_version must be what store_next said. cas < 0: none, else the current version expected. ERR_CONFLICT;
- * ERR_INPUT where the secret demands a cas. */
-int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_version, struct err *err);
+/* Whether a next version may be written, current + 1 of what is there (zeros: nothing). cas < 0: none, else the current version expected.
+ * ERR_CONFLICT; ERR_INPUT where the secret demands a cas. */
+int store_next(struct store *s, const char *path, int64_t cas, struct store_secret *ret, struct err *err);
+/* Adds it. ERR_CONFLICT: it is not the next any more. */
 int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err);
 enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
-/* Does that to versions (n 0: the current one); those that are not there are passed over. What is destroyed has no bytes any more. */
+/* Does that to versions; those that are not there are passed over. What is destroyed has no bytes any more. */
 int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);
 /* Sets the options (fewer versions are kept from the next one on); custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
 int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err);

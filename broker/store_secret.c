@@ -271,20 +271,20 @@ int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const
 
 /* ---- writing -------------------------------------------------------------------------------------------------- */
 
-int store_next(struct store *s, const char *path, int64_t cas, uint64_t *ret_version, struct err *err)
+int store_next(struct store *s, const char *path, int64_t cas, struct store_secret *ret, struct err *err)
 {
-	struct store_secret secret;
+	struct store_secret secret = {0};
 	int r = store_secret(s, path, &secret, err);
 
 	if (r == -ERR_NOT_FOUND)
-		secret.current = 0;
+		secret = (struct store_secret){0};
 	else if (r < 0)
 		return r;
 	else if (cas < 0 && secret.options.cas_required)
 		return err_set(err, ERR_INPUT, "check-and-set parameter required for this call");
 	if (cas >= 0 && (uint64_t)cas != secret.current)
 		return err_set(err, ERR_CONFLICT, "check-and-set parameter did not match the current version");
-	*ret_version = secret.current + 1;
+	*ret = secret;
 	return 0;
 }
 
@@ -351,8 +351,15 @@ static int drop_old_versions(struct store *s, const char *path, struct store_sec
 	return r < 0 ? r : store_step(s, q, err);
 }
 
-/* How each change begins: within a transaction, with the secret and its MAC as they were. finish ends it. */
-static int begin_change(struct store *s, const char *path, struct store_secret *ret, uint8_t ret_mac[STORE_MAC_LEN], struct err *err)
+/* A change of one secret, within a transaction. */
+struct change {
+	struct store_secret x;
+	uint8_t old_mac[STORE_MAC_LEN];
+	bool existed;
+};
+
+/* make_ms: when it is made where it is not there; 0: then ERR_NOT_FOUND. */
+static int begin_change(struct store *s, const char *path, uint64_t make_ms, struct change *ret, struct err *err)
 {
 	int r = store_root_check(s, err);
 
@@ -360,36 +367,45 @@ static int begin_change(struct store *s, const char *path, struct store_secret *
 		r = store_begin(s, err);
 	if (r < 0)
 		return r;
-	r = read_secret(s, path, ret, ret_mac, err);
-	if (r < 0 && r != -ERR_NOT_FOUND)
+	r = read_secret(s, path, &ret->x, ret->old_mac, err);
+	ret->existed = r == 0;
+	if (r == -ERR_NOT_FOUND && make_ms) {
+		ret->x = (struct store_secret){.oldest = 1, .created_ms = make_ms};
+		r = 0;
+	}
+	if (r < 0)
 		store_end(s, false, NULL);
 	return r;
 }
 
+/* r: whether all went well so far. */
+static int end_change(struct store *s, const char *path, const struct change *c, int r, struct err *err)
+{
+	uint8_t root[STORE_MAC_LEN] = {0};
+
+	if (r == 0)
+		r = write_secret(s, path, &c->x, c->existed ? c->old_mac : NULL, root, err);
+	return finish(s, r, root, err);
+}
+
 int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
 	struct store_version row = *v;
-	struct store_secret x = {0};
-	int r = begin_change(s, path, &x, old_mac, err);
-	bool existed = r == 0;
+	struct change c;
+	int r = begin_change(s, path, v->created_ms, &c, err);
 
-	if (r < 0 && r != -ERR_NOT_FOUND)
+	if (r < 0)
 		return r;
-	if (!existed)
-		x = (struct store_secret){.oldest = 1, .created_ms = v->created_ms};
-	r = v->version == x.current + 1 ? 0 : err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	r = v->version == c.x.current + 1 ? 0 : err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
 	if (r == 0) {
-		x.current = v->version;
-		x.updated_ms = v->created_ms;
-		row.deleted_ms = x.options.delete_after_ms ? v->created_ms + x.options.delete_after_ms : 0;
+		c.x.current = v->version;
+		c.x.updated_ms = v->created_ms;
+		row.deleted_ms = c.x.options.delete_after_ms ? v->created_ms + c.x.options.delete_after_ms : 0;
 		r = write_version(s, path, &row, err);
 	}
 	if (r == 0)
-		r = drop_old_versions(s, path, &x, err);
-	if (r == 0)
-		r = write_secret(s, path, &x, existed ? old_mac : NULL, root, err);
-	return finish(s, r, root, err);
+		r = drop_old_versions(s, path, &c.x, err);
+	return end_change(s, path, &c, r, err);
 }
 
 static int change_one(struct store *s, const char *path, enum store_change change, uint64_t version, uint64_t now_ms, struct err *err)
@@ -415,18 +431,15 @@ static int change_one(struct store *s, const char *path, enum store_change chang
 
 int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0};
-	struct store_secret x;
-	int r = begin_change(s, path, &x, old_mac, err);
+	struct change c;
+	int r = begin_change(s, path, 0, &c, err);
 
 	if (r < 0)
-		return r == -ERR_NOT_FOUND ? finish(s, r, root, err) : r;
-	for (size_t i = 0; r == 0 && i < (n ? n : 1); i++)
-		r = change_one(s, path, change, n ? versions[i] : x.current, now_ms, err);
-	x.updated_ms = now_ms;
-	if (r == 0)
-		r = write_secret(s, path, &x, old_mac, root, err);
-	return finish(s, r, root, err);
+		return r;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = change_one(s, path, change, versions[i], now_ms, err);
+	c.x.updated_ms = now_ms;
+	return end_change(s, path, &c, r, err);
 }
 
 static int write_options(struct store *s, const char *path, const struct store_options *o, const char *custom, struct err *err)
@@ -450,43 +463,35 @@ static int write_options(struct store *s, const char *path, const struct store_o
 
 int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], root[STORE_MAC_LEN] = {0}, kept[32];
-	struct store_secret x = {0};
-	int r = begin_change(s, path, &x, old_mac, err);
-	bool existed = r == 0;
+	struct store_options o = *options;
+	struct change c;
+	int r = begin_change(s, path, now_ms, &c, err);
 
-	if (r < 0 && r != -ERR_NOT_FOUND)
+	if (r < 0)
 		return r;
-	if (!existed)
-		x = (struct store_secret){.oldest = 1, .created_ms = now_ms};
-	memcpy(kept, x.options.custom_hash, sizeof(kept));
-	x.options = *options;
-	memcpy(x.options.custom_hash, kept, sizeof(kept));
+	memcpy(o.custom_hash, c.x.options.custom_hash, sizeof(o.custom_hash));
 	if (custom)
-		memset(x.options.custom_hash, 0, sizeof(kept));
+		memset(o.custom_hash, 0, sizeof(o.custom_hash));
 	if (custom && *custom)
-		crypto_hash_sha256(x.options.custom_hash, (const uint8_t *)custom, strlen(custom));
-	x.updated_ms = now_ms;
-	r = write_options(s, path, &x.options, custom, err);
-	if (r == 0)
-		r = write_secret(s, path, &x, existed ? old_mac : NULL, root, err);
-	return finish(s, r, root, err);
+		crypto_hash_sha256(o.custom_hash, (const uint8_t *)custom, strlen(custom));
+	c.x.options = o;
+	c.x.updated_ms = now_ms;
+	return end_change(s, path, &c, write_options(s, path, &o, custom, err), err);
 }
 
 int store_purge(struct store *s, const char *path, struct err *err)
 {
-	uint8_t old_mac[STORE_MAC_LEN], part[STORE_MAC_LEN], root[STORE_MAC_LEN];
-	struct store_secret x;
+	uint8_t part[STORE_MAC_LEN], root[STORE_MAC_LEN];
+	struct change c;
 	STMT *versions = NULL;
 	STMT *secret = NULL;
 	STMT *option = NULL;
-	int r = begin_change(s, path, &x, old_mac, err);
+	int r = begin_change(s, path, 0, &c, err);
 
-	if (r < 0 && r != -ERR_NOT_FOUND)
+	if (r < 0)
 		return r;
 	memcpy(root, s->root, sizeof(root));
-	if (r == 0)
-		r = store_prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
+	r = store_prepare(s, "DELETE FROM version WHERE path = ?", &versions, err, "t", path);
 	if (r == 0)
 		r = store_step(s, versions, err);
 	if (r == 0)
@@ -498,7 +503,7 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	if (r == 0)
 		r = store_step(s, option, err);
 	if (r == 0) {
-		store_root_summand(s, path, old_mac, part);
+		store_root_summand(s, path, c.old_mac, part);
 		sodium_sub(root, part, sizeof(root));
 		r = store_root_write(s, root, err);
 	}
