@@ -273,66 +273,6 @@ static bool pattern_matches(const char *pattern, const char *path, const char **
 	return strncmp(pattern, path, n - 1) == 0;
 }
 
-/* The path that a route's rule is about, as set_path takes it. false: it would not be taken. */
-static bool capability_path(const struct route *route, const char *rest, char ret[2 * LIMIT_PATH_LEN])
-{
-	size_t n;
-	char *slash;
-
-	snprintf(ret, 2 * LIMIT_PATH_LEN, "%s%s", route->prefix ? route->prefix : "", rest);
-	n = strlen(ret);
-	if (route->op == POLICY_LIST && n && ret[n - 1] == '/')
-		ret[n - 1] = '\0';
-	slash = strrchr(ret, '/');
-	if (route->suffixes && slash && api_is_suffix(slash + 1))
-		*slash = '\0';
-	return !strchr(route->pattern, '*') || (route->op == POLICY_LIST && !*ret) || path_valid(ret);
-}
-
-/* What one route adds. */
-static uint32_t capabilities_of(struct call *call, const struct route *route, const char *rest)
-{
-	static const uint32_t plain[METHOD_N] = {[METHOD_GET] = API_READ, [METHOD_HEAD] = API_READ, [METHOD_POST] = API_UPDATE, [METHOD_PUT] = API_UPDATE,
-						 [METHOD_DELETE] = API_DELETE, [METHOD_LIST] = API_LIST, [METHOD_PATCH] = API_PATCH};
-	struct token_facts facts = call->facts;
-	char path[2 * LIMIT_PATH_LEN];
-	uint32_t out = 0;
-	bool may = route->op == 0;
-
-	if (route->permit == PERMIT_OPEN)
-		return API_READ;
-	if (route->permit != PERMIT_TOKEN || !capability_path(route, rest, path))
-		return 0;
-	facts.path = path;
-	facts.folder = route->handler == kv_list;
-	for (uint32_t op = 1; op <= POLICY_DECRYPT; op <<= 1) {
-		facts.op = op;
-		if (!(route->op & op) || !token_may(&call->broker->tokens, call->token, &facts))
-			continue;
-		if (route->op != POLICY_PUT)
-			may = true;
-		else if (op == POLICY_CREATE)
-			out |= API_CREATE;
-		else
-			out |= API_UPDATE | (route->methods & M(PATCH) ? API_PATCH : 0u);
-	}
-	for (enum request_method m = 0; may && m < METHOD_N; m++)
-		if (route->methods & (1u << m))
-			out |= plain[m];
-	return out;
-}
-
-uint32_t api_capabilities(struct call *call, const char *path)
-{
-	uint32_t out = 0;
-	const char *rest;
-
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
-		if (pattern_matches(routes[i].pattern, path, &rest) && strlen(rest) <= LIMIT_PATH_LEN)
-			out |= capabilities_of(call, &routes[i], rest);
-	return out;
-}
-
 static const struct route *find_route(const struct request *q, enum request_method method, const char **ret_rest,
 				      bool *ret_known)
 {
@@ -395,6 +335,47 @@ static int set_path(struct call *call, const struct route *route, const char *re
 	call->facts.path = route->op ? call->path : NULL;
 	call->facts.folder = route->handler == kv_list;
 	return 0;
+}
+
+/* What one route adds. */
+static uint32_t capabilities_of(struct call *call, const struct route *route, const char *rest)
+{
+	static const uint32_t plain[METHOD_N] = {[METHOD_GET] = API_READ, [METHOD_HEAD] = API_READ, [METHOD_POST] = API_UPDATE, [METHOD_PUT] = API_UPDATE,
+						 [METHOD_DELETE] = API_DELETE, [METHOD_LIST] = API_LIST, [METHOD_PATCH] = API_PATCH};
+	struct call probe = {.facts = call->facts};
+	uint32_t out = 0;
+	bool may = route->op == 0;
+
+	if (route->permit == PERMIT_OPEN)
+		return API_READ;
+	if (route->permit != PERMIT_TOKEN || set_path(&probe, route, rest, NULL) < 0)
+		return 0;
+	for (uint32_t op = 1; op <= POLICY_DECRYPT; op <<= 1) {
+		probe.facts.op = op;
+		if (!(route->op & op) || !token_may(&call->broker->tokens, call->token, &probe.facts))
+			continue;
+		if (route->op != POLICY_PUT)
+			may = true;
+		else if (op == POLICY_CREATE)
+			out |= API_CREATE;
+		else
+			out |= API_UPDATE | (route->methods & M(PATCH) ? API_PATCH : 0u);
+	}
+	for (enum request_method m = 0; may && m < METHOD_N; m++)
+		if (route->methods & (1u << m))
+			out |= plain[m];
+	return out;
+}
+
+uint32_t api_capabilities(struct call *call, const char *path)
+{
+	uint32_t out = 0;
+	const char *rest;
+
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+		if (pattern_matches(routes[i].pattern, path, &rest))
+			out |= capabilities_of(call, &routes[i], rest);
+	return out;
 }
 
 /* Peer first: what the kernel says of it, before any byte of its token is looked at. */
