@@ -16,7 +16,7 @@
 
 #define REPLY_MAX (1u << 20)
 #define TIMEOUT_S 60
-#define TIMEOUT_KEPT_S (TIMEOUT_S + LIMIT_APPROVAL_WAIT_MS / 1000) /* signatures may wait for approvals */
+#define PATIENCE_MS (1000 * TIMEOUT_S + (int)LIMIT_APPROVAL_WAIT_MS) /* signatures may wait for approvals */
 
 /* $COTTER_SOCKET, else what the configuration says if it can be read, else the default; the operators' socket stands
  * beside it unless $COTTER_OPERATOR_SOCKET names it. */
@@ -44,10 +44,10 @@ static void socket_path(bool operators, char ret[108])
 		memcpy(slash, "/operator.sock", sizeof("/operator.sock"));
 }
 
-static int connect_to(const char *path, time_t timeout_s, struct err *err)
+static int connect_to(const char *path, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = timeout_s};
+	struct timeval timeout = {.tv_sec = TIMEOUT_S};
 	CLEANUP(cleanup_close) int fd = -1;
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
@@ -111,7 +111,9 @@ static int build(const struct asked *q, struct secret *ret, struct err *err)
 	if (r == 0)
 		r = secret_append(ret, "\r\n", 2, err);
 	if (r == 0 && q->body) {
-		json_dumpb(q->body, (char *)ret->data + ret->len, body_len, JSON_COMPACT);
+		/* it takes memory, and writes nothing where there is none */
+		if (json_dumpb(q->body, (char *)ret->data + ret->len, body_len, JSON_COMPACT) != body_len)
+			return err_set(err, ERR_BUSY, "the locked memory for secrets is full");
 		ret->len += body_len;
 	} else if (r == 0 && body_len) {
 		r = secret_append(ret, q->text, body_len, err);
@@ -146,20 +148,22 @@ static bool is_complete(const struct secret *s)
 	return s->len - (size_t)(end + 4 - text) >= (length && memcmp(text + 9, "204", 3) != 0 ? strtoul(length + 16, NULL, 10) : 0);
 }
 
-/* false: the answer is not wanted any more. */
-static bool wait_for_answer(const struct client *c)
+static int wait_for_answer(const struct client *c, struct err *err)
 {
 	struct pollfd fds[1 + sizeof(c->stop) / sizeof(c->stop[0])] = {{.fd = c->fd, .events = POLLIN}};
+	int ready;
 
 	if (c->n_stop == 0)
-		return true; /* recv has a time-out of its own */
+		return 0; /* recv has a time-out of its own */
 	memcpy(fds + 1, c->stop, sizeof(c->stop));
-	while (poll(fds, 1 + c->n_stop, -1) < 0 && errno == EINTR)
+	while ((ready = poll(fds, 1 + c->n_stop, PATIENCE_MS)) < 0 && errno == EINTR)
 		;
+	if (ready == 0)
+		return err_set(err, ERR_NO_BROKER, "the broker does not answer");
 	for (nfds_t i = 1; i <= c->n_stop; i++)
 		if (fds[i].revents && !fds[0].revents)
-			return false;
-	return true;
+			return err_set(err, ERR_NO_BROKER, "the request was given up");
+	return 0;
 }
 
 static int receive(const struct client *c, struct secret *ret, struct err *err)
@@ -180,8 +184,9 @@ static int receive(const struct client *c, struct secret *ret, struct err *err)
 			secret_clear(ret);
 			*ret = bigger;
 		}
-		if (!wait_for_answer(c))
-			return err_set(err, ERR_NO_BROKER, "the request was given up");
+		r = wait_for_answer(c, err);
+		if (r < 0)
+			return r;
 		n = recv(c->fd, ret->data + ret->len, ret->cap - ret->len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -242,7 +247,7 @@ static int check_status(const struct client_reply *r, struct err *err)
 }
 
 /* Over c's connection, made anew when the broker closed it meanwhile (or was restarted). An empty answer: it closed a new one, too. */
-static int exchange(struct client *c, const struct secret *request, time_t timeout_s, struct secret *ret_raw, struct err *err)
+static int exchange(struct client *c, const struct secret *request, struct secret *ret_raw, struct err *err)
 {
 	struct err ignored;
 	int sent, r = 0;
@@ -251,7 +256,7 @@ static int exchange(struct client *c, const struct secret *request, time_t timeo
 		fresh = c->fd < 0;
 		secret_clear(ret_raw);
 		if (fresh)
-			c->fd = connect_to(c->address, timeout_s, err);
+			c->fd = connect_to(c->address, err);
 		if (c->fd < 0)
 			return c->fd;
 		/* a refusal may be there to be read though not all was taken */
@@ -277,7 +282,7 @@ static int ask(struct client *c, const struct asked *q, struct client_reply *ret
 
 	*ret = (struct client_reply){0};
 	if (r == 0)
-		r = exchange(c, &request, q->keep && (q->body || q->text) ? TIMEOUT_KEPT_S : TIMEOUT_S, &raw, err);
+		r = exchange(c, &request, &raw, err);
 	/* the operators' socket closes at once on whoever is none */
 	if (r == 0 && raw.len == 0)
 		r = q->operators ? err_set(err, ERR_DENIED, "the operators' socket refuses uid %u: set COTTER_TOKEN, or become an operator", geteuid())

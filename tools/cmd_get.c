@@ -1,4 +1,5 @@
 /* cotter get */
+#include "broker/api.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -39,15 +40,10 @@ int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 		r = kv_fetch(path, version, &reply, &object, err);
 	if (r < 0)
 		return r;
-	if (cli->json) {
-		size_t n = json_dumpb(client_data(&reply), NULL, 0, JSON_COMPACT);
-
-		r = secret_new(&value, n, err);
-		if (r == 0)
-			value.len = json_dumpb(client_data(&reply), (char *)value.data, n, JSON_COMPACT);
-	} else {
+	if (cli->json)
+		r = api_dump(client_data(&reply), SIZE_MAX, &value, err);
+	else
 		r = kv_field(object, field ? field : ref_field, path, &value, err);
-	}
 	if (r == 0)
 		r = cli_write_all(1, value.data, value.len, err);
 	/* a terminal wants a line; a pipe gets the bytes alone */

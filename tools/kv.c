@@ -1,5 +1,6 @@
 #include "tools/kv.h"
 
+#include "broker/api.h"
 #include "common/bind.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -39,8 +40,6 @@ int kv_fetch(const char *path, unsigned long long version, struct client_reply *
 int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
 {
 	const json_t *value = json_object_get(object, field ? field : "value");
-	size_t n;
-	int r;
 
 	if (!value && !field && json_object_size(object) == 1)
 		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
@@ -51,9 +50,5 @@ int kv_field(const json_t *object, const char *field, const char *path, struct s
 			       json_object_size(object), path);
 	if (json_is_string(value))
 		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
-	n = json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
-	r = secret_new(ret, n, err);
-	if (r == 0)
-		ret->len = json_dumpb(value, (char *)ret->data, n, JSON_COMPACT | JSON_ENCODE_ANY);
-	return r;
+	return api_dump(value, SIZE_MAX, ret, err);
 }
