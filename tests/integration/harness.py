@@ -174,6 +174,13 @@ class Broker:
         with open(self.config, "w") as f:
             f.write(change(text))
 
+    def reload(self, change):
+        reloads = lambda: self.audit(100_000).count("ev=config.reload")
+        before = reloads()
+        self.edit(change)
+        self.process.send_signal(signal.SIGHUP)
+        wait_for("the reload", lambda: reloads() > before)
+
     def recipients(self):
         out = []
         with open(self.config) as f:

@@ -134,6 +134,13 @@ class ApproveCase(Case):
     def begin(self, leader, token, key="release/codesign"):
         leader.start(ask, self.b.socket, "POST", f"transit/sign/{key}", token, {"input": b64(b"x")})
 
+    def asker(self, token, key="release/codesign"):
+        """One more process of the job that waits for the key."""
+        child = Process(uid=JOB)
+        self.ends.append(child.end)
+        self.begin(child, token, key)
+        return child
+
     def approve(self, uid, job, key="release/codesign", refuse=False, **kw):
         return as_peer(ask, self.b.operator_socket, "POST", "cotter/approve", None, {"job": job, "key": key, "refuse": refuse}, uid=uid, **kw)
 
@@ -225,9 +232,7 @@ class Quorum(ApproveCase):
         self.assertEqual(self.listed(job), {})
 
     def test_not_in_time(self):
-        self.b.edit(lambda text: text.replace("wait: 20s", "wait: 1s"))
-        self.b.process.send_signal(signal.SIGHUP)
-        wait_for("the reload", lambda: "ev=config.reload" in self.b.audit(3))
+        self.b.reload(lambda text: text.replace("wait: 20s", "wait: 1s"))
         leader, token, job = self.job()
         status, reply = self.sign(leader, token)
         self.assertEqual(status, 403)
@@ -238,9 +243,7 @@ class Quorum(ApproveCase):
         self.assertIn("1 more approval of this job", reply["errors"][0])
         self.assertEqual(self.approve(EVE, job, "quick/one")[0], 200)  # any operator where none are named
         self.assertEqual(self.sign(leader, token, "quick/one")[0], 200)
-        self.b.edit(lambda text: text.replace("wait: 1s", "wait: 20s"))
-        self.b.process.send_signal(signal.SIGHUP)
-        wait_for("the reload", lambda: self.b.audit(3).count("ev=config.reload"))
+        self.b.reload(lambda text: text.replace("wait: 1s", "wait: 20s"))
 
     def test_who_waits_ends_with_its_job(self):
         cg = Cgroup()
@@ -317,12 +320,7 @@ class Quorum(ApproveCase):
 
     def test_too_many_wait(self):
         leader, token, job = self.job()
-        children = []
-        for _ in range(36):
-            child = Process(uid=JOB)
-            self.ends.append(child.end)
-            children.append(child)
-            self.begin(child, token)
+        children = [self.asker(token) for _ in range(36)]
         self.waits(job, n=32)
         self.approve(ANN, job)
         self.approve(BOB, job)
@@ -369,39 +367,30 @@ class Quorum(ApproveCase):
         client.wait(10)
 
     def test_what_a_reload_changes_is_weighed_again(self):
-        def reload(change):
-            n = self.b.audit(1000).count("ev=config.reload")
-            self.b.edit(change)
-            self.b.process.send_signal(signal.SIGHUP)
-            wait_for("the reload", lambda: self.b.audit(1000).count("ev=config.reload") > n)
-
         leader, token, job = self.job()
         self.begin(leader, token)
         self.waits(job)
         self.approve(ANN, job)
         self.waits(job)
-        reload(lambda text: text.replace("approvals: 2", "approvals: 1"))
+        self.b.reload(lambda text: text.replace("approvals: 2", "approvals: 1"))
         try:
             self.assertEqual(leader.result()[0], 200)
         finally:
-            reload(lambda text: text.replace("approvals: 1\n    approvers", "approvals: 2\n    approvers"))
+            self.b.reload(lambda text: text.replace("approvals: 1\n    approvers", "approvals: 2\n    approvers"))
         leader, token, job = self.job()
         self.begin(leader, token)
         self.waits(job)
-        reload(lambda text: text.replace("path: release/*\n    approvals", "path: other/*\n    approvals"))
+        self.b.reload(lambda text: text.replace("path: release/*\n    approvals", "path: other/*\n    approvals"))
         try:
             self.assertEqual(leader.result()[0], 200)
         finally:
-            reload(lambda text: text.replace("path: other/*\n    approvals", "path: release/*\n    approvals"))
+            self.b.reload(lambda text: text.replace("path: other/*\n    approvals", "path: release/*\n    approvals"))
 
     def test_they_go_on_in_their_order(self):
         leader, token, job = self.job()
         children = []
         for i in range(4):
-            child = Process(uid=JOB)
-            self.ends.append(child.end)
-            children.append(child)
-            self.begin(child, token, "slow/one")
+            children.append(self.asker(token, "slow/one"))
             self.waits(job, "slow/one", i + 1)
         self.approve(GIL, job, "slow/one")
         self.assertEqual([child.result()[0] for child in children], [200, 200, 429, 429])
@@ -418,12 +407,7 @@ class Quorum(ApproveCase):
         self.assertIn(b"(5 more)", p.stdout)
         self.assertIn(job.encode(), p.stdout.splitlines()[0])
         # nor does it take all places
-        children = []
-        for i in range(66):
-            child = Process(uid=JOB)
-            self.ends.append(child.end)
-            children.append(child)
-            self.begin(child, loud[i % 3][1])
+        children = [self.asker(loud[i % 3][1]) for i in range(66)]
         wait_for("them", lambda: sum(a["waiting"] for a in json.loads(self.b.cli("approve", "--json").stdout)) == 65)
         other, token, job = self.job(uid=JOB + 2)
         self.begin(other, token)

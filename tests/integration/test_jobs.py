@@ -708,10 +708,8 @@ class Refusals(JobCase):
         self.assertEqual(sum(f" uid={OTHER + 3} " in line for line in self.b.audit(1000).splitlines()), 5)
 
     def test_an_operator_no_more_is_nobody(self):
-        self.b.edit(lambda text: text.replace("operators:", f"operators: [0, {OTHER + 4}]", 1) if "operators: [" in text
-                    else text.replace("operators:\n", f"operators:\n  - {OTHER + 4}\n", 1))
-        self.b.process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
+        self.b.reload(lambda text: text.replace("operators:", f"operators: [0, {OTHER + 4}]", 1) if "operators: [" in text
+                      else text.replace("operators:\n", f"operators:\n  - {OTHER + 4}\n", 1))
         p = self.process(uid=OTHER + 4)
         before = self.size()
         self.assertEqual(p.do(ask, self.b.operator_socket, "GET", "cotter/status")[0], 200)
