@@ -117,10 +117,10 @@ void call_reply_shared(struct call *call, struct shared_body *body)
 	conn_reply_shared(c, body);
 }
 
-static int audit_call(struct call *call, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
+int call_record(struct call *call, const char *event, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
 {
 	struct audit_event e = {
-		.event = call->event, .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
+		.event = event, .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
 		.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .version = call->version,
 		.token_id = call->token ? call->token->id + 5 : sodium_is_zero(call->made_id, sizeof(call->made_id)) ? NULL : call->made_id,
 		.result = result, .why = why, .takes = call->takes};
@@ -139,7 +139,7 @@ static void record_refusal(struct call *call, bool denied, const char *why)
 		call->conn->keep_alive = false;
 		return;
 	}
-	audit_call(call, denied ? "denied" : "failed", why, NULL, NULL);
+	call_record(call, call->event, denied ? "denied" : "failed", why, NULL, NULL);
 	if (call->alarm[0])
 		log_warn("%s", call->alarm);
 }
@@ -241,7 +241,7 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 	int r = call->checked ? 0 : check_again(call, &err);
 
 	if (r == 0)
-		r = audit_call(call, "granted", call->detail, ret_seq, &err);
+		r = call_record(call, call->event, "granted", call->detail, ret_seq, &err);
 	if (r < 0 && call->takes && err.code == ERR_AUDIT) {
 		log_error("%s: %s", call->event, err.msg);
 		r = 0;

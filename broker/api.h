@@ -58,6 +58,8 @@ bool api_is_suffix(const char *word);
 
 /* Whose turn it is with the hardware: the uid in its cgroup. */
 uint64_t call_asker(const struct call *call);
+/* A record of the call, with an event of its own. */
+int call_record(struct call *call, const char *event, const char *result, const char *why, uint64_t *ret_seq, struct err *err);
 /* Ends the call. body may be NULL (204 has none). */
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
 /* Ends the call with 204, or with what failed where r < 0. */

@@ -38,7 +38,7 @@ static int append_approval(struct secret *s, struct broker *b, const struct job 
 	job_id_text(job, id);
 	api_time(a->asked_ms, asked);
 	r = api_append(s, "{\"job\":\"%s\",\"name\":\"%s\",\"uid\":%u,\"key\":\"%s\",\"state\":\"%s\",\"asked\":\"%s\",\"waiting\":%u,\"lacks\":%u,\"what\":",
-		       id, job->name, job->uid, a->key, states[answer.state], asked, key_rule_waiting(b, job, a->key), answer.n);
+		       id, job->name, job->uid, a->key, states[answer.state], asked, a->n_waiting, answer.n);
 	if (r == 0)
 		r = api_append_string(s, a->what);
 	if (r == 0)
@@ -92,7 +92,7 @@ static int append_jobs(struct listing *l, struct broker *b, bool waiting)
 
 	for (const struct job *job = b->jobs.list; r == 0 && job; job = job->next) {
 		for (const struct approval *a = job->approvals; r == 0 && a; a = a->next) {
-			if ((key_rule_waiting(b, job, a->key) > 0) != waiting || !has_room(l, job->uid))
+			if ((a->n_waiting > 0) != waiting || !has_room(l, job->uid))
 				continue;
 			r = l->n++ ? api_append(&l->text, ",") : 0;
 			if (r == 0)
@@ -109,6 +109,7 @@ void approval_list(struct call *call, const struct request *q)
 	int r = secret_new(&l.text, 1024, NULL);
 
 	(void)q;
+	key_rules_count_waiting(call->broker);
 	if (r == 0)
 		r = api_append(&l.text, "{\"approvals\":[");
 	if (r == 0)
@@ -173,11 +174,12 @@ void approval_give(struct call *call, const struct request *q)
 		call_fail(call, r, err.msg);
 		return;
 	}
+	key_rules_count_waiting(b);
 	r = secret_new(&data, 1024, NULL);
 	if (r == 0)
 		r = append_approval(&data, b, job, approval_find(job, call->path));
 	if (r == 0)
 		r = api_envelope((char *)data.data, data.len, NULL, 0, &reply);
-	key_rule_decide(b, job, call->path);
+	key_rules_decide(b);
 	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &reply, seq);
 }

@@ -43,13 +43,7 @@ int approval_get(struct job *job, const char *key, struct approval **ret, struct
 
 static bool is_approver(const struct config *config, const struct config_key_rule *rule, uint32_t uid)
 {
-	const uint32_t *list = rule->n_approvers ? rule->approvers : config->operators;
-	size_t n = rule->n_approvers ? rule->n_approvers : config->n_operators;
-
-	for (size_t i = 0; i < n; i++)
-		if (list[i] == uid)
-			return true;
-	return false;
+	return rule->n_approvers ? config_has_id(rule->approvers, rule->n_approvers, uid) : config_has_id(config->operators, config->n_operators, uid);
 }
 
 bool approval_may(const struct config *config, const char *key, uint32_t uid)
@@ -113,7 +107,7 @@ int approval_vote(struct jobs *j, struct job *job, const char *key, uint32_t uid
 	memcpy(row.job, job->id, sizeof(row.job));
 	snprintf(row.key, sizeof(row.key), "%s", key);
 	before = *a;
-	r = put_vote(a, &(struct approval_vote){.uid = uid, .refused = refused, .at_ms = row.at_ms}, err);
+	r = put_vote(a, &(struct approval_vote){.uid = uid, .refused = refused}, err);
 	if (r == 0)
 		r = store_approval_put(&j->broker->store, &row, err);
 	if (r < 0)
@@ -139,7 +133,7 @@ static int load(void *ctx, const struct store_approval *row)
 	struct job *job = job_by_id(j, row->job);
 	int r = job ? approval_get(job, row->key, &a, NULL) : 0;
 
-	return r < 0 || !job ? r : put_vote(a, &(struct approval_vote){.uid = row->uid, .refused = row->refused, .at_ms = row->at_ms}, NULL);
+	return r < 0 || !job ? r : put_vote(a, &(struct approval_vote){.uid = row->uid, .refused = row->refused}, NULL);
 }
 
 int approvals_load(struct jobs *j, struct err *err)

@@ -16,7 +16,6 @@ struct jobs;
 struct approval_vote {
 	uint32_t uid;
 	bool refused;
-	uint64_t at_ms; /* wall clock */
 };
 
 struct approval {
@@ -24,6 +23,7 @@ struct approval {
 	char *key;	       /* as the job asks for it: a name, pki/ROLE, ssh/ROLE */
 	char what[192];	       /* it was first asked for: for the log and for people */
 	uint64_t asked_ms;     /* wall clock; 0: not yet */
+	uint32_t n_waiting;    /* requests, when they were last counted */
 	struct approval_vote votes[LIMIT_APPROVERS];
 	size_t n_votes;
 };

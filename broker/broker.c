@@ -20,10 +20,7 @@
 
 bool broker_is_operator(const struct broker *b, uint32_t uid)
 {
-	for (size_t i = 0; i < b->config.n_operators; i++)
-		if (b->config.operators[i] == uid)
-			return true;
-	return false;
+	return config_has_id(b->config.operators, b->config.n_operators, uid);
 }
 
 static void set_sealed(struct broker *b, const char *reason)
@@ -137,7 +134,7 @@ void broker_reload(struct broker *b)
 	log_info("the configuration was read again: %zu policies, %zu roles, %zu issuers", b->config.n_policies, b->config.n_roles,
 		 b->config.n_issuers);
 	record(b, "config.reload", "granted", "");
-	b->rules_changed = true;
+	key_rules_decide(b);
 	key_rules_check(b);
 }
 
@@ -145,7 +142,6 @@ void broker_tick(struct broker *b, uint64_t now_ms)
 {
 	bool ready = false;
 
-	key_rules_tick(b, now_ms);
 	if (b->unsealed || b->retry_open_ms == 0 || now_ms < b->retry_open_ms)
 		return;
 	b->retry_open_ms = 0;

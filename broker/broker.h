@@ -37,7 +37,6 @@ struct broker {
 	struct crl crl;
 	struct call *approval_waiting; /* see key_rule.h */
 	struct rate *rates;	   /* of keys */
-	bool rules_changed;	   /* since what waits was weighed */
 	uint8_t job_uids[8192]; /* a bit for each uid that a job had in this life of the broker; uids that are equal modulo 65,536 share one */
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };

@@ -494,6 +494,14 @@ void config_done(struct config *c)
 	*c = (struct config){0};
 }
 
+bool config_has_id(const uint32_t *list, size_t n, uint32_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i] == id)
+			return true;
+	return false;
+}
+
 const struct config_policy *config_policy(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_policies; i++)

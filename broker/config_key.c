@@ -51,9 +51,8 @@ static int add_approver(struct yaml_place at, const char *text, void *target, st
 	struct config_key_rule *k = target;
 	int r = config_id(at, text, LIMIT_APPROVERS, &k->approvers, &k->n_approvers, err);
 
-	for (size_t i = 0; r == 0 && i + 1 < k->n_approvers; i++)
-		if (k->approvers[i] == k->approvers[k->n_approvers - 1])
-			return yaml_fail(at, err, "%.40s is an approver already", text);
+	if (r == 0 && config_has_id(k->approvers, k->n_approvers - 1, k->approvers[k->n_approvers - 1]))
+		return yaml_fail(at, err, "%.40s is an approver already", text);
 	return r;
 }
 
@@ -100,14 +99,6 @@ const struct yaml_field config_key_fields[] = {
 	{0},
 };
 
-static bool is_operator(const struct config *c, uint32_t uid)
-{
-	for (size_t i = 0; i < c->n_operators; i++)
-		if (c->operators[i] == uid)
-			return true;
-	return false;
-}
-
 int config_check_keys(const struct config *c, struct err *err)
 {
 	for (size_t i = 0; i < c->n_key_rules; i++) {
@@ -119,7 +110,7 @@ int config_check_keys(const struct config *c, struct err *err)
 		if (!k->approvals && k->n_approvers)
 			return err_set(err, ERR_INPUT, "%.200s: keys: the rule for %.200s has approvers: say how many approvals", c->file, k->pattern);
 		for (size_t a = 0; a < k->n_approvers; a++)
-			if (!is_operator(c, k->approvers[a]))
+			if (!config_has_id(c->operators, c->n_operators, k->approvers[a]))
 				return err_set(err, ERR_INPUT, "%.200s: keys: the approver %u of %.200s is none of the operators", c->file, k->approvers[a], k->pattern);
 		if (k->approvals > n)
 			return err_set(err, ERR_INPUT, "%.200s: keys: %.200s demands %u approvals, and there are %zu who could give them", c->file, k->pattern,

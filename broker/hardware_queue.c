@@ -43,16 +43,6 @@ void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op)
 	p->n_queued++;
 }
 
-void hardware_queue_back(struct hardware_provider *p, struct hardware_op *op)
-{
-	if (p->tail)
-		p->tail->next = op;
-	else
-		p->head = op;
-	p->tail = op;
-	p->n_queued++;
-}
-
 int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err)
 {
 	struct hardware_op **at = &p->head, *last = NULL;

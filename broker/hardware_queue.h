@@ -26,7 +26,6 @@ struct hardware_op *hardware_op_new_with(enum wire_op op, const char *text, cons
 void hardware_op_free(struct hardware_op *op);
 
 void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op);
-void hardware_queue_back(struct hardware_provider *p, struct hardware_op *op);
 /*
  * Start-time fair queueing: each asker's operations have turns of their own, beginning with that which is being served, so who has a
  * thousand waiting is behind whoever comes with one. ERR_BUSY: the asker has too many.

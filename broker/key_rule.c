@@ -143,20 +143,27 @@ static void refuse(struct call *call, const struct approval_answer *a)
 static int ask(struct call *call, struct job *job, struct err *err)
 {
 	struct approval *a = NULL;
-	struct audit_event e = {.event = "approval.ask", .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
-				.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .token_id = call->token->id + 5, .result = "waits",
-				.why = call->detail};
 	int r = approval_get(job, call->path, &a, err);
 
 	if (r < 0 || a->asked_ms)
 		return r;
-	r = audit_write(&call->broker->audit, &e, NULL, err);
+	r = call_record(call, "approval.ask", "waits", call->detail, NULL, err);
 	if (r < 0)
 		return r;
 	a->asked_ms = token_wall_ms();
 	snprintf(a->what, sizeof(a->what), "%s", call->detail);
 	log_info("job %s wants to use %s: it waits for 'cotter approve'", call->job_id, call->path);
 	return 0;
+}
+
+/* What was said so far decides, or does not: false. */
+static bool settle(struct call *call, const struct approval_answer *a)
+{
+	if (a->state == APPROVAL_GIVEN)
+		go_on(call);
+	else if (a->state == APPROVAL_REFUSED)
+		refuse(call, a);
+	return a->state != APPROVAL_LACKS;
 }
 
 static int check_room(const struct call *call, struct err *err)
@@ -168,7 +175,9 @@ static int check_room(const struct call *call, struct err *err)
 		of_job += strcmp(other->job_id, call->job_id) == 0;
 		of_uid += other->conn->peer.uid == call->conn->peer.uid;
 	}
-	return n < LIMIT_APPROVAL_WAITING && of_job < LIMIT_APPROVAL_WAITING_PER_JOB && of_uid < LIMIT_APPROVAL_WAITING_PER_UID ? 0 : err_set(err, ERR_BUSY, "too many requests wait for approvals");
+	if (n < LIMIT_APPROVAL_WAITING && of_job < LIMIT_APPROVAL_WAITING_PER_JOB && of_uid < LIMIT_APPROVAL_WAITING_PER_UID)
+		return 0;
+	return err_set(err, ERR_BUSY, "too many requests wait for approvals");
 }
 
 static void wait_for(struct call *call, const struct approval_answer *a)
@@ -209,56 +218,40 @@ void key_rule_admit(struct call *call, uint32_t n, void (*go)(struct call *call)
 		}
 		a = approval_weigh(config, job, approval_find(job, call->path), call->path);
 	}
-	if (a.state == APPROVAL_GIVEN)
-		go_on(call);
-	else if (a.state == APPROVAL_REFUSED)
-		refuse(call, &a);
-	else
+	if (!settle(call, &a))
 		wait_for(call, &a);
 }
 
+/* Of a job that is gone nobody weighs anything: it is due. */
+static struct approval_answer weigh(const struct call *call)
+{
+	const struct job *job = job_of(call);
+
+	return job ? approval_weigh(&call->broker->config, job, approval_find(job, call->path), call->path) : (struct approval_answer){.state = APPROVAL_LACKS};
+}
+
+static bool is_decided(const struct call *call)
+{
+	return weigh(call).state != APPROVAL_LACKS;
+}
+
+static bool is_due(const struct call *call)
+{
+	return token_boot_ms() >= call->wait_until_ms;
+}
+
 /* The next that which says, out of the list: what happens then may change it. */
-static struct call *take_waiting(struct broker *b, bool (*which)(const struct call *call, const char *job, const char *key, uint64_t now_ms), const char *job,
-				 const char *key, uint64_t now_ms)
+static struct call *take_waiting(struct broker *b, bool (*which)(const struct call *call))
 {
 	struct call *call;
 
 	for (struct call **at = &b->approval_waiting; (call = *at); at = &call->next_waiting) {
-		if (which(call, job, key, now_ms)) {
+		if (which(call)) {
 			*at = call->next_waiting;
 			return call;
 		}
 	}
 	return NULL;
-}
-
-static bool waits_for(const struct call *call, const char *job, const char *key, uint64_t now_ms)
-{
-	(void)now_ms;
-	return strcmp(call->job_id, job) == 0 && strcmp(call->path, key) == 0;
-}
-
-static bool is_due(const struct call *call, const char *job, const char *key, uint64_t now_ms)
-{
-	(void)job;
-	(void)key;
-	return now_ms >= call->wait_until_ms;
-}
-
-static struct approval_answer weigh(const struct call *call)
-{
-	const struct job *job = job_of(call);
-
-	return job ? approval_weigh(&call->broker->config, job, approval_find(job, call->path), call->path)
-		   : (struct approval_answer){.state = APPROVAL_REFUSED};
-}
-
-static bool is_decided(const struct call *call, const char *job, const char *key, uint64_t now_ms)
-{
-	(void)job;
-	(void)key;
-	(void)now_ms;
-	return weigh(call).state != APPROVAL_LACKS;
 }
 
 void key_rule_cancel(struct broker *b, const struct call *call)
@@ -271,30 +264,31 @@ void key_rule_cancel(struct broker *b, const struct call *call)
 	}
 }
 
-void key_rule_decide(struct broker *b, const struct job *job, const char *key)
+void key_rules_decide(struct broker *b)
 {
-	struct approval_answer a = approval_weigh(&b->config, job, approval_find(job, key), key);
-	char id[2 * JOB_ID_LEN + 1];
+	struct approval_answer a;
 	struct call *call;
 
-	job_id_text(job, id);
-	while (a.state != APPROVAL_LACKS && (call = take_waiting(b, waits_for, id, key, 0))) {
-		if (a.state == APPROVAL_GIVEN)
-			go_on(call);
-		else
-			refuse(call, &a);
+	while ((call = take_waiting(b, is_decided))) {
+		a = weigh(call);
+		settle(call, &a);
 	}
 }
 
-uint32_t key_rule_waiting(const struct broker *b, const struct job *job, const char *key)
+void key_rules_count_waiting(struct broker *b)
 {
-	char id[2 * JOB_ID_LEN + 1];
-	uint32_t n = 0;
+	struct approval *a;
+	struct job *job;
 
-	job_id_text(job, id);
-	for (const struct call *call = b->approval_waiting; call; call = call->next_waiting)
-		n += waits_for(call, id, key, 0);
-	return n;
+	for (job = b->jobs.list; job; job = job->next)
+		for (a = job->approvals; a; a = a->next)
+			a->n_waiting = 0;
+	for (const struct call *call = b->approval_waiting; call; call = call->next_waiting) {
+		job = job_of(call);
+		a = job ? approval_find(job, call->path) : NULL;
+		if (a)
+			a->n_waiting++;
+	}
 }
 
 void key_rules_forget_job(struct broker *b, struct job *job)
@@ -309,20 +303,11 @@ void key_rules_forget_job(struct broker *b, struct job *job)
 	approvals_done(job);
 }
 
-void key_rules_tick(struct broker *b, uint64_t now_ms)
+void key_rules_tick(struct broker *b)
 {
-	struct approval_answer a;
 	struct call *call;
 
-	while (b->rules_changed && (call = take_waiting(b, is_decided, NULL, NULL, now_ms))) {
-		a = weigh(call);
-		if (a.state == APPROVAL_GIVEN)
-			go_on(call);
-		else
-			refuse(call, &a);
-	}
-	b->rules_changed = false;
-	while ((call = take_waiting(b, is_due, NULL, NULL, now_ms)))
+	while ((call = take_waiting(b, is_due)))
 		call_fail(call, -ERR_APPROVAL, job_of(call) ? "the key wants approvals of this job ('cotter approve'): there were not enough in time" : "the job has ended");
 }
 
@@ -362,13 +347,15 @@ static void check_second_names(struct broker *b)
 {
 	struct names names = {0};
 
-	if (store_keys(&b->store, "", add_named_key, &names, NULL) < 0)
-		names.n = 0;
-	for (size_t i = 0; i < names.n; i++)
-		for (size_t k = 0; key_rule_wants_approval(&b->config, names.list[i].path) && k < names.n; k++)
+	bool whole = store_keys(&b->store, "", add_named_key, &names, NULL) == 0, guarded;
+
+	for (size_t i = 0; whole && i < names.n; i++) {
+		guarded = key_rule_wants_approval(&b->config, names.list[i].path);
+		for (size_t k = 0; guarded && k < names.n; k++)
 			if (memcmp(names.list[i].hash, names.list[k].hash, sizeof(names.list[i].hash)) == 0 &&
 			    !key_rule_wants_approval(&b->config, names.list[k].path))
 				log_warn("keys: %s wants approvals, and the same key is used without by the name %s", names.list[i].path, names.list[k].path);
+	}
 	for (size_t i = 0; i < names.n; i++)
 		free(names.list[i].path);
 	free(names.list);

@@ -24,14 +24,14 @@ bool key_rule_wants_approval(const struct config *config, const char *key);
 void key_rule_admit(struct call *call, uint32_t n, void (*go)(struct call *call));
 /* The call is gone. */
 void key_rule_cancel(struct broker *b, const struct call *call);
-/* Somebody spoke of that job's use of that key: those that wait for it go on, or end. */
-void key_rule_decide(struct broker *b, const struct job *job, const char *key);
-/* How many wait for it. */
-uint32_t key_rule_waiting(const struct broker *b, const struct job *job, const char *key);
+/* Somebody spoke, or the rules are others: those that wait go on, or end, where that decides. */
+void key_rules_decide(struct broker *b);
+/* Sets n_waiting of every approval. */
+void key_rules_count_waiting(struct broker *b);
 /* A job is freed: what it holds of ours, too. Its calls end in key_rules_tick. */
 void key_rules_forget_job(struct broker *b, struct job *job);
 /* Ends those that waited too long. At least every 500 ms. */
-void key_rules_tick(struct broker *b, uint64_t now_ms);
+void key_rules_tick(struct broker *b);
 /* Says of which rules there is no key (a name that was mistyped guards nothing), and which keys have an unguarded name beside one that
  * wants approvals. Once the store is open, and after a reload. */
 void key_rules_check(struct broker *b);

@@ -3,6 +3,7 @@
 #include "broker/api.h"
 #include "broker/broker.h"
 #include "broker/job_watch.h"
+#include "broker/key_rule.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -296,6 +297,7 @@ int server_run(struct server *s, struct err *err)
 		hardware_tick(&s->broker->hardware, now);
 		if (now >= next_sweep) {
 			sweep(s, now);
+			key_rules_tick(s->broker);
 			jobs_look(&s->broker->jobs);
 			next_sweep = now + 250;
 		}
