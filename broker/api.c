@@ -1,6 +1,7 @@
 #include "broker/api.h"
 
 #include "broker/key_rule.h"
+#include "broker/mount.h"
 #include "broker/policy.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
@@ -37,6 +38,8 @@ static const struct route {
 	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL, NULL},
 	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL, NULL},
 	{M(GET), "sys/mounts", PERMIT_TOKEN, 0, "mounts", sys_mounts, NULL, NULL},
+	{M(GET), "sys/auth", PERMIT_TOKEN, 0, "mounts", sys_auth, NULL, NULL},
+	{M(GET), "sys/internal/ui/mounts", PERMIT_TOKEN, 0, "mounts", sys_ui_mounts, NULL, NULL},
 	{M(GET), "sys/internal/ui/mounts/*", PERMIT_TOKEN, 0, "mounts", sys_ui_mount, NULL, NULL},
 	{M(POST) | M(PUT), "sys/capabilities-self", PERMIT_TOKEN, 0, "capabilities", sys_capabilities_self, NULL, NULL},
 	{M(GET), "secret/data/*", PERMIT_TOKEN, POLICY_GET, "get", kv_read, NULL, NULL},
@@ -51,10 +54,35 @@ static const struct route {
 	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL, NULL},
 	{M(POST) | M(PUT) | M(PATCH), "secret/metadata/*", PERMIT_TOKEN, POLICY_PUT, "metadata.set", kv_set_metadata, NULL, NULL},
 	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, NULL},
+	{M(GET), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_GET, "get", kv1_read, NULL, NULL},
+	{M(POST) | M(PUT), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_PUT, "put", kv1_write, NULL, NULL},
+	{M(LIST), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list, NULL, NULL},
+	{M(DELETE), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/sealed/*", PERMIT_TOKEN, POLICY_PUT, "put-sealed", kv_put_sealed, NULL, NULL},
 	{M(GET), "auth/token/lookup-self", PERMIT_TOKEN, 0, "token.lookup", token_lookup_self, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/lookup", PERMIT_TOKEN, 0, "token.lookup", token_lookup, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/lookup-accessor", PERMIT_TOKEN, 0, "token.lookup", token_lookup_accessor, NULL, NULL},
+	{M(LIST), "auth/token/accessors", PERMIT_OPERATOR_OPEN, 0, "token.list", token_accessors, NULL, NULL},
+	{M(LIST), "auth/token/roles", PERMIT_OPERATOR_OPEN, 0, "token.roles", token_roles, NULL, NULL},
+	{M(GET), "auth/token/roles/*", PERMIT_OPERATOR_OPEN, 0, "token.roles", token_role, NULL, NULL},
 	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/create-orphan", PERMIT_OPERATOR_OPEN, 0, "token.create", token_create_orphan, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/create/*", PERMIT_TOKEN, POLICY_UPDATE, "token.create", token_create_role, NULL, "auth/token/create/"},
+	{M(POST) | M(PUT), "auth/token/renew-self", PERMIT_TOKEN, 0, "token.renew", token_renew_self, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/renew", PERMIT_TOKEN, 0, "token.renew", token_renew_any, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/renew-accessor", PERMIT_TOKEN, 0, "token.renew", token_renew_accessor, NULL, NULL},
 	{M(POST) | M(PUT), "auth/token/revoke-self", PERMIT_TOKEN, 0, "token.revoke", token_revoke_self, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/revoke", PERMIT_TOKEN, 0, "token.revoke", token_revoke_any, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/revoke-accessor", PERMIT_TOKEN, 0, "token.revoke", token_revoke_accessor, NULL, NULL},
+	{M(POST) | M(PUT), "auth/token/revoke-orphan", PERMIT_OPERATOR_OPEN, 0, "token.revoke", token_revoke_orphan, NULL, NULL},
+	{M(POST) | M(PUT), "auth/approle/login", PERMIT_LOGIN, 0, "login.approle", auth_approle_login, NULL, NULL},
+	{M(LIST), "auth/approle/role", PERMIT_OPERATOR_OPEN, 0, "approle.list", approle_list, NULL, NULL},
+	{M(GET), "auth/approle/role/*", PERMIT_TOKEN, POLICY_GET, "approle.read", approle_role, NULL, "auth/approle/role/"},
+	{M(LIST), "auth/approle/role/*", PERMIT_TOKEN, POLICY_LIST, "approle.list", approle_list, NULL, "auth/approle/role/"},
+	{M(POST) | M(PUT), "auth/approle/role/*", PERMIT_TOKEN, POLICY_UPDATE, "approle.write", approle_write, NULL, "auth/approle/role/"},
+	{M(POST) | M(PUT), "sys/wrapping/wrap", PERMIT_TOKEN, 0, "wrap", wrapping_wrap, NULL, NULL},
+	{M(GET) | M(POST) | M(PUT), "sys/wrapping/lookup", PERMIT_LOGIN, 0, "wrap.lookup", wrapping_lookup, NULL, NULL},
+	{M(POST) | M(PUT), "sys/wrapping/rewrap", PERMIT_LOGIN, 0, "rewrap", wrapping_rewrap, NULL, NULL},
 	{M(POST) | M(PUT), "auth/jwt/login", PERMIT_LOGIN, 0, "login.jwt", auth_jwt_login, NULL, NULL},
 	{M(POST) | M(PUT), "auth/kernel/login", PERMIT_LOGIN, 0, "login.kernel", auth_kernel_login, NULL, NULL},
 	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL, NULL},
@@ -96,15 +124,34 @@ static void call_free(struct call *call)
 {
 	secret_free(call->token);
 	free(call->sealed);
+	free(call->asked);
 	if (call->free_work)
 		call->free_work(call->work);
 	free(call);
+}
+
+static void reply_wrapped(struct call *call, const struct secret *body)
+{
+	CLEANUP(secret_clear) struct secret wrapped = {0};
+	struct err err = {0};
+	uint64_t seq = 0;
+	int r = api_wrap(call, body, &wrapped, &seq, &err);
+
+	call->wrap_ttl_s = 0;
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		call_reply(call, 200, &wrapped, seq);
 }
 
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq)
 {
 	struct conn *c = call->conn;
 
+	if (call->wrap_ttl_s && status == 200 && body) {
+		reply_wrapped(call, body);
+		return;
+	}
 	call_free(call);
 	conn_reply(c, status, body, audit_seq);
 }
@@ -273,20 +320,30 @@ static bool pattern_matches(const char *pattern, const char *path, const char **
 	return strncmp(pattern, path, n - 1) == 0;
 }
 
-static const struct route *find_route(const struct request *q, enum request_method method, const char **ret_rest,
-				      bool *ret_known)
+/* What a request is for. */
+struct target {
+	const struct route *route;
+	struct mount_place place;
+	const char *rest; /* of its path, behind the route's pattern */
+	bool known;	  /* there is such a path, if for other methods */
+};
+
+static bool find_route(const struct broker *b, const struct request *q, struct target *ret)
 {
-	*ret_known = false;
-	if (strncmp(q->path, "/v1/", 4) != 0)
-		return NULL;
+	enum request_method method = q->method == METHOD_GET && q->query_list ? METHOD_LIST : q->method;
+
+	ret->known = false;
+	if (strncmp(q->path, "/v1/", 4) != 0 || !mount_resolve(&b->config, q->path + 4, &ret->place))
+		return false;
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (!pattern_matches(routes[i].pattern, q->path + 4, ret_rest))
+		ret->route = &routes[i];
+		if (!pattern_matches(routes[i].pattern, ret->place.path, &ret->rest))
 			continue;
-		*ret_known = true;
+		ret->known = true;
 		if (routes[i].methods & (1u << method))
-			return &routes[i];
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
 /* "release/key/sha2-256" is the key release/key and a word. */
@@ -316,16 +373,18 @@ bool api_is_suffix(const char *word)
 	return false;
 }
 
-static int set_path(struct call *call, const struct route *route, const char *rest, struct err *err)
+static int set_path(struct call *call, const struct route *route, const char *folder, const char *rest, struct err *err)
 {
-	size_t n = strlen(rest), before = route->prefix ? strlen(route->prefix) : 0;
+	size_t n = strlen(rest);
+	int len;
 
 	if ((route->op == POLICY_LIST || route->handler == sys_ui_mount) && n && rest[n - 1] == '/')
 		n--;
-	if (n + before > LIMIT_PATH_LEN)
+	len = snprintf(call->path, sizeof(call->path), "%s%s%s%.*s", route->prefix ? route->prefix : "", folder, *folder && n ? "/" : "", (int)n, rest);
+	if ((size_t)len >= sizeof(call->path)) {
+		call->path[0] = '\0';
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
-	memcpy(call->path, route->prefix ? route->prefix : "", before);
-	memcpy(call->path + before, rest, n);
+	}
 	take_suffix(call, route->suffixes);
 	if (strchr(route->pattern, '*') && route->permit != PERMIT_OPEN && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */
@@ -338,7 +397,7 @@ static int set_path(struct call *call, const struct route *route, const char *re
 }
 
 /* What one route adds. */
-static uint32_t capabilities_of(struct call *call, const struct route *route, const char *rest)
+static uint32_t capabilities_of(struct call *call, const struct route *route, const char *folder, const char *rest)
 {
 	static const uint32_t plain[METHOD_N] = {[METHOD_GET] = API_READ, [METHOD_HEAD] = API_READ, [METHOD_POST] = API_UPDATE, [METHOD_PUT] = API_UPDATE,
 						 [METHOD_DELETE] = API_DELETE, [METHOD_LIST] = API_LIST, [METHOD_PATCH] = API_PATCH};
@@ -348,7 +407,7 @@ static uint32_t capabilities_of(struct call *call, const struct route *route, co
 
 	if (route->permit == PERMIT_OPEN)
 		return API_READ;
-	if (route->permit != PERMIT_TOKEN || set_path(&probe, route, rest, NULL) < 0)
+	if (route->permit != PERMIT_TOKEN || set_path(&probe, route, folder, rest, NULL) < 0)
 		return 0;
 	for (uint32_t op = 1; op <= POLICY_DECRYPT; op <<= 1) {
 		probe.facts.op = op;
@@ -369,12 +428,15 @@ static uint32_t capabilities_of(struct call *call, const struct route *route, co
 
 uint32_t api_capabilities(struct call *call, const char *path)
 {
+	struct mount_place place;
 	uint32_t out = 0;
 	const char *rest;
 
+	if (!mount_resolve(&call->broker->config, path, &place))
+		return 0;
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
-		if (pattern_matches(routes[i].pattern, path, &rest))
-			out |= capabilities_of(call, &routes[i], rest);
+		if (pattern_matches(routes[i].pattern, place.path, &rest))
+			out |= capabilities_of(call, &routes[i], place.folder, rest);
 	return out;
 }
 
@@ -455,11 +517,6 @@ static void refuse_route(struct conn *c, bool known)
 		conn_reply(c, 503, NULL, 0);
 }
 
-static enum request_method route_method(const struct request *q)
-{
-	return q->method == METHOD_GET && q->query_list ? METHOD_LIST : q->method;
-}
-
 static void call_init(struct call *call, struct broker *b, struct conn *c, const struct route *route, const struct request *q)
 {
 	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
@@ -471,18 +528,17 @@ static void call_init(struct call *call, struct broker *b, struct conn *c, const
 int api_admit(struct broker *b, struct conn *c, const struct request *q, struct err *err)
 {
 	struct call call;
+	struct target t;
 	const struct route *route;
-	const char *rest;
-	bool known;
 	int r;
 
-	route = find_route(q, route_method(q), &rest, &known);
-	if (!route)
-		return err_set(err, known ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "unsupported path or method");
+	if (!find_route(b, q, &t))
+		return err_set(err, t.known ? ERR_UNSUPPORTED : ERR_NOT_FOUND, "unsupported path or method");
+	route = t.route;
 	if (route->permit == PERMIT_OPEN || (route->permit == PERMIT_LOGIN && q->body_len > LIMIT_LOGIN_BODY))
 		return err_set(err, ERR_LIMIT, "this request takes no body of that size");
 	call_init(&call, b, c, route, q);
-	r = set_path(&call, route, rest, err);
+	r = set_path(&call, route, t.place.folder, t.rest, err);
 	if (r == 0)
 		r = authorise(&call, route, q, err);
 	if (r < 0)
@@ -491,21 +547,30 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	return r;
 }
 
+/* What is not known when the answer is there. */
+static int prepare_wrap(struct call *call, const struct request *q, struct err *err)
+{
+	call->asked = strdup(q->path + strlen("/v1/"));
+	if (!call->asked)
+		return err_set(err, ERR_FAILED, "out of memory");
+	call->wrap_ttl_s = q->wrap_ttl_s;
+	return 0;
+}
+
 void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 {
 	const struct route *route;
+	struct target t;
 	struct call *call;
 	struct err err = {0};
-	const char *rest;
-	bool known;
 	int r;
 
 	b->n_requests++;
-	route = find_route(q, route_method(q), &rest, &known);
-	if (!route) {
-		refuse_route(c, known);
+	if (!find_route(b, q, &t)) {
+		refuse_route(c, t.known);
 		return;
 	}
+	route = t.route;
 	call = calloc(1, sizeof(*call));
 	if (!call) {
 		conn_reply(c, 503, NULL, 0);
@@ -514,11 +579,11 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 	call_init(call, b, c, route, q);
 	log_debug("%s asked by uid %u, pid %d", route->event, c->peer.uid, (int)c->peer.pid);
 	c->call = call;
-	r = set_path(call, route, rest, &err);
+	r = set_path(call, route, t.place.folder, t.rest, &err);
 	if (r == 0)
 		r = authorise(call, route, q, &err);
-	if (r == 0 && q->wrap_ttl_s && route->handler != token_create)
-		r = err_set(&err, ERR_UNSUPPORTED, "only auth/token/create can be wrapped");
+	if (r == 0 && q->wrap_ttl_s && route->permit != PERMIT_OPEN)
+		r = prepare_wrap(call, q, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

@@ -28,9 +28,12 @@ struct call {
 	/* kv: what is being read or written */
 	uint64_t created_ms, deleted_ms, delete_after_ms;
 	bool destroyed, custom; /* custom: the secret has metadata of somebody's own */
+	bool plain;		/* a write is answered by 204, as in KV version 1 */
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
+	uint32_t wrap_ttl_s; /* of the answer; 0: it is not wrapped */
+	char *asked;	     /* where it is wrapped: the path of the request */
 	struct call *next_waiting; /* for the same revocation list, or for approvals */
 	/* see key_rule_admit */
 	void (*go)(struct call *call);
@@ -80,14 +83,25 @@ int call_grant(struct call *call, uint64_t *ret_seq);
 
 /* The JSON object of the body, in the arena; an empty body is {}. ERR_INPUT. */
 int api_body(const struct request *q, json_t **ret, struct err *err);
-/* Vault's envelope around data (JSON text or NULL) and auth. */
+/* Vault's envelope. */
+struct api_answer {
+	const char *data, *auth; /* JSON text; NULL: null */
+	size_t data_len, auth_len;
+	const char *warning, *lease_id; /* NULL: none */
+	uint64_t lease_s;
+	bool renewable;
+};
+int api_answer(const struct api_answer *a, struct secret *ret);
+/* The same around data and auth alone. */
 int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret);
 int api_append(struct secret *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* RFC 3339 with milliseconds; "" for 0. */
 void api_time(uint64_t ms, char ret[40]);
 /* "policies" of a body: names joined by commas, all of them configured, and for a holder all of them its own. */
 int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err);
-/* "ttl" of a body; absent: fallback_s. ERR_INPUT. */
+/* A duration of a body; absent or 0: fallback_s. ERR_INPUT: it is none, or of more than ten years. */
+int api_duration(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
+/* The same, of what cotter itself asks for: "ttl", at most LIMIT_TOKEN_TTL_S. */
 int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err);
 /*
  * Makes a token and answers with it: ends the call and the transaction that the caller began. made: the job that was made for it
@@ -95,6 +109,10 @@ int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *
  * q->job, for "data"; may be NULL.
  */
 void api_give(struct call *call, struct token_request *q, struct job *made, int (*show)(struct secret *s, const struct job *job));
+/* An answer becomes a token that is good for it once: what is told instead. Nothing is told of the answer itself. */
+int api_wrap(struct call *call, const struct secret *body, struct secret *ret, uint64_t *ret_seq, struct err *err);
+/* Vault's wrap_info for a wrapping token. */
+int api_wrap_info(const struct token_row *row, const struct secret *text, const char *path, struct secret *ret, struct err *err);
 /* What can be refused of a job before anything is used up for it. */
 int api_job_check(struct call *call, const json_t *body, struct err *err);
 /* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
@@ -117,11 +135,17 @@ api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delet
 api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign, ssh_public_key;
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
+api_handler kv1_read, kv1_write;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
-api_handler sys_mounts, sys_ui_mount, sys_capabilities_self;
-api_handler token_lookup_self, token_create, token_revoke_self, wrapping_unwrap;
-api_handler auth_jwt_login, auth_kernel_login;
+api_handler sys_mounts, sys_auth, sys_ui_mounts, sys_ui_mount, sys_capabilities_self;
+api_handler token_create, token_create_orphan, token_create_role;
+api_handler token_lookup_self, token_lookup, token_lookup_accessor, token_accessors, token_roles, token_role;
+api_handler token_renew_self, token_renew_any, token_renew_accessor;
+api_handler token_revoke_self, token_revoke_any, token_revoke_accessor, token_revoke_orphan;
+api_handler wrapping_wrap, wrapping_unwrap, wrapping_lookup, wrapping_rewrap;
+api_handler auth_jwt_login, auth_kernel_login, auth_approle_login;
+api_handler approle_list, approle_role, approle_write;
 api_handler job_create, job_list, job_finish;
 api_handler cotter_revoke, cotter_why;
 api_handler approval_list, approval_give;

@@ -1,5 +1,5 @@
-/* auth/jwt, auth/kernel, sys/wrapping/unwrap: from who somebody is, or from a token for one use, to a token of one's own. */
-#include "broker/api.h"
+/* auth/jwt, auth/kernel, auth/approle, sys/wrapping/unwrap: from who somebody is, or from a token for one use, to a token of one's own. */
+#include "broker/api_wrapping.h"
 
 #include "broker/cgroup.h"
 #include "broker/identity_kernel.h"
@@ -29,15 +29,25 @@ static int check_replay(struct call *call, const struct identity *id, struct err
 struct proof {
 	const struct identity *id;   /* NULL: a wrapping token */
 	struct token_row *wrapping;
+	struct store_secret_id *secret_id; /* of an AppRole */
 };
+
+static int use_secret_id(struct call *call, struct store_secret_id *x, struct err *err)
+{
+	if (x->uses_left < 0)
+		return 0;
+	if (--x->uses_left == 0)
+		return store_secret_id_delete(&call->broker->store, x->hash, err);
+	return store_secret_id_put(&call->broker->store, x, call->facts.wall_ms, err);
+}
 
 /* Within the transaction that the token is made in: job, and what is used up for them. */
 static int prepare(struct call *call, const json_t *body, const struct proof *proof, struct token_request *q, struct err *err)
 {
 	struct broker *b = call->broker;
-	bool kernel = proof->id && !proof->id->role->issuer[0];
-	/* an ID token's use is remembered with its token or not at all */
-	int r = proof->id && !kernel ? check_replay(call, proof->id, err) : 0;
+	bool kernel = proof->id && proof->id->role->kind == CONFIG_ROLE_KERNEL, jwt = proof->id && proof->id->role->kind == CONFIG_ROLE_JWT;
+	/* an ID token's use is remembered with its token or not at all, and so is that of a secret id */
+	int r = jwt ? check_replay(call, proof->id, err) : proof->secret_id ? use_secret_id(call, proof->secret_id, err) : 0;
 
 	/* what the kernel said of the caller's cgroup is true for that one alone */
 	if (r == 0)
@@ -86,16 +96,20 @@ static int check_body(struct call *call, const json_t *body, uint64_t *ret_ttl_m
 	return r < 0 ? r : api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
 }
 
-static void give_role(struct call *call, const json_t *body, const struct identity *id, uint64_t ttl_ms)
+static void give_role(struct call *call, const json_t *body, const struct proof *proof, uint64_t ttl_ms)
 {
-	const struct proof proof = {.id = id};
-	char policies[LIMIT_TOKEN_POLICY_TEXT];
-	struct token_request q = {.policies = policies, .meta = id->meta, .ttl_ms = id->role->ttl_ms < ttl_ms ? id->role->ttl_ms : ttl_ms,
-				  .uses = id->role->uses};
+	static const char *const ways[] = {[CONFIG_ROLE_KERNEL] = "kernel", [CONFIG_ROLE_JWT] = "jwt", [CONFIG_ROLE_APPROLE] = "approle"};
+	const struct config_role *role = proof->id->role;
+	char policies[LIMIT_TOKEN_POLICY_TEXT], path[40], display[LIMIT_NAME_LEN + 16];
+	struct token_request q = {.policies = policies, .meta = proof->id->meta, .path = path, .display = display,
+				  .ttl_ms = role->ttl_ms < ttl_ms ? role->ttl_ms : ttl_ms, .uses = role->uses,
+				  .max_ttl_ms = role->period ? TOKEN_FOREVER_MS : role->max_ttl_ms};
 
-	join_policies(id->role, policies);
-	snprintf(call->detail, sizeof(call->detail), "role %s", id->role->name);
-	give(call, body, &proof, &q);
+	join_policies(role, policies);
+	snprintf(path, sizeof(path), "auth/%s/login", ways[role->kind]);
+	snprintf(display, sizeof(display), "%s-%s", ways[role->kind], role->name);
+	snprintf(call->detail, sizeof(call->detail), "role %s", role->name);
+	give(call, body, proof, &q);
 }
 
 /* ---- ID tokens -------------------------------------------------------------------------------------------------- */
@@ -123,7 +137,50 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms);
+		give_role(call, body, &(struct proof){.id = &id}, ttl_ms);
+}
+
+/* ---- AppRole ---------------------------------------------------------------------------------------------------- */
+
+/* One sentence for every cause: whoever guesses learns nothing. */
+static int check_approle(struct call *call, const json_t *body, struct identity *id, struct store_secret_id *x, struct err *err)
+{
+	const char *role_id = json_string_value(json_object_get(body, "role_id"));
+	const json_t *secret = json_object_get(body, "secret_id");
+	const struct config_role *role;
+	char path[LIMIT_CGROUP_PATH] = "";
+	uint8_t hash[32];
+
+	if (!role_id || !*role_id)
+		return err_set(err, ERR_LOGIN, "missing role_id");
+	if (!json_string_length(secret))
+		return err_set(err, ERR_LOGIN, "missing secret_id");
+	role = config_approle(&call->broker->config, role_id);
+	store_secret_id_hash(&call->broker->store, json_string_value(secret), json_string_length(secret), hash);
+	cgroup_path(call->facts.cgroup, json_string_value(json_object_get(body, "cgroup")), call->conn->peer.pid, path, NULL);
+	if (!role || store_secret_id_get(&call->broker->store, hash, role->name, call->facts.wall_ms, x, NULL) < 0 ||
+	    identity_of_peer(role, call->facts.uid, call->facts.gid, path[0] ? path : NULL, id, NULL) < 0)
+		return err_set(err, ERR_LOGIN, "invalid role or secret ID");
+	return 0;
+}
+
+void auth_approle_login(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct store_secret_id x;
+	struct identity id;
+	struct err err = {0};
+	uint64_t ttl_ms = 0;
+	int r = api_body(q, &body, &err);
+
+	if (r == 0)
+		r = check_body(call, body, &ttl_ms, &err);
+	if (r == 0)
+		r = check_approle(call, body, &id, &x, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		give_role(call, body, &(struct proof){.id = &id, .secret_id = &x}, ttl_ms);
 }
 
 /* ---- the kernel's word ------------------------------------------------------------------------------------------ */
@@ -153,51 +210,22 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		give_role(call, body, &id, ttl_ms);
+		give_role(call, body, &(struct proof){.id = &id}, ttl_ms);
 }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------- */
 
-void wrapping_unwrap(struct call *call, const struct request *q)
+void auth_unwrap(struct call *call, const json_t *body, struct token_row *row)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(cleanup_secret_free) struct macaroon *m = NULL;
-	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
+	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT], display[LIMIT_TOKEN_PATH_TEXT];
 	uint8_t accessor[16];
-	struct token_request want = {.policies = policies, .meta = meta, .unwrapped_from = accessor};
-	struct proof proof = {0};
-	struct err err = {0};
-	const json_t *given;
-	int r = api_body(q, &body, &err);
+	struct token_request want = {.policies = policies, .meta = meta, .path = "auth/token/create", .display = display, .unwrapped_from = accessor,
+				     .ttl_ms = row->wrap_ttl_ms, .uses = row->wrap_uses};
+	const struct proof proof = {.wrapping = row};
 
-	if (r == 0)
-		r = api_job_check(call, body, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
-		return;
-	}
-	given = json_object_get(body, "token");
-	call->facts.unwrap = true;
-	r = json_is_string(given) ? macaroon_parse(json_string_value(given), json_string_length(given), &m, &err)
-	    : q->token		  ? macaroon_parse(q->token, q->token_len, &m, &err)
-				  : err_set(&err, ERR_LOGIN, "missing token");
-	/* what comes out would not have its caveats */
-	if (r == 0 && m->n_caveats)
-		r = err_set(&err, ERR_DENIED, "a narrowed wrapping token");
-	if (r == 0)
-		r = token_check(&call->broker->tokens, m, &call->facts, &proof.wrapping, NULL, &err);
-	if (r == 0) {
-		memcpy(accessor, proof.wrapping->id, sizeof(accessor));
-		snprintf(policies, sizeof(policies), "%s", proof.wrapping->policies);
-		snprintf(meta, sizeof(meta), "%s", proof.wrapping->meta);
-		want.ttl_ms = proof.wrapping->wrap_ttl_ms;
-		want.uses = proof.wrapping->wrap_uses;
-		give(call, body, &proof, &want);
-		return;
-	}
-	if (r == -ERR_DENIED)
-		snprintf(call->alarm, sizeof(call->alarm), "uid %u showed a wrapping token that is not valid (%.60s): if it was never unwrapped, it was stolen",
-			 call->facts.uid, err.msg);
-	call_fail(call, r == -ERR_DENIED || r == -ERR_INPUT ? -ERR_LOGIN : r,
-		  r == -ERR_DENIED || r == -ERR_INPUT ? "wrapping token is not valid or does not exist" : err.msg);
+	memcpy(accessor, row->id, sizeof(accessor));
+	snprintf(policies, sizeof(policies), "%s", row->policies);
+	snprintf(meta, sizeof(meta), "%s", row->meta);
+	snprintf(display, sizeof(display), "%s", row->display);
+	give(call, body, &proof, &want);
 }

@@ -107,7 +107,7 @@ void job_create(struct call *call, const struct request *http)
 	struct broker *b = call->broker;
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	char policies[LIMIT_TOKEN_POLICY_TEXT];
-	struct token_request q = {.policies = policies, .meta = "", .by_operator = true};
+	struct token_request q = {.policies = policies, .meta = "", .path = "cotter/jobs", .display = "job", .by_operator = true};
 	struct err err = {0};
 	int r = api_body(http, &body, &err);
 

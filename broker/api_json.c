@@ -115,26 +115,40 @@ int api_envelope_twice(const char *data, size_t data_len, struct secret *ret)
 	return r < 0 ? r : secret_append(ret, once.data + 1, once.len - 1, NULL);
 }
 
-int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)
+int api_answer(const struct api_answer *a, struct secret *ret)
 {
 	uint8_t id[16];
 	char hex[33];
-	int r = secret_new(ret, data_len + auth_len + 320, NULL);
+	int r = secret_new(ret, a->data_len + a->auth_len + (a->warning ? strlen(a->warning) : 0) + 480, NULL);
 
 	randombytes_buf(id, sizeof(id));
 	sodium_bin2hex(hex, sizeof(hex), id, sizeof(id));
 	if (r == 0)
 		r = api_append(ret,
-			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"\",\"renewable\":false,"
-			       "\"lease_duration\":0,\"data\":",
-			       hex, hex + 8, hex + 12, hex + 16, hex + 20);
+			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"%s\",\"renewable\":%s,"
+			       "\"lease_duration\":%llu,\"data\":",
+			       hex, hex + 8, hex + 12, hex + 16, hex + 20, a->lease_id ? a->lease_id : "", a->renewable ? "true" : "false",
+			       (unsigned long long)a->lease_s);
 	if (r == 0)
-		r = data ? secret_append(ret, data, data_len, NULL) : api_append(ret, "null");
+		r = a->data ? secret_append(ret, a->data, a->data_len, NULL) : api_append(ret, "null");
 	if (r == 0)
-		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":null,\"auth\":");
+		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":");
+	if (r == 0 && a->warning)
+		r = api_append(ret, "[");
 	if (r == 0)
-		r = auth ? secret_append(ret, auth, auth_len, NULL) : api_append(ret, "null");
+		r = a->warning ? api_append_string(ret, a->warning) : api_append(ret, "null");
+	if (r == 0)
+		r = api_append(ret, "%s,\"auth\":", a->warning ? "]" : "");
+	if (r == 0)
+		r = a->auth ? secret_append(ret, a->auth, a->auth_len, NULL) : api_append(ret, "null");
 	return r < 0 ? r : api_append(ret, "}\n");
+}
+
+int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)
+{
+	const struct api_answer a = {.data = data, .data_len = data_len, .auth = auth, .auth_len = auth_len};
+
+	return api_answer(&a, ret);
 }
 
 int api_body(const struct request *q, json_t **ret, struct err *err)

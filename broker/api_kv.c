@@ -199,8 +199,8 @@ static void store_and_reply(struct call *call)
 		return;
 	r = store_put(&b->store, call->path, &v, &err);
 	cache_drop(&b->cache, call->path);
-	if (r < 0)
-		call_fail(call, r, err.msg);
+	if (r < 0 || call->plain)
+		call_end(call, r, err.msg, seq);
 	else
 		call_reply(call, 200, &body, seq);
 }

@@ -1,30 +1,51 @@
 /* sys/mounts, sys/internal/ui/mounts and sys/capabilities-self: what Vault's tools ask to know where they are and what they may. */
 #include "broker/api.h"
+#include "broker/mount.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
 #include <string.h>
 
-static const struct mount {
-	const char *path, *type, *description, *options;
-} mounts[] = {
-	{"secret/", "kv", "secrets, sealed to the hardware", "{\"version\":\"2\"}"},
-	{"transit/", "transit", "keys in the hardware", "null"},
-	{"pki/", "pki", "X.509 certificates by a CA key in the hardware", "null"},
-	{"ssh/", "ssh", "OpenSSH certificates by a CA key in the hardware", "null"},
-	{"sys/", "system", "system endpoints", "null"},
-};
-#define N_MOUNTS (sizeof(mounts) / sizeof(mounts[0]))
-
-/* The members of a mount's object; accessor and uuid are made of its type, and stay the same. */
+/* The members of a mount's object; accessor and uuid are made of its type and place, and stay the same. */
 static int append_mount(struct secret *s, const struct mount *m)
 {
+	char options[40] = "null";
+
+	if (m->version)
+		snprintf(options, sizeof(options), "{\"version\":\"%u\"}", m->version);
 	return api_append(s,
-			  "\"type\":\"%s\",\"description\":\"%s\",\"accessor\":\"%s_cotter\",\"local\":false,\"seal_wrap\":false,"
+			  "\"type\":\"%s\",\"description\":\"%s\",\"accessor\":\"%s_%08zx\",\"local\":false,\"seal_wrap\":false,"
 			  "\"external_entropy_access\":false,\"options\":%s,\"uuid\":\"00000000-0000-0000-0000-%012zx\",\"plugin_version\":\"\","
 			  "\"running_plugin_version\":\"\",\"running_sha256\":\"\",\"deprecation_status\":\"supported\","
 			  "\"config\":{\"default_lease_ttl\":0,\"max_lease_ttl\":0,\"force_no_cache\":false}",
-			  m->type, m->description, m->type, m->options, (size_t)(m - mounts) + 1);
+			  m->type, m->description, m->type, m->number, options, m->number);
+}
+
+/* Vault's word for what is mounted below auth/ is its path behind that. */
+#define AUTH "auth/"
+
+static bool is_auth(const struct mount *m)
+{
+	return strncmp(m->path, AUTH, strlen(AUTH)) == 0;
+}
+
+/* An object of those that are ways to log in, or of the others. */
+static int append_mounts(struct call *call, bool auth, struct secret *s)
+{
+	struct mount m;
+	size_t n = 0;
+	int r = api_append(s, "{");
+
+	for (size_t i = 0; r == 0 && mount_at(&call->broker->config, i, &m); i++) {
+		if (is_auth(&m) != auth)
+			continue;
+		r = api_append(s, "%s\"%s/\":{", n++ ? "," : "", m.path + (auth ? strlen(AUTH) : 0));
+		if (r == 0)
+			r = append_mount(s, &m);
+		if (r == 0)
+			r = api_append(s, "}");
+	}
+	return r < 0 ? r : api_append(s, "}");
 }
 
 static void reply(struct call *call, struct secret *data, bool twice, int r)
@@ -40,48 +61,63 @@ static void reply(struct call *call, struct secret *data, bool twice, int r)
 		call_reply(call, 200, &body, seq);
 }
 
+static void list(struct call *call, bool auth)
+{
+	CLEANUP(secret_clear) struct secret data = {0};
+	int r = secret_new(&data, 4096, NULL);
+
+	reply(call, &data, true, r < 0 ? r : append_mounts(call, auth, &data));
+}
+
 void sys_mounts(struct call *call, const struct request *q)
+{
+	(void)q;
+	list(call, false);
+}
+
+void sys_auth(struct call *call, const struct request *q)
+{
+	(void)q;
+	list(call, true);
+}
+
+void sys_ui_mounts(struct call *call, const struct request *q)
 {
 	CLEANUP(secret_clear) struct secret data = {0};
 	int r = secret_new(&data, 4096, NULL);
 
 	(void)q;
-	for (size_t i = 0; r == 0 && i < N_MOUNTS; i++) {
-		r = api_append(&data, "%s\"%s\":{", i ? "," : "{", mounts[i].path);
-		if (r == 0)
-			r = append_mount(&data, &mounts[i]);
-		if (r == 0)
-			r = api_append(&data, "}");
-	}
+	if (r == 0)
+		r = api_append(&data, "{\"secret\":");
+	if (r == 0)
+		r = append_mounts(call, false, &data);
+	if (r == 0)
+		r = api_append(&data, ",\"auth\":");
+	if (r == 0)
+		r = append_mounts(call, true, &data);
 	if (r == 0)
 		r = api_append(&data, "}");
-	reply(call, &data, true, r);
+	reply(call, &data, false, r);
 }
 
 /* The mount that a path is in; the vault command asks before it speaks to one. */
 void sys_ui_mount(struct call *call, const struct request *q)
 {
 	CLEANUP(secret_clear) struct secret data = {0};
-	const struct mount *m = NULL;
+	struct mount m;
 	int r;
 
 	(void)q;
-	for (size_t i = 0; i < N_MOUNTS; i++) {
-		size_t n = strlen(mounts[i].path) - 1;
-
-		if (strncmp(call->path, mounts[i].path, n) == 0 && (call->path[n] == '/' || !call->path[n]))
-			m = &mounts[i];
-	}
-	if (!m) {
+	if (!mount_of(&call->broker->config, call->path, &m)) {
 		/* Vault does not tell whether there is such a mount */
 		call_fail(call, -ERR_DENIED, "no mount of that path");
 		return;
 	}
 	r = secret_new(&data, 1024, NULL);
 	if (r == 0)
-		r = api_append(&data, "{\"path\":\"%s\",", m->path);
+		r = api_append(&data, "{\"path\":\"%s/\",", m.path);
 	if (r == 0)
-		r = append_mount(&data, m);
+		r = append_mount(&data, &m);
 	if (r == 0)
 		r = api_append(&data, "}");
 	reply(call, &data, false, r);

@@ -1,5 +1,5 @@
-/* auth/token/…: making tokens and looking at one's own. */
-#include "broker/api.h"
+/* auth/token/create: making tokens. */
+#include "broker/api_token.h"
 
 #include "broker/duration.h"
 #include "broker/policy.h"
@@ -9,81 +9,6 @@
 
 #include <sodium.h>
 #include <string.h>
-
-static int append_policies(struct secret *s, const char *policies)
-{
-	int r = api_append(s, "[");
-	size_t n;
-
-	for (; r == 0; policies += n + 1) {
-		n = strcspn(policies, ",");
-		if (n)
-			r = api_append(s, "\"%.*s\"%s", (int)n, policies, policies[n] ? "," : "");
-		if (!policies[n])
-			break;
-	}
-	return r < 0 ? r : api_append(s, "]");
-}
-
-/* "name=value" lines as an object; null when there are none. */
-static int append_meta(struct secret *s, const char *meta)
-{
-	int r = api_append(s, *meta ? "{" : "null");
-
-	for (size_t n, name; r == 0 && *meta; meta += n + (meta[n] != '\0')) {
-		n = strcspn(meta, "\n");
-		name = strcspn(meta, "=");
-		r = api_append(s, "\"%.*s\":\"%.*s\"%s", (int)name, meta, (int)(n - name - 1), meta + name + 1,
-			       meta[n] && meta[n + 1] ? "," : "}");
-	}
-	return r;
-}
-
-void token_lookup_self(struct call *call, const struct request *q)
-{
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	const struct token_row *row = call->row;
-	char issued[40], expires[40], accessor[33];
-	uint64_t left_s, seq = 0;
-	int r;
-
-	if (!row) {
-		call_fail(call, -ERR_INPUT, "an operator on this socket has no token to look up");
-		return;
-	}
-	left_s = (row->deadline_ms - call->facts.boot_ms) / 1000;
-	api_time(row->created_ms, issued);
-	api_time(call->facts.wall_ms + left_s * 1000, expires);
-	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
-	r = secret_new(&data, 1024, NULL);
-	if (r == 0)
-		r = api_append(&data, "{\"accessor\":\"%s\",\"creation_time\":%llu,\"creation_ttl\":0,\"display_name\":\"token\","
-			       "\"entity_id\":\"\",\"expire_time\":\"%s\",\"explicit_max_ttl\":0,\"id\":\"", accessor,
-			       (unsigned long long)(row->created_ms / 1000), expires);
-	if (r == 0)
-		r = secret_append(&data, q->token, q->token_len, NULL);
-	if (r == 0)
-		r = api_append(&data, "\",\"issue_time\":\"%s\",\"num_uses\":%lld,\"orphan\":%s,"
-			       "\"path\":\"auth/token/create\",\"renewable\":false,\"ttl\":%llu,\"type\":\"service\","
-			       "\"cotter_job\":\"%s\",\"cotter_uid\":%lld,\"cotter_cgroup\":%llu,\"meta\":",
-			       issued, row->uses_left < 0 ? 0LL : (long long)row->uses_left,
-			       sodium_is_zero(row->parent, sizeof(row->parent)) ? "true" : "false", (unsigned long long)left_s, call->job_id,
-			       row->uid == TOKEN_ANY_UID ? -1LL : (long long)row->uid, (unsigned long long)row->cgroup);
-	if (r == 0)
-		r = append_meta(&data, row->meta);
-	if (r == 0)
-		r = api_append(&data, ",\"policies\":");
-	if (r == 0)
-		r = append_policies(&data, row->policies);
-	if (r == 0)
-		r = api_append(&data, "}");
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
-}
 
 int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err)
 {
@@ -98,6 +23,20 @@ int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *
 	if (s == 0)
 		return err_set(err, ERR_INPUT, "ttl is a duration such as 30s, 10m or 2h, of at most %u hours", LIMIT_TOKEN_TTL_S / 3600);
 	*ret_ms = s * 1000;
+	return 0;
+}
+
+int api_duration(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *err)
+{
+	uint64_t s = 0;
+
+	if (json_is_string(j) && *json_string_value(j) && !duration_parse_go(json_string_value(j), LIMIT_DURATION_S, &s))
+		j = json_null();
+	if (json_is_integer(j) && json_integer_value(j) >= 0 && json_integer_value(j) <= LIMIT_DURATION_S)
+		s = (uint64_t)json_integer_value(j);
+	else if (j && !json_is_string(j))
+		return err_set(err, ERR_INPUT, "expected a duration such as 30, 30s, 10m or 2h");
+	*ret_ms = (s ? s : fallback_s) * 1000;
 	return 0;
 }
 
@@ -150,9 +89,12 @@ int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOK
 	json_array_foreach(list, i, item) {
 		const char *name = json_string_value(item);
 
-		if (!name || !config_policy(&call->broker->config, name))
+		/* Vault's name for what every token may */
+		bool granted = name && strcmp(name, "default") == 0;
+
+		if (!name || (!granted && !config_policy(&call->broker->config, name)))
 			return err_set(err, ERR_INPUT, "a policy of that name is not in the configuration");
-		if (call->row && !in_list(call->row->policies, name))
+		if (call->row && !granted && !in_list(call->row->policies, name))
 			return err_set(err, ERR_DENIED, "a token gives only policies that it has itself");
 		if (i >= LIMIT_TOKEN_POLICIES)
 			return err_set(err, ERR_LIMIT, "at most %u policies", LIMIT_TOKEN_POLICIES);
@@ -169,6 +111,31 @@ int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOK
 	return 0;
 }
 
+/* Of a role's policies those that are asked for; else all of them. */
+static int role_policies(const struct call *call, const struct config_role *role, const json_t *list, char ret[LIMIT_TOKEN_POLICY_TEXT], struct err *err)
+{
+	const json_t *item;
+	size_t i, n = 0;
+
+	ret[0] = '\0';
+	for (i = 0; !list && i < role->n_policies; i++)
+		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", i ? "," : "", role->policies[i]);
+	json_array_foreach(list, i, item) {
+		const char *name = json_string_value(item);
+		bool has = false;
+
+		for (size_t k = 0; name && !has && k < role->n_policies; k++)
+			has = strcmp(role->policies[k], name) == 0;
+		if (!has)
+			return err_set(err, ERR_INPUT, "token policies must be a subset of the role's");
+		if (!in_list(ret, name))
+			n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", n ? "," : "", name);
+	}
+	if (call->row)
+		n = add_denials(call, ret, n);
+	return n < LIMIT_TOKEN_POLICY_TEXT ? 0 : err_set(err, ERR_LIMIT, "too many policies for one token");
+}
+
 /* What a token's holder asks for must not be wider than the token; one that was narrowed offline makes no others. */
 static int check_parent(const struct call *call, const struct token_request *q, struct err *err)
 {
@@ -178,36 +145,44 @@ static int check_parent(const struct call *call, const struct token_request *q, 
 		return 0;
 	if (call->token->n_caveats || row->uses_left >= 0)
 		return err_set(err, ERR_DENIED, "a narrowed token makes no others: narrow it further offline");
-	if (q->wrap_ttl_ms)
-		return err_set(err, ERR_DENIED, "wrapped tokens are made by operators alone");
-	if (q->ttl_ms > row->deadline_ms - call->facts.boot_ms)
-		return err_set(err, ERR_DENIED, "the new token would outlive the one that makes it");
 	if (row->uid != TOKEN_ANY_UID && q->uid != row->uid)
 		return err_set(err, ERR_DENIED, "the new token would be for another uid");
 	return 0;
 }
 
-/* Operators may say what is proven of the holder: {"project": "acme/web", "scope": …}. */
+/* What its holder says of a token proves nothing, and is only shown: its names get a '+', which no proven one has. */
+static bool sayable(const char *name, const char *text)
+{
+	if (!*name || strlen(name) > LIMIT_NAME_LEN || !text || strlen(text) > LIMIT_TOKEN_META_VALUE || strchr(name, '='))
+		return false;
+	for (; *name || *text; name += *name != '\0', text += *text != '\0')
+		if ((*name && (unsigned char)*name < 0x20) || (*text && (unsigned char)*text < 0x20))
+			return false;
+	return true;
+}
+
+/* Operators say what is proven of the holder: {"project": "acme/web", "scope": …}. */
+static bool provable(const char *name, const char *text)
+{
+	return policy_variable_valid(name, strlen(name)) && strcmp(name, "role") != 0 && text && strlen(text) <= LIMIT_TOKEN_META_VALUE && path_valid(text);
+}
+
 static int parse_meta(const struct call *call, const json_t *meta, char ret[LIMIT_TOKEN_META_TEXT], struct err *err)
 {
-	const char *name;
+	const char *own = call->row ? call->row->meta : "", *name;
+	size_t n = (size_t)snprintf(ret, LIMIT_TOKEN_META_TEXT, "%s", own), len;
 	const json_t *value;
-	size_t n = 0;
 
-	ret[0] = '\0';
-	if (call->row) {
-		if (meta && !json_is_null(meta))
-			return err_set(err, ERR_DENIED, "a token's holder proves nothing new by it");
-		snprintf(ret, LIMIT_TOKEN_META_TEXT, "%s", call->row->meta);
-		return 0;
-	}
+	if (meta && !json_is_object(meta) && !json_is_null(meta))
+		return err_set(err, ERR_INPUT, "meta is an object of strings");
 	json_object_foreach((json_t *)(uintptr_t)meta, name, value) {
 		const char *text = json_string_value(value);
 
-		if (!policy_variable_valid(name, strlen(name)) || strcmp(name, "role") == 0 || !text || strlen(text) > LIMIT_TOKEN_META_VALUE ||
-		    !path_valid(text))
+		if (!call->row && !provable(name, text))
 			return err_set(err, ERR_INPUT, "meta holds names of a-z, 0-9 and _ (not role), and values that are paths");
-		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_META_TEXT - n, "%s=%s\n", name, text);
+		if (call->row && (!sayable(name, text) || policy_variable(own, name, strlen(name), &len)))
+			return err_set(err, ERR_INPUT, "meta holds short names and texts, and no name that stands for something proven");
+		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_META_TEXT - n, "%s%s=%s\n", call->row ? "+" : "", name, text);
 		if (n >= LIMIT_TOKEN_META_TEXT)
 			return err_set(err, ERR_LIMIT, "meta has at most %u bytes", LIMIT_TOKEN_META_TEXT - 1);
 	}
@@ -240,88 +215,110 @@ static int parse_numbers(struct call *call, const json_t *body, struct token_req
 }
 
 struct texts {
-	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
+	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT], path[LIMIT_TOKEN_PATH_TEXT], display[LIMIT_TOKEN_PATH_TEXT];
 };
 
-static int parse_request(struct call *call, const struct request *http, const json_t *body, struct token_request *q, struct texts *t,
+static int set_display(const json_t *j, char ret[LIMIT_TOKEN_PATH_TEXT], struct err *err)
+{
+	const char *name = json_string_value(j);
+	int n;
+
+	if (j && !json_is_null(j) && (!name || strlen(name) > LIMIT_NAME_LEN))
+		return err_set(err, ERR_INPUT, "display_name has at most %u bytes", LIMIT_NAME_LEN);
+	n = snprintf(ret, LIMIT_TOKEN_PATH_TEXT, "token%s%s", name && *name ? "-" : "", name ? name : "");
+	for (int i = 0; i < n; i++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", ret[i]))
+			ret[i] = '-';
+	return 0;
+}
+
+/* What Vault has and cotter does not. */
+static int check_unsupported(const json_t *body, struct err *err)
+{
+	const char *type = json_string_value(json_object_get(body, "type")), *id = json_string_value(json_object_get(body, "id"));
+	const char *alias = json_string_value(json_object_get(body, "entity_alias"));
+
+	if (type && *type && strcmp(type, "service") != 0 && strcmp(type, "default") != 0)
+		return err_set(err, ERR_INPUT, "only service tokens are made: each has a row that can be revoked");
+	if (id && *id)
+		return err_set(err, ERR_INPUT, "a token's id cannot be chosen");
+	return alias && *alias ? err_set(err, ERR_INPUT, "there are no entities, so no entity_alias") : 0;
+}
+
+/* How long, and with renewals. */
+static int parse_times(const struct call *call, const json_t *body, const struct config_role *role, struct token_request *q, struct err *err)
+{
+	const json_t *renewable = json_object_get(body, "renewable");
+	uint64_t explicit_ms = 0, period_ms = 0;
+	int r = api_duration(json_object_get(body, "ttl"), role ? (uint32_t)(role->ttl_ms / 1000) : LIMIT_TOKEN_TTL_DEFAULT_S, &q->ttl_ms, err);
+
+	if (r == 0)
+		r = api_duration(json_object_get(body, "explicit_max_ttl"), 0, &explicit_ms, err);
+	if (r == 0)
+		r = api_duration(json_object_get(body, "period"), 0, &period_ms, err);
+	if (r < 0)
+		return r;
+	/* whoever asks for no time gets what there is */
+	if (call->row && !json_object_get(body, "ttl") && call->row->deadline_ms < call->facts.boot_ms + q->ttl_ms)
+		q->ttl_ms = call->row->deadline_ms - call->facts.boot_ms;
+	if (renewable && !json_is_boolean(renewable) && !json_is_null(renewable))
+		return err_set(err, ERR_INPUT, "renewable is true or false");
+	if (period_ms && call->row)
+		return err_set(err, ERR_DENIED, "tokens with a period are made by operators, or by a role");
+	if (role && role->period)
+		period_ms = role->ttl_ms;
+	if (period_ms)
+		q->ttl_ms = period_ms;
+	q->max_ttl_ms = period_ms ? TOKEN_FOREVER_MS : role && role->max_ttl_ms ? role->max_ttl_ms : LIMIT_TOKEN_MAX_TTL_S * 1000ull;
+	if (explicit_ms && explicit_ms < q->max_ttl_ms)
+		q->max_ttl_ms = explicit_ms;
+	if (role && role->max_ttl_ms && q->ttl_ms > role->max_ttl_ms)
+		q->ttl_ms = role->max_ttl_ms;
+	if (json_is_false(renewable) || (role && !role->renewable)) {
+		if (q->ttl_ms > q->max_ttl_ms)
+			q->ttl_ms = q->max_ttl_ms;
+		q->max_ttl_ms = 0;
+	}
+	return 0;
+}
+
+static int parse_request(struct call *call, const json_t *body, const struct config_role *role, struct token_request *q, struct texts *t,
 			 struct err *err)
 {
 	const struct token_row *row = call->row;
-	int r = api_policies(call, json_object_get(body, "policies"), t->policies, err);
+	const json_t *policies = json_object_get(body, "policies");
+	int r = check_unsupported(body, err);
 
-	*q = (struct token_request){.by_operator = !row, .policies = t->policies, .meta = t->meta, .uses = -1, .uid = row ? row->uid : TOKEN_ANY_UID,
-				    .cgroup = row ? row->cgroup : 0, .job = row ? row->job : NULL, .parent = call->row};
+	if (json_is_null(policies) || json_array_size(policies) == 0)
+		policies = NULL;
+	*q = (struct token_request){.by_operator = !row, .policies = t->policies, .meta = t->meta, .path = t->path, .display = t->display,
+				    .uses = role ? role->uses : -1, .uid = row ? row->uid : TOKEN_ANY_UID, .cgroup = row ? row->cgroup : 0,
+				    .job = row ? row->job : NULL, .parent = role && role->orphan ? NULL : call->row};
+	if (r == 0)
+		r = role ? role_policies(call, role, policies, t->policies, err) : api_policies(call, policies, t->policies, err);
 	if (r == 0)
 		r = parse_meta(call, json_object_get(body, "meta"), t->meta, err);
 	if (r == 0)
-		r = api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_DEFAULT_S, &q->ttl_ms, err);
+		r = set_display(json_object_get(body, "display_name"), t->display, err);
+	if (r == 0)
+		r = parse_times(call, body, role, q, err);
 	if (r == 0)
 		r = parse_numbers(call, body, q, err);
-	if (r == 0 && http->wrap_ttl_s && q->job)
-		return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
-	if (r == 0 && http->wrap_ttl_s) {
-		q->wrap_ttl_ms = q->ttl_ms;
+	if (r == 0 && call->row && json_is_true(json_object_get(body, "no_parent")))
+		r = err_set(err, ERR_DENIED, "tokens without a parent are made by operators, or by a role");
+	/* an operator's is made when it is unwrapped: so it joins the job of whoever does that */
+	if (r == 0 && call->wrap_ttl_s && !row) {
+		if (q->job)
+			return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
+		q->wraps = TOKEN_WRAPS_TOKEN;
+		q->wrap_ttl_ms = q->ttl_ms > LIMIT_TOKEN_TTL_S * 1000ull ? LIMIT_TOKEN_TTL_S * 1000ull : q->ttl_ms;
 		q->wrap_uses = q->uses;
-		q->ttl_ms = http->wrap_ttl_s * 1000ull;
+		q->ttl_ms = call->wrap_ttl_s * 1000ull;
+		q->max_ttl_ms = 0;
 		q->uses = -1;
+		call->wrap_ttl_s = 0;
 	}
 	return r < 0 ? r : check_parent(call, q, err);
-}
-
-/* Vault's auth object. data: JSON text for "data", or NULL. */
-static int auth_reply(const struct token_row *row, const struct secret *text, const struct secret *data, struct secret *ret, struct err *err)
-{
-	CLEANUP(secret_clear) struct secret auth = {0};
-	uint64_t now_ms = token_boot_ms();
-	char accessor[33];
-	int r = secret_new(&auth, 1024, NULL);
-
-	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
-	if (r == 0)
-		r = api_append(&auth, "{\"client_token\":\"");
-	if (r == 0)
-		r = secret_append(&auth, text->data, text->len, NULL);
-	if (r == 0)
-		r = api_append(&auth, "\",\"accessor\":\"%s\",\"policies\":", accessor);
-	if (r == 0)
-		r = append_policies(&auth, row->policies);
-	if (r == 0)
-		r = api_append(&auth, ",\"token_policies\":");
-	if (r == 0)
-		r = append_policies(&auth, row->policies);
-	if (r == 0)
-		r = api_append(&auth, ",\"metadata\":");
-	if (r == 0)
-		r = append_meta(&auth, row->meta);
-	if (r == 0)
-		r = api_append(&auth,
-			       ",\"lease_duration\":%llu,\"renewable\":false,\"entity_id\":\"\","
-			       "\"token_type\":\"service\",\"orphan\":%s,\"mfa_requirement\":null,\"num_uses\":%lld}",
-			       (unsigned long long)((row->deadline_ms - now_ms + 999) / 1000),
-			       sodium_is_zero(row->parent, sizeof(row->parent)) ? "true" : "false", row->uses_left < 0 ? 0LL : (long long)row->uses_left);
-	if (r == 0)
-		r = api_envelope(data ? (const char *)data->data : NULL, data ? data->len : 0, (char *)auth.data, auth.len, ret);
-	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
-}
-
-/* Vault's wrap_info: the token that is good for one unwrapping. */
-static int wrap_info(const struct token_row *row, const struct secret *text, uint64_t ttl_ms, struct secret *ret, struct err *err)
-{
-	char accessor[33], created[40];
-	int r = secret_new(ret, 1024, NULL);
-
-	sodium_bin2hex(accessor, sizeof(accessor), row->id, sizeof(row->id));
-	api_time(row->created_ms, created);
-	if (r == 0)
-		r = api_append(ret, "{\"request_id\":\"\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":null,"
-				       "\"wrap_info\":{\"token\":\"");
-	if (r == 0)
-		r = secret_append(ret, text->data, text->len, NULL);
-	if (r == 0)
-		r = api_append(ret, "\",\"accessor\":\"%s\",\"ttl\":%llu,\"creation_time\":\"%s\",\"creation_path\":\"auth/token/create\","
-				       "\"wrapped_accessor\":\"\"},\"warnings\":null,\"auth\":null}\n",
-			       accessor, (unsigned long long)(ttl_ms / 1000), created);
-	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
 }
 
 /* Within the transaction: what cannot be told to the caller is not made. */
@@ -329,6 +326,7 @@ static int make(struct call *call, struct token_request *q, int (*show)(struct s
 		struct secret *ret_reply, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret text = {0}, data = {0};
+	char warning[128];
 	int r = token_make(&call->broker->tokens, q, &text, ret_row, err);
 
 	if (r < 0)
@@ -340,8 +338,11 @@ static int make(struct call *call, struct token_request *q, int (*show)(struct s
 		r = err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	if (r < 0)
 		return r;
-	return q->wrap_ttl_ms ? wrap_info(*ret_row, &text, q->ttl_ms, ret_reply, err)
-			      : auth_reply(*ret_row, &text, show ? &data : NULL, ret_reply, err);
+	if (q->wraps)
+		return api_wrap_info(*ret_row, &text, q->path, ret_reply, err);
+	snprintf(warning, sizeof(warning), "the TTL was cut to %llus: no token outlives the one that makes it, its job, or its limit",
+		 (unsigned long long)((*ret_row)->ttl_ms / 1000));
+	return token_answer(*ret_row, &text, show ? &data : NULL, (*ret_row)->ttl_ms + 1000 < q->ttl_ms ? warning : NULL, ret_reply, err);
 }
 
 /* Nobody was told of them. */
@@ -390,7 +391,8 @@ void api_give(struct call *call, struct token_request *q, struct job *made, int 
 	call_reply(call, 200, &reply, seq);
 }
 
-void token_create(struct call *call, const struct request *q)
+
+static void create(struct call *call, const struct request *q, const struct config_role *role)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	struct token_request want;
@@ -398,8 +400,9 @@ void token_create(struct call *call, const struct request *q)
 	struct err err = {0};
 	int r = api_body(q, &body, &err);
 
+	snprintf(texts.path, sizeof(texts.path), "auth/token/create%s%s", role ? "/" : "", role ? role->name : "");
 	if (r == 0)
-		r = parse_request(call, q, body, &want, &texts, &err);
+		r = parse_request(call, body, role, &want, &texts, &err);
 	if (r == 0)
 		r = store_begin(&call->broker->store, &err);
 	if (r < 0)
@@ -408,26 +411,23 @@ void token_create(struct call *call, const struct request *q)
 		api_give(call, &want, NULL, NULL);
 }
 
-void token_revoke_self(struct call *call, const struct request *q)
+void token_create(struct call *call, const struct request *q)
 {
-	struct err err = {0};
-	uint64_t seq = 0;
-	size_t n;
-	int r;
+	create(call, q, NULL);
+}
 
-	(void)q;
-	if (!call->row) {
-		call_fail(call, -ERR_INPUT, "an operator on this socket has no token to revoke");
-		return;
-	}
-	if (call->token->n_caveats) {
-		call_fail(call, -ERR_DENIED, "a narrowed token ends nothing");
-		return;
-	}
-	call->takes = true;
-	if (call_grant(call, &seq) < 0)
-		return;
-	r = token_revoke(&call->broker->tokens, call->row, &n, &err);
-	call->row = NULL;
-	call_end(call, r, err.msg, seq);
+/* On the operators' socket, where no token has a parent. */
+void token_create_orphan(struct call *call, const struct request *q)
+{
+	create(call, q, NULL);
+}
+
+void token_create_role(struct call *call, const struct request *q)
+{
+	const struct config_role *role = config_role(&call->broker->config, strrchr(call->path, '/') + 1);
+
+	if (role && role->kind == CONFIG_ROLE_TOKEN)
+		create(call, q, role);
+	else
+		call_fail(call, -ERR_INPUT, "unknown role");
 }

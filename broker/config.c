@@ -1,6 +1,7 @@
 #include "broker/config.h"
 
 #include "broker/config_key.h"
+#include "broker/config_mount.h"
 #include "broker/config_pki.h"
 #include "broker/config_role.h"
 #include "broker/policy.h"
@@ -332,6 +333,7 @@ static const struct yaml_field config_fields[] = {
 	{"ssh", YAML_STRUCT, .fields = config_ssh_fields},
 	{"keys", YAML_SEQUENCE, .fields = config_key_fields, .item = config_new_key_rule},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
+	{"mounts", YAML_MAP, .fields = config_mount_fields, .item = config_new_mount},
 	{0},
 };
 
@@ -457,6 +459,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = config_check_pki(ret, err);
 	if (r == 0)
 		r = config_check_keys(ret, err);
+	if (r == 0)
+		r = config_check_mounts(ret, err);
 	if (r < 0)
 		config_done(ret);
 	return r;
@@ -491,6 +495,7 @@ void config_done(struct config *c)
 	free(c->policies);
 	free(c->recipients);
 	free(c->operators);
+	free(c->mounts);
 	*c = (struct config){0};
 }
 
@@ -588,5 +593,7 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_key_rules);
 	SWAP(scopes);
 	SWAP(n_scopes);
+	SWAP(mounts);
+	SWAP(n_mounts);
 	return 0;
 }

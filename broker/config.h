@@ -59,10 +59,14 @@ struct config_mapping {
 	char *claim, *name;
 };
 
-/* From a proven identity to policies. Either an ID token (jwt.issuer) or the kernel's word. */
+/* How somebody comes to a role. */
+enum config_role_kind { CONFIG_ROLE_KERNEL, CONFIG_ROLE_JWT, CONFIG_ROLE_APPROLE, CONFIG_ROLE_TOKEN };
+
+/* From a proven identity to policies. */
 struct config_role {
 	char name[LIMIT_NAME_LEN + 1];
-	/* kernel: every list that is there must hold */
+	enum config_role_kind kind;
+	/* kernel, and for an AppRole on top of it: every list that is there must hold */
 	uint32_t *uids, *gids;
 	size_t n_uids, n_gids;
 	char **cgroups, **units; /* globs of paths; names */
@@ -77,11 +81,19 @@ struct config_role {
 	bool glob;	      /* in bound_subject and bound_claims */
 	bool reuse_in_cgroup; /* the same ID token again, from the cgroup that used it first */
 	uint64_t leeway_ms;
+	/* approle */
+	bool has_approle;
+	char role_id[LIMIT_NAME_LEN + 1];
+	uint64_t secret_id_ttl_ms; /* 0: for ever */
+	int64_t secret_id_uses;	   /* -1: not limited */
+	/* token: whoever may create with it gets, of these policies, what it asks for */
+	bool has_token, orphan, renewable;
 	/* what it gives */
 	char **policies;
 	size_t n_policies;
 	char scope[LIMIT_PATH_LEN + 1]; /* may have {{name}} */
-	uint64_t ttl_ms;
+	uint64_t ttl_ms, max_ttl_ms; /* max: with renewals; 0: none */
+	bool period;		     /* renewed for ttl again and again */
 	int64_t uses; /* -1: not limited */
 };
 
@@ -138,6 +150,13 @@ struct config_key_rule {
 	struct config_rate rate, rate_per_job;
 };
 
+/* One more place for an engine or a way to log in. */
+struct config_mount {
+	char path[LIMIT_NAME_LEN + 1]; /* kv, auth/gitlab */
+	char type[8];		       /* kv, jwt, approle */
+	unsigned int version;	       /* of kv: 1 or 2; else 0 */
+};
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 /* Below the state directory: files of the keys that the broker had a TPM make. */
@@ -169,18 +188,22 @@ struct config {
 	struct config_ca pki, ssh;
 	struct config_key_rule *key_rules;
 	size_t n_key_rules;
+	struct config_mount *mounts;
+	size_t n_mounts;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
-/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, operators, jobs, unseal. next is
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, operators, jobs, unseal. next is
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 
 bool config_has_id(const uint32_t *list, size_t n, uint32_t id);
 const struct config_policy *config_policy(const struct config *c, const char *name);
 const struct config_role *config_role(const struct config *c, const char *name);
+/* The AppRole of that role_id. */
+const struct config_role *config_approle(const struct config *c, const char *role_id);
 const struct config_issuer *config_issuer(const struct config *c, const char *name);
 const struct config_scope *config_scope(const struct config *c, const char *name);
 /* By name; NULL when the configuration has none of it. */

@@ -152,6 +152,70 @@ static int set_uses(struct yaml_place at, const char *text, void *target, struct
 	return 0;
 }
 
+static int set_max_ttl(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+	int e = config_duration(at, text, &r->max_ttl_ms, err);
+
+	return e == 0 && r->max_ttl_ms == 0 ? yaml_fail(at, err, "expected more than no time") : e;
+}
+
+/* Vault's token_period: the time that each renewal gives, without an end. */
+static int set_period(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+
+	r->period = true;
+	return set_ttl(at, text, target, err);
+}
+
+static int set_role_id(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+	int e = config_name(at, text, err);
+
+	if (e == 0)
+		snprintf(r->role_id, sizeof(r->role_id), "%s", text);
+	r->has_approle = true;
+	return e;
+}
+
+static int set_secret_id_ttl(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+
+	r->has_approle = true;
+	return config_duration(at, text, &r->secret_id_ttl_ms, err);
+}
+
+static int set_secret_id_uses(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+	int64_t kept = r->uses;
+	int e = set_uses(at, text, target, err);
+
+	r->has_approle = true;
+	r->secret_id_uses = r->uses;
+	r->uses = kept;
+	return e;
+}
+
+static int set_orphan(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+
+	r->has_token = true;
+	return config_bool(at, text, &r->orphan, err);
+}
+
+static int set_renewable(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_role *r = target;
+
+	r->has_token = true;
+	return config_bool(at, text, &r->renewable, err);
+}
+
 static int add_role_policy(struct yaml_place at, const char *text, void *target, struct err *err)
 {
 	struct config_role *r = target;
@@ -221,6 +285,8 @@ void *config_new_role(struct yaml_place at, const char *name, void *target, stru
 		r->leeway_ms = 60000;
 		r->ttl_ms = LIMIT_TOKEN_TTL_DEFAULT_S * 1000ull;
 		r->uses = -1;
+		r->secret_id_uses = -1;
+		r->renewable = true;
 	}
 	return r;
 }
@@ -268,12 +334,27 @@ static const struct yaml_field jwt_fields[] = {
 	{"replay", YAML_CALL, .set = set_replay},
 	{0},
 };
+static const struct yaml_field approle_fields[] = {
+	{"role_id", YAML_CALL, .required = true, .set = set_role_id},
+	{"secret_id_ttl", YAML_CALL, .set = set_secret_id_ttl},
+	{"secret_id_num_uses", YAML_CALL, .set = set_secret_id_uses},
+	{0},
+};
+static const struct yaml_field token_fields[] = {
+	{"orphan", YAML_CALL, .required = true, .set = set_orphan},
+	{"renewable", YAML_CALL, .set = set_renewable},
+	{0},
+};
 const struct yaml_field config_role_fields[] = {
 	{"kernel", YAML_STRUCT, .fields = kernel_fields},
 	{"jwt", YAML_STRUCT, .fields = jwt_fields},
+	{"approle", YAML_STRUCT, .fields = approle_fields},
+	{"token", YAML_STRUCT, .fields = token_fields},
 	{"policies", YAML_LIST, .set = add_role_policy},
 	{"scope", YAML_CALL, .set = set_scope},
 	{"ttl", YAML_CALL, .set = set_ttl},
+	{"max_ttl", YAML_CALL, .set = set_max_ttl},
+	{"period", YAML_CALL, .set = set_period},
 	{"uses", YAML_CALL, .set = set_uses},
 	{0},
 };
@@ -290,13 +371,30 @@ static int check_policies(const struct config *c, char *const *policies, size_t 
 	return 0;
 }
 
-static int check_role(const struct config *c, const struct config_role *role, struct err *err)
+/* How one comes to it, by what it says. */
+static int set_kind(const struct config *c, struct config_role *role, struct err *err)
 {
-	bool kernel = role->n_uids || role->n_gids || role->n_cgroups || role->n_units;
+	bool kernel = role->n_uids || role->n_gids || role->n_cgroups || role->n_units, jwt = role->issuer[0];
 
-	if (kernel == (role->issuer[0] != '\0'))
-		return err_set(err, ERR_INPUT, "%.200s: role '%s' says whom it is for either by 'kernel' or by 'jwt', and at least one thing there",
-			       c->file, role->name);
+	if (jwt + role->has_approle + role->has_token > 1 || (kernel && (jwt || role->has_token)) || (!kernel && !jwt && !role->has_approle && !role->has_token))
+		return err_set(err, ERR_INPUT,
+			       "%.200s: role '%s' says whom it is for by one of 'kernel', 'jwt', 'approle' and 'token' (an approle may say 'kernel', too), "
+			       "and at least one thing there", c->file, role->name);
+	role->kind = jwt ? CONFIG_ROLE_JWT : role->has_approle ? CONFIG_ROLE_APPROLE : role->has_token ? CONFIG_ROLE_TOKEN : CONFIG_ROLE_KERNEL;
+	if (role->max_ttl_ms && (role->period || role->max_ttl_ms < role->ttl_ms))
+		return err_set(err, ERR_INPUT, "%.200s: role '%s': max_ttl is less than ttl, or a period has one", c->file, role->name);
+	for (const struct config_role *other = c->roles; other < role; other++)
+		if (role->has_approle && strcmp(other->role_id, role->role_id) == 0)
+			return err_set(err, ERR_INPUT, "%.200s: the roles '%s' and '%s' have one role_id", c->file, other->name, role->name);
+	return 0;
+}
+
+static int check_role(const struct config *c, struct config_role *role, struct err *err)
+{
+	int r = set_kind(c, role, err);
+
+	if (r < 0)
+		return r;
 	if (role->issuer[0] && !config_issuer(c, role->issuer))
 		return err_set(err, ERR_INPUT, "%.200s: role '%s': there is no issuer '%.80s'", c->file, role->name, role->issuer);
 	/* an audience alone would let in every job of that issuer */
@@ -366,6 +464,14 @@ const struct config_role *config_role(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_roles; i++)
 		if (strcmp(c->roles[i].name, name) == 0)
+			return &c->roles[i];
+	return NULL;
+}
+
+const struct config_role *config_approle(const struct config *c, const char *role_id)
+{
+	for (size_t i = 0; i < c->n_roles; i++)
+		if (c->roles[i].kind == CONFIG_ROLE_APPROLE && strcmp(c->roles[i].role_id, role_id) == 0)
 			return &c->roles[i];
 	return NULL;
 }

@@ -42,11 +42,17 @@ int identity_kernel(const struct config *config, const char *role_name, uint32_t
 		    struct err *err)
 {
 	const struct config_role *role = config_role(config, role_name);
+
+	if (!role || role->kind != CONFIG_ROLE_KERNEL)
+		return err_set(err, ERR_LOGIN, "no role of that name goes by the kernel's word");
+	return identity_of_peer(role, uid, gid, path, ret, err);
+}
+
+int identity_of_peer(const struct config_role *role, uint32_t uid, uint32_t gid, const char *path, struct identity *ret, struct err *err)
+{
 	char text[16];
 	int r;
 
-	if (!role || role->issuer[0])
-		return err_set(err, ERR_LOGIN, "no role of that name goes by the kernel's word");
 	if (!has_id(role->uids, role->n_uids, uid) || !has_id(role->gids, role->n_gids, gid))
 		return err_set(err, ERR_LOGIN, "the role is not for this uid or gid");
 	if (!has_cgroup(role, path) || !has_unit(role, path))

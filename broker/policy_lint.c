@@ -204,7 +204,7 @@ static bool stars_without_glob(const struct config *c, const struct config_role 
 static bool ids_alone(const struct config *c, const struct config_role *r)
 {
 	(void)c;
-	return !r->issuer[0] && !r->n_cgroups && !r->n_units;
+	return r->kind == CONFIG_ROLE_KERNEL && !r->n_cgroups && !r->n_units;
 }
 
 static const struct {

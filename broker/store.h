@@ -24,7 +24,7 @@ struct store {
 	struct {
 		const char *sql; /* by address: each is one string constant */
 		sqlite3_stmt *st;
-	} prepared[96];
+	} prepared[128];
 	struct secret mac_key;	/* empty: sealed */
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */
@@ -186,6 +186,31 @@ int store_approval_put(struct store *s, const struct store_approval *a, struct e
 int store_approvals_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
 /* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
 int store_approvals(struct store *s, int (*each)(void *ctx, const struct store_approval *a), void *ctx, struct err *err);
+
+/* A secret id of an AppRole. */
+struct store_secret_id {
+	uint8_t hash[32], accessor[16];
+	char role[LIMIT_NAME_LEN + 1];
+	uint64_t created_ms, expires_ms; /* wall clock; expires_ms 0: never */
+	int64_t uses_left;		 /* -1: not limited */
+};
+void store_secret_id_hash(const struct store *s, const char *text, size_t len, uint8_t ret[32]);
+/* New, or with other uses. ERR_LIMIT: there are too many. */
+int store_secret_id_put(struct store *s, const struct store_secret_id *x, uint64_t now_ms, struct err *err);
+/* ERR_NOT_FOUND: there is none for that role, or it expired; ERR_TAMPERED. */
+int store_secret_id_get(struct store *s, const uint8_t hash[32], const char *role, uint64_t now_ms, struct store_secret_id *ret, struct err *err);
+int store_secret_id_by_accessor(struct store *s, const uint8_t accessor[16], const char *role, uint64_t now_ms, struct store_secret_id *ret,
+				struct err *err);
+int store_secret_id_delete(struct store *s, const uint8_t hash[32], struct err *err);
+/* Calls each for those of a role, oldest first. */
+int store_secret_ids(struct store *s, const char *role, uint64_t now_ms, int (*each)(void *ctx, const struct store_secret_id *x), void *ctx,
+		     struct err *err);
+
+/* What a wrapping token stands for. uid: whose jobs' limit it is under; TOKEN_ANY_UID: an operator's. ERR_BUSY: too many. */
+int store_wrapped_put(struct store *s, const uint8_t id[16], uint32_t uid, const uint8_t *sealed, size_t len, struct err *err);
+/* malloc'ed. ERR_NOT_FOUND. */
+int store_wrapped_get(struct store *s, const uint8_t id[16], uint8_t **ret, size_t *ret_len, struct err *err);
+int store_wrapped_delete(struct store *s, const uint8_t id[16], struct err *err);
 
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);

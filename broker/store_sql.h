@@ -43,5 +43,7 @@ extern const char store_token_schema[], store_token_drop[];
 extern const char store_key_schema[];
 /* Of store_cert.c. */
 extern const char store_cert_schema[];
+/* Of store_approle.c, store_wrapped.c. */
+extern const char store_approle_schema[], store_wrapped_schema[];
 /* Of store_approval.c. */
 extern const char store_approval_schema[];

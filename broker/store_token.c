@@ -8,8 +8,8 @@
 const char store_token_schema[] =
 	"CREATE TABLE token (id BLOB PRIMARY KEY, parent BLOB NOT NULL, job BLOB NOT NULL, epoch INTEGER NOT NULL, uid INTEGER NOT NULL,"
 	" cgroup INTEGER NOT NULL, boot TEXT NOT NULL, policies TEXT NOT NULL, meta TEXT NOT NULL, created INTEGER NOT NULL,"
-	" deadline INTEGER NOT NULL, uses_left INTEGER NOT NULL, wrap_ttl INTEGER NOT NULL, wrap_uses INTEGER NOT NULL,"
-	" mac BLOB NOT NULL) WITHOUT ROWID;"
+	" deadline INTEGER NOT NULL, max_deadline INTEGER NOT NULL, ttl INTEGER NOT NULL, renewed INTEGER NOT NULL, uses_left INTEGER NOT NULL,"
+	" wraps INTEGER NOT NULL, wrap_ttl INTEGER NOT NULL, wrap_uses INTEGER NOT NULL, path TEXT NOT NULL, display TEXT NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE token_use (id BLOB NOT NULL, chain BLOB NOT NULL, used INTEGER NOT NULL, mac BLOB NOT NULL,"
 	" PRIMARY KEY (id, chain)) WITHOUT ROWID;"
 	"CREATE TABLE job (id BLOB PRIMARY KEY, name TEXT NOT NULL, uid INTEGER NOT NULL, cgroup INTEGER NOT NULL, path TEXT NOT NULL,"
@@ -22,7 +22,7 @@ const char store_token_schema[] =
 	"CREATE INDEX replay_uid ON replay (uid);";
 
 const char store_token_drop[] =
-	"DROP TABLE IF EXISTS token; DROP TABLE IF EXISTS token_use; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS replay;";
+	"DROP TABLE IF EXISTS token; DROP TABLE IF EXISTS token_use; DROP TABLE IF EXISTS wrapped; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS replay;";
 
 /* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
@@ -42,9 +42,15 @@ static void token_mac(const struct store *s, const char *boot_id, const struct t
 	store_mac_text(&st, t->meta);
 	store_mac_u64(&st, t->created_ms);
 	store_mac_u64(&st, t->deadline_ms);
+	store_mac_u64(&st, t->max_deadline_ms);
+	store_mac_u64(&st, t->ttl_ms);
+	store_mac_u64(&st, t->renewed_ms);
 	store_mac_u64(&st, (uint64_t)t->uses_left);
+	store_mac_u64(&st, t->wraps);
 	store_mac_u64(&st, t->wrap_ttl_ms);
 	store_mac_u64(&st, (uint64_t)t->wrap_uses);
+	store_mac_text(&st, t->path);
+	store_mac_text(&st, t->display);
 	store_mac_finish(&st, ret);
 }
 
@@ -55,10 +61,12 @@ int store_token_put(struct store *s, const char *boot_id, const struct token_row
 	int r;
 
 	token_mac(s, boot_id, t, mac);
-	r = store_prepare(s, "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "bbbiiitttiiiiib",
+	r = store_prepare(s, "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err,
+			  "bbbiiitttiiiiiiiiittb",
 			  t->id, sizeof(t->id), t->parent, sizeof(t->parent), t->job_id, sizeof(t->job_id), (int64_t)t->epoch,
 			  (int64_t)t->uid, (int64_t)t->cgroup, boot_id, t->policies, t->meta, (int64_t)t->created_ms,
-			  (int64_t)t->deadline_ms, t->uses_left, (int64_t)t->wrap_ttl_ms, t->wrap_uses, mac, sizeof(mac));
+			  (int64_t)t->deadline_ms, (int64_t)t->max_deadline_ms, (int64_t)t->ttl_ms, (int64_t)t->renewed_ms, t->uses_left,
+			  (int64_t)t->wraps, (int64_t)t->wrap_ttl_ms, t->wrap_uses, t->path, t->display, mac, sizeof(mac));
 	return r < 0 ? r : store_step(s, q, err);
 }
 
@@ -91,12 +99,14 @@ int store_token_delete(struct store *s, const uint8_t id[16], struct err *err)
 		r = store_step(s, token, err);
 	if (r == 0)
 		r = store_prepare(s, "DELETE FROM token_use WHERE id = ?", &uses, err, "b", id, (size_t)16);
-	return removed(s, r < 0 ? r : store_step(s, uses, err));
+	if (r == 0)
+		r = store_step(s, uses, err);
+	return removed(s, r < 0 ? r : store_wrapped_delete(s, id, err));
 }
 
 /* false: another hand's row, which is no row. The texts stand in the caller's buffers. */
 static bool read_token(struct store *s, sqlite3_stmt *q, const char *boot_id, char policies[LIMIT_TOKEN_POLICY_TEXT],
-		       char meta[LIMIT_TOKEN_META_TEXT], struct token_row *t)
+		       char meta[LIMIT_TOKEN_META_TEXT], char path[2][LIMIT_TOKEN_PATH_TEXT], struct token_row *t)
 {
 	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
 
@@ -106,16 +116,24 @@ static bool read_token(struct store *s, sqlite3_stmt *q, const char *boot_id, ch
 		.cgroup = store_column_u64(q, 5),
 		.created_ms = store_column_u64(q, 8),
 		.deadline_ms = store_column_u64(q, 9),
-		.uses_left = sqlite3_column_int64(q, 10),
-		.wrap_ttl_ms = store_column_u64(q, 11),
-		.wrap_uses = sqlite3_column_int64(q, 12),
+		.max_deadline_ms = store_column_u64(q, 10),
+		.ttl_ms = store_column_u64(q, 11),
+		.renewed_ms = store_column_u64(q, 12),
+		.uses_left = sqlite3_column_int64(q, 13),
+		.wraps = (uint32_t)sqlite3_column_int64(q, 14),
+		.wrap_ttl_ms = store_column_u64(q, 15),
+		.wrap_uses = sqlite3_column_int64(q, 16),
 		.policies = policies,
 		.meta = meta,
+		.path = path[0],
+		.display = path[1],
 	};
 	store_column_text(q, 6, policies, LIMIT_TOKEN_POLICY_TEXT);
 	store_column_text(q, 7, meta, LIMIT_TOKEN_META_TEXT);
+	store_column_text(q, 17, path[0], LIMIT_TOKEN_PATH_TEXT);
+	store_column_text(q, 18, path[1], LIMIT_TOKEN_PATH_TEXT);
 	if (!store_column_blob(q, 0, t->id, sizeof(t->id)) || !store_column_blob(q, 1, t->parent, sizeof(t->parent)) ||
-	    !store_column_blob(q, 2, t->job_id, sizeof(t->job_id)) || !store_column_blob(q, 13, mac, sizeof(mac)))
+	    !store_column_blob(q, 2, t->job_id, sizeof(t->job_id)) || !store_column_blob(q, 19, mac, sizeof(mac)))
 		return false;
 	token_mac(s, boot_id, t, want);
 	return sodium_memcmp(mac, want, sizeof(mac)) == 0;
@@ -124,7 +142,7 @@ static bool read_token(struct store *s, sqlite3_stmt *q, const char *boot_id, ch
 int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, const struct token_row *row), void *ctx,
 		 struct err *err)
 {
-	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT];
+	char policies[LIMIT_TOKEN_POLICY_TEXT], meta[LIMIT_TOKEN_META_TEXT], path[2][LIMIT_TOKEN_PATH_TEXT];
 	struct token_row row;
 	STMT *drop = NULL;
 	STMT *q = NULL;
@@ -133,12 +151,12 @@ int store_tokens(struct store *s, const char *boot_id, int (*each)(void *ctx, co
 	if (r == 0)
 		r = store_step(s, drop, err);
 	if (r == 0)
-		r = store_exec(s, "DELETE FROM token_use WHERE id NOT IN (SELECT id FROM token)", err);
+		r = store_exec(s, "DELETE FROM token_use WHERE id NOT IN (SELECT id FROM token); DELETE FROM wrapped WHERE id NOT IN (SELECT id FROM token)", err);
 	if (r == 0)
-		r = store_prepare(s, "SELECT id, parent, job, epoch, uid, cgroup, policies, meta, created, deadline, uses_left, wrap_ttl, "
-				     "wrap_uses, mac FROM token", &q, err, "");
+		r = store_prepare(s, "SELECT id, parent, job, epoch, uid, cgroup, policies, meta, created, deadline, max_deadline, ttl, renewed, "
+				     "uses_left, wraps, wrap_ttl, wrap_uses, path, display, mac FROM token", &q, err, "");
 	while (r == 0 && (r = store_step(s, q, err)) == 1)
-		r = read_token(s, q, boot_id, policies, meta, &row) ? each(ctx, &row) : 0;
+		r = read_token(s, q, boot_id, policies, meta, path, &row) ? each(ctx, &row) : 0;
 	return r;
 }
 
@@ -312,7 +330,7 @@ int store_tokens_clear(struct store *s, uint32_t epoch, struct err *err)
 
 	if (r < 0)
 		return removed(s, r);
-	r = removed(s, store_exec(s, "DELETE FROM token; DELETE FROM token_use", err));
+	r = removed(s, store_exec(s, "DELETE FROM token; DELETE FROM token_use; DELETE FROM wrapped", err));
 	if (r == 0)
 		r = put_epoch(s, epoch, err);
 	if (r == 0)

@@ -54,8 +54,8 @@ struct token_row *token_find(struct tokens *t, const uint8_t id[16])
 /* A copy with its texts behind it; NULL: no room. */
 static struct token_row *insert(struct tokens *t, const struct token_row *row)
 {
-	size_t policies = strlen(row->policies) + 1, meta = strlen(row->meta) + 1;
-	struct token_row *copy = t->n < LIMIT_TOKENS ? malloc(sizeof(*copy) + policies + meta) : NULL;
+	size_t policies = strlen(row->policies) + 1, meta = strlen(row->meta) + 1, path = strlen(row->path) + 1, display = strlen(row->display) + 1;
+	struct token_row *copy = t->n < LIMIT_TOKENS ? malloc(sizeof(*copy) + policies + meta + path + display) : NULL;
 	struct token_row **head = bucket(t, row->id);
 	char *text;
 
@@ -66,7 +66,11 @@ static struct token_row *insert(struct tokens *t, const struct token_row *row)
 	memcpy(text, row->policies, policies);
 	memcpy(text + policies, row->meta, meta);
 	copy->policies = text;
+	memcpy(text + policies + meta, row->path, path);
 	copy->meta = text + policies;
+	copy->path = text + policies + meta;
+	memcpy(text + policies + meta + path, row->display, display);
+	copy->display = text + policies + meta + path;
 	copy->next = *head;
 	*head = copy;
 	t->n++;
@@ -231,6 +235,26 @@ void token_forget(struct tokens *t, const uint8_t id[16])
 		unlink_row(t, at);
 }
 
+int token_set_free(struct tokens *t, const struct token_row *row, struct err *err)
+{
+	int r = store_begin(t->store, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < TOKEN_BUCKETS; i++) {
+		for (struct token_row *child = t->buckets[i]; r == 0 && child; child = child->next) {
+			if (memcmp(child->parent, row->id, sizeof(row->id)) != 0)
+				continue;
+			memset(child->parent, 0, sizeof(child->parent));
+			r = store_token_put(t->store, t->boot_id, child, err);
+		}
+	}
+	if (r == 0)
+		return store_end(t->store, true, err);
+	store_end(t->store, false, NULL);
+	return r;
+}
+
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)
 {
 	return tokens_revoke(t, is_row, row, ret_n, err);
@@ -297,30 +321,49 @@ static int check_request(const struct tokens *t, const struct token_request *q, 
 		return err_set(err, ERR_BUSY, "there are %zu live tokens already", t->n);
 	if (!q->by_operator && t->by_uid[q->uid % TOKEN_UIDS] >= LIMIT_TOKENS_PER_UID)
 		return err_set(err, ERR_BUSY, "this uid has %u live tokens already", t->by_uid[q->uid % TOKEN_UIDS]);
-	if (q->parent && q->parent->n_children >= LIMIT_TOKEN_CHILDREN)
+	if (q->parent && !q->wraps && q->parent->n_children >= LIMIT_TOKEN_CHILDREN)
 		return err_set(err, ERR_BUSY, "a token makes at most %u others", LIMIT_TOKEN_CHILDREN);
 	if (q->job && q->job->n_tokens >= LIMIT_JOB_TOKENS)
 		return err_set(err, ERR_BUSY, "a job has at most %u tokens", LIMIT_JOB_TOKENS);
-	if (strlen(q->policies) >= LIMIT_TOKEN_POLICY_TEXT || strlen(q->meta) >= LIMIT_TOKEN_META_TEXT)
+	if (strlen(q->policies) >= LIMIT_TOKEN_POLICY_TEXT || strlen(q->meta) >= LIMIT_TOKEN_META_TEXT || strlen(q->path) >= LIMIT_TOKEN_PATH_TEXT ||
+	    strlen(q->display) >= LIMIT_TOKEN_PATH_TEXT)
 		return err_set(err, ERR_LIMIT, "too many policies or claims for one token");
 	return 0;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Until when a token may live that would like to live until then. */
+static uint64_t cut(uint64_t deadline_ms, const struct token_row *parent, const struct job *job)
+{
+	if (parent)
+		deadline_ms = least(deadline_ms, parent->deadline_ms);
+	return job ? least(deadline_ms, job->deadline_ms) : deadline_ms;
+}
+
 static void fill_row(const struct tokens *t, const struct token_request *q, struct token_row *row)
 {
-	*row = (struct token_row){.epoch = t->epoch, .uid = q->uid, .cgroup = q->cgroup, .uses_left = q->uses, .job = q->job,
+	uint64_t now = token_boot_ms();
+
+	*row = (struct token_row){.epoch = t->epoch, .uid = q->uid, .cgroup = q->cgroup, .uses_left = q->uses, .job = q->job, .wraps = q->wraps,
 				  .wrap_ttl_ms = q->wrap_ttl_ms, .wrap_uses = q->wrap_uses, .policies = q->policies, .meta = q->meta,
-				  .created_ms = token_wall_ms(), .deadline_ms = token_boot_ms() + q->ttl_ms};
+				  .path = q->path, .display = q->display, .created_ms = token_wall_ms(),
+				  .deadline_ms = cut(now + least(q->ttl_ms, LIMIT_TOKEN_TTL_S * 1000ull), q->parent, q->job)};
+	if (q->max_ttl_ms) {
+		row->max_deadline_ms = now + q->max_ttl_ms;
+		row->deadline_ms = least(row->deadline_ms, row->max_deadline_ms);
+	}
+	row->ttl_ms = row->deadline_ms - now;
 	randombytes_buf(row->id, sizeof(row->id));
 	if (q->parent)
 		memcpy(row->parent, q->parent->id, sizeof(row->parent));
 	else if (q->unwrapped_from)
 		memcpy(row->parent, q->unwrapped_from, sizeof(row->parent));
-	if (!q->job)
-		return;
-	memcpy(row->job_id, q->job->id, sizeof(row->job_id));
-	if (row->deadline_ms > q->job->deadline_ms)
-		row->deadline_ms = q->job->deadline_ms;
+	if (q->job)
+		memcpy(row->job_id, q->job->id, sizeof(row->job_id));
 }
 
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err)
@@ -345,11 +388,51 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 		else
 			r = err_set(err, ERR_FAILED, "out of memory");
 	}
-	if (r == 0 && q->parent)
+	if (r == 0 && q->parent && !q->wraps)
 		q->parent->n_children++;
 	if (r < 0)
 		secret_clear(ret_text);
 	return r;
+}
+
+int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, struct err *err)
+{
+	uint64_t deadline_ms, old_ms = row->deadline_ms, renewed_ms = row->renewed_ms;
+	int r;
+
+	if (!row->max_deadline_ms)
+		return err_set(err, ERR_INPUT, "lease is not renewable");
+	deadline_ms = token_boot_ms() + least(increment_ms ? increment_ms : row->ttl_ms, LIMIT_TOKEN_TTL_S * 1000ull);
+	row->deadline_ms = least(cut(deadline_ms, token_find(t, row->parent), row->job), row->max_deadline_ms);
+	row->renewed_ms = token_wall_ms();
+	r = store_token_put(t->store, t->boot_id, row, err);
+	if (r < 0) {
+		row->deadline_ms = old_ms;
+		row->renewed_ms = renewed_ms;
+	}
+	return r;
+}
+
+void token_wrap_key(const struct tokens *t, const struct token_row *row, uint8_t ret[32])
+{
+	uint8_t key[32];
+
+	crypto_kdf_derive_from_key(key, sizeof(key), row->epoch, "cot-wrp1", t->key.data);
+	crypto_generichash(ret, 32, row->id, sizeof(row->id), key, sizeof(key));
+	sodium_memzero(key, sizeof(key));
+}
+
+bool token_descends(struct tokens *t, const struct token_row *row, const struct token_row *of)
+{
+	/* a lineage is at most as long as there are tokens */
+	for (size_t n = 0; row && n < LIMIT_TOKENS; n++) {
+		if (row == of)
+			return true;
+		if (sodium_is_zero(row->parent, sizeof(row->parent)))
+			return false;
+		row = token_find(t, row->parent);
+	}
+	return false;
 }
 
 /* ---- checking -------------------------------------------------------------------------------------------------- */
@@ -371,8 +454,8 @@ static int check_peer(const struct token_row *row, const struct token_facts *fac
 		return denied(err, "the token has expired");
 	if (facts->op && row->uses_left == 0)
 		return denied(err, "the token's uses are used up");
-	if ((row->wrap_ttl_ms || facts->unwrap) && facts->unwrap != (row->wrap_ttl_ms != 0))
-		return denied(err, row->wrap_ttl_ms ? "a wrapping token is good for sys/wrapping/unwrap alone" : "not a wrapping token");
+	if (facts->unwrap != (row->wraps != TOKEN_WRAPS_NOTHING))
+		return denied(err, row->wraps ? "a wrapping token is good for sys/wrapping/unwrap alone" : "not a wrapping token");
 	v->step = "job";
 	if (!sodium_is_zero(row->job_id, sizeof(row->job_id)) && (!row->job || job_ended(row->job, facts->boot_ms)))
 		return denied(err, "the token's job has ended");
@@ -424,10 +507,8 @@ static int find_row(struct tokens *t, const struct macaroon *m, struct token_row
 	return 0;
 }
 
-int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
-		struct token_verdict *ret_verdict, struct err *err)
+static int identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct token_verdict *v, struct err *err)
 {
-	struct token_verdict unused = {0}, *v = ret_verdict ? ret_verdict : &unused;
 	uint8_t key[32];
 	int r;
 
@@ -440,6 +521,22 @@ int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *
 	if (!macaroon_verify(m, key))
 		r = denied(err, "the token's signature is wrong");
 	sodium_memzero(key, sizeof(key));
+	return r;
+}
+
+int token_identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct err *err)
+{
+	struct token_verdict unused;
+
+	return identify(t, m, ret_row, &unused, err);
+}
+
+int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
+		struct token_verdict *ret_verdict, struct err *err)
+{
+	struct token_verdict unused = {0}, *v = ret_verdict ? ret_verdict : &unused;
+	int r = identify(t, m, ret_row, v, err);
+
 	if (r < 0)
 		return r;
 	v->row = *ret_row;

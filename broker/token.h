@@ -23,11 +23,16 @@ struct token_row {
 	uint64_t cgroup;	       /* id; 0: no cgroup bound */
 	uint64_t created_ms;	       /* wall clock */
 	uint64_t deadline_ms;	       /* boot-time clock: a clock set back does not revive it */
+	uint64_t max_deadline_ms;      /* up to where it can be renewed; 0: it cannot */
+	uint64_t ttl_ms, renewed_ms;   /* what it was given at first; wall clock, 0: never */
 	int64_t uses_left;	       /* -1: not limited */
-	uint64_t wrap_ttl_ms;	       /* not 0: a wrapping token; the token that it stands for lives for that long */
+	uint32_t wraps;		       /* enum token_wraps: what a wrapping token stands for */
+	uint64_t wrap_ttl_ms;	       /* the token that is made when it is unwrapped lives for that long */
 	int64_t wrap_uses;	       /* and has that many uses */
 	const char *policies;	       /* names joined by commas */
-	const char *meta;	       /* what was proven of its holder: "name=value\n" lines; role and scope are two of them */
+	const char *meta;	       /* what was proven of its holder: "name=value\n" lines; role and scope are two of them. A name that
+					* begins with '+' was said by its holder and proves nothing. */
+	const char *path, *display;    /* of the request that made it: auth/token/create; for people: token-deploy */
 	/* of the broker's own life */
 	struct job *job;
 	struct token_row *job_next;    /* of the same job */
@@ -36,6 +41,9 @@ struct token_row {
 	bool doomed;
 };
 
+enum token_wraps { TOKEN_WRAPS_NOTHING, TOKEN_WRAPS_TOKEN, TOKEN_WRAPS_RESPONSE };
+
+#define TOKEN_FOREVER_MS (UINT64_MAX / 4) /* as max_deadline_ms: renewed again and again */
 #define TOKEN_BUCKETS 16384u
 #define TOKEN_UIDS 1024u
 
@@ -57,7 +65,7 @@ struct token_facts {
 	uint32_t op;	   /* one enum policy_op_bit; 0: only to be known (lookup-self) */
 	const char *path;  /* NULL with op 0 */
 	bool folder;	   /* path is a folder to be listed */
-	bool unwrap;	   /* sys/wrapping/unwrap: for wrapping tokens, and for them alone */
+	bool unwrap;	   /* sys/wrapping: for wrapping tokens, and for them alone */
 	uint64_t wall_ms, boot_ms;
 };
 
@@ -70,8 +78,11 @@ struct token_request {
 	uint32_t uid;
 	uint64_t cgroup;
 	struct job *job; /* NULL: of none */
-	uint64_t ttl_ms;
+	const char *path, *display;  /* copied */
+	uint64_t ttl_ms;	     /* cut to what its parent and its job have left, and to LIMIT_TOKEN_TTL_S */
+	uint64_t max_ttl_ms;	     /* from now on, with renewals; 0: not renewable; TOKEN_FOREVER_MS */
 	int64_t uses;
+	enum token_wraps wraps;
 	uint64_t wrap_ttl_ms;
 	int64_t wrap_uses;
 	struct token_row *parent; /* NULL: an operator or an identity asks */
@@ -80,6 +91,8 @@ struct token_request {
 };
 /* Makes a row and its token text (in the arena). */
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err);
+/* For longer, from now on: cut as when it was made, and to its own maximum. increment_ms 0: what it was made with. ERR_INPUT: not renewable. */
+int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, struct err *err);
 /* Rows past their deadline go, in the store too. */
 void tokens_expire(struct tokens *t, uint64_t boot_ms);
 
@@ -89,6 +102,8 @@ struct token_row *token_find(struct tokens *t, const uint8_t id[16]);
 int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err);
 /* One row and all made from it. */
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err);
+/* Those that were made with it have no parent any more. */
+int token_set_free(struct tokens *t, const struct token_row *row, struct err *err);
 /* A row whose store's row is gone already. */
 void token_forget(struct tokens *t, const uint8_t id[16]);
 /* The rows of a job, within the caller's transaction. */
@@ -111,6 +126,12 @@ struct token_verdict {
  */
 int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
 		struct token_verdict *ret_verdict, struct err *err);
+/* Its row, if the token is genuine: nothing is said of who shows it. ERR_DENIED. */
+int token_identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct err *err);
+/* Whether row is of, or was made with it and those made with it. */
+bool token_descends(struct tokens *t, const struct token_row *row, const struct token_row *of);
+/* The key that seals what a wrapping token stands for. */
+void token_wrap_key(const struct tokens *t, const struct token_row *row, uint8_t ret[32]);
 /* Whether a token that token_check verified would also do for these facts; nothing is counted. */
 bool token_may(struct tokens *t, const struct macaroon *m, const struct token_facts *facts);
 /* Row, peer, caveats and policy again for a token that token_check verified, and count one use: on disk before the answer leaves. ERR_DENIED when none is left. */

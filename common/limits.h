@@ -46,11 +46,18 @@
 #define LIMIT_TOKEN_CHILDREN 64u   /* made with one token */
 #define LIMIT_TOKEN_TTL_S 86400u
 #define LIMIT_TOKEN_TTL_DEFAULT_S 3600u
+#define LIMIT_TOKEN_MAX_TTL_S 2764800u /* with renewals */
+#define LIMIT_DURATION_S 315360000u
 #define LIMIT_TOKEN_POLICIES 8u
 #define LIMIT_TOKEN_POLICY_TEXT 520u /* the names joined by commas */
 #define LIMIT_TOKEN_META_TEXT 1024u  /* what was proven of its holder: name=value lines */
 #define LIMIT_TOKEN_META_VALUE 255u
+#define LIMIT_TOKEN_PATH_TEXT (LIMIT_PATH_LEN + 64u) /* of the request that made it */
 #define LIMIT_WRAP_TTL_S 86400u	   /* of a wrapping token */
+#define LIMIT_SECRET_IDS 4096u	   /* of AppRoles, that live */
+#define LIMIT_WRAPPED 1024u	   /* answers that wait to be unwrapped */
+#define LIMIT_WRAPPED_PER_UID 256u /* the same, for one uid's jobs */
+#define LIMIT_WRAPPED_LEN 262144u
 #define LIMIT_CGROUP_PATH 1024u
 
 /* CI ID tokens (RFC 7519) */
@@ -99,6 +106,7 @@
 #define LIMIT_ROLES 1024u
 #define LIMIT_ISSUERS 32u
 #define LIMIT_SCOPES 1024u
+#define LIMIT_MOUNTS 64u
 #define LIMIT_OPERATORS 64u
 #define LIMIT_KEY_RULES 256u
 #define LIMIT_APPROVERS 16u	   /* of one rule; votes on one key of a job */

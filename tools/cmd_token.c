@@ -131,10 +131,10 @@ static int set_meta(struct cli *cli, struct token_options *o, const char *text, 
 	return 0;
 }
 
-enum option_value { POLICY = 256, TTL, USES, UID, CAVEAT, JSON, WRAP, META, JOB, OP, PATH, FOR, GID, CGROUP, PID, ROLE, LINEAGE, ALL };
+enum option_value { POLICY = 256, TTL, USES, UID, CAVEAT, JSON, WRAP, META, JOB, OP, PATH, FOR, GID, CGROUP, PID, ROLE, LINEAGE, ALL, MAX_TTL };
 
 static const struct option options[] = {
-	{"policy", required_argument, NULL, POLICY}, {"ttl", required_argument, NULL, TTL},	{"uses", required_argument, NULL, USES},
+	{"policy", required_argument, NULL, POLICY}, {"ttl", required_argument, NULL, TTL},	{"max-ttl", required_argument, NULL, MAX_TTL}, {"uses", required_argument, NULL, USES},
 	{"uid", required_argument, NULL, UID},	     {"caveat", required_argument, NULL, CAVEAT}, {"json", no_argument, NULL, JSON},
 	{"wrap", required_argument, NULL, WRAP},     {"meta", required_argument, NULL, META},	{"job", required_argument, NULL, JOB},
 	{"op", required_argument, NULL, OP},	     {"path", required_argument, NULL, PATH},	{"for", required_argument, NULL, FOR},
@@ -148,6 +148,7 @@ static int parse_one(struct cli *cli, int opt, bool narrows, struct token_option
 	case 'p':
 	case POLICY: return json_array_append_new(o->policies, json_string(optarg)) < 0 ? cli_usage(cli, err, "not a policy's name") : 0;
 	case TTL: return json_object_set_new(o->body, "ttl", json_string(optarg)) < 0 ? cli_usage(cli, err, "not a duration") : 0;
+	case MAX_TTL: return json_object_set_new(o->body, "explicit_max_ttl", json_string(optarg)) < 0 ? cli_usage(cli, err, "not a duration") : 0;
 	case USES: return set_uses(cli, o, narrows, optarg, err);
 	case UID: return set_number(cli, optarg, UINT32_MAX - 1, "--uid", &o->uid, err);
 	case GID: return set_number(cli, optarg, UINT32_MAX - 1, "--gid", &o->gid, err);
@@ -176,7 +177,7 @@ static int belongs(struct cli *cli, const char *verb, int opt, struct err *err)
 		const char *verb;
 		int options[12];
 	} rows[] = {
-		{"make", {'p', POLICY, TTL, USES, UID, 'c', CAVEAT, JSON, WRAP, META, JOB}},
+		{"make", {'p', POLICY, TTL, MAX_TTL, USES, UID, 'c', CAVEAT, JSON, WRAP, META, JOB}},
 		{"narrow", {PATH, OP, USES, FOR, 'c', CAVEAT, JSON}},
 		{"show", {JSON}},
 		{"why", {OP, UID, GID, CGROUP, PID, JSON}},
@@ -218,6 +219,8 @@ static int make(struct cli *cli, struct token_options *o, struct err *err)
 		json_object_set_new(o->body, "cotter_uid", json_integer(o->uid));
 	if (o->job)
 		json_object_set_new(o->body, "cotter_job", json_string(o->job));
+	if (!json_object_get(o->body, "explicit_max_ttl"))
+		json_object_set_new(o->body, "renewable", json_false());
 	if (o->wrap && o->n_caveats)
 		return cli_usage(cli, err, "narrow the token after it was unwrapped: a wrapping token is good for unwrapping alone");
 	r = client_call_wrapped(CLIENT_OPERATOR, "POST", "/v1/auth/token/create", o->body, o->wrap, &reply, err);

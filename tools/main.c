@@ -68,8 +68,8 @@ static const struct command commands[] = {
 	{"token", "make --policy P... | narrow ... | show | why PATH | revoke ACCESSOR|--job ID|--role R|--all  [options]",
 	 "make: a capability token (operators). narrow: cuts one down, offline. show: explains one in words. why: what lets it read PATH,\n"
 	 "or what refuses (operators). revoke: at once (operators). narrow, show and why read the token from standard input or COTTER_TOKEN.\n\n"
-	 "  make    --policy P (repeats), --ttl 1h, --uses N, --uid U, --job ID, --meta name=value, --wrap 5m (a token that is unwrapped\n"
-	 "          once, with 'cotter login --unwrap'), -c CAVEAT\n"
+	 "  make    --policy P (repeats), --ttl 1h, --max-ttl 8h, --uses N, --uid U, --job ID, --meta name=value,\n"
+	 "          --wrap 5m (a token that is unwrapped once, with 'cotter login --unwrap'), -c CAVEAT\n"
 	 "  narrow  --path release/npm-token or release/ (all below), --op get[,list], --uses N, --for 10m, -c CAVEAT\n"
 	 "  why     --op get, --uid U, --gid G, --cgroup ID or --pid PID: who would ask (default: whom the token is for)\n"
 	 "  revoke  ACCESSOR and all made from it; --lineage: from its first ancestor on; --job ID; --role NAME; --all: everything\n"

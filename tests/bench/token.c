@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 	static struct config_rule rule = {.pattern = "a/*", .allow = POLICY_GET};
 	static struct config_policy policy = {.name = "p", .rules = &rule, .n_rules = 1};
 	static struct config config = {.policies = &policy, .n_policies = 1};
-	const struct token_request q = {.policies = "p", .meta = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
+	const struct token_request q = {.policies = "p", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
 	struct secret text = {0}, eight = {0};
 	struct token_row *row;
 	double plain, narrowed, start;

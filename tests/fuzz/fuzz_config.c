@@ -39,7 +39,13 @@ static void check_policy(const struct config *c, const struct config_policy *p)
 static void check_role(const struct config *c, const struct config_role *r)
 {
 	CHECK(config_role(c, r->name) && r->ttl_ms > 0 && r->ttl_ms <= LIMIT_TOKEN_TTL_S * 1000ull);
-	CHECK((r->issuer[0] != 0) != (r->n_uids + r->n_gids + r->n_cgroups + r->n_units > 0));
+	switch (r->kind) {
+	case CONFIG_ROLE_KERNEL: CHECK(!r->issuer[0] && r->n_uids + r->n_gids + r->n_cgroups + r->n_units > 0); break;
+	case CONFIG_ROLE_JWT: CHECK(r->issuer[0] && r->n_uids + r->n_gids + r->n_cgroups + r->n_units == 0); break;
+	case CONFIG_ROLE_APPROLE: CHECK(!r->issuer[0] && r->role_id[0] && config_approle(c, r->role_id) == r); break;
+	case CONFIG_ROLE_TOKEN: CHECK(!r->issuer[0] && r->n_uids + r->n_gids + r->n_cgroups + r->n_units == 0); break;
+	default: CHECK(false);
+	}
 	CHECK(!r->issuer[0] || (config_issuer(c, r->issuer) && r->n_audiences && (r->subject[0] || r->n_claims)));
 	for (size_t i = 0; i < r->n_policies; i++)
 		CHECK(config_policy(c, r->policies[i]));

