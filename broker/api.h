@@ -59,6 +59,8 @@ uint32_t api_capabilities(struct call *call, const char *path);
 /* Whether it is one of the words that may stand behind a path. */
 bool api_is_suffix(const char *word);
 
+/* The record of a refusal, unless too many of them came from there. */
+void call_record_refusal(struct call *call, bool denied, const char *why);
 /* Whose turn it is with the hardware: the uid in its cgroup. */
 uint64_t call_asker(const struct call *call);
 /* A record of the call, with an event of its own. */

@@ -4,6 +4,7 @@
 #include "common/age.h"
 #include "common/limits.h"
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -165,6 +166,8 @@ enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 struct config {
 	char file[LIMIT_FILE_PATH_LEN];
 	char socket[108], operator_socket[108];
+	struct sockaddr_in listen;	/* a loopback address; sin_family 0: none */
+	bool require_request_header;	/* X-Vault-Request: true */
 	char state_dir[LIMIT_FILE_PATH_LEN]; /* with CONFIG_KEY_DIR in it */
 	uid_t *operators;
 	size_t n_operators;
@@ -195,7 +198,7 @@ struct config {
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
-/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, operators, jobs, unseal. next is
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, operators, jobs, unseal, http.require_request_header. next is
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 

@@ -14,7 +14,7 @@ static const char *const methods[METHOD_N] = {
 
 struct head {
 	struct request *q;
-	bool have_length, have_vault_token, have_bearer, have_host, close_asked, http10;
+	bool have_length, have_vault_token, have_bearer, have_host, have_vault_request, close_asked, http10;
 };
 
 static int bad(struct err *err, const char *what)
@@ -201,6 +201,24 @@ static int set_type(struct head *h, const char *value, size_t len, struct err *e
 	return 0;
 }
 
+/* Once, and just that. */
+static int set_vault_request(struct head *h, const char *value, size_t len, struct err *err)
+{
+	(void)err;
+	h->q->vault_request = !h->have_vault_request && len == 4 && memcmp(value, "true", 4) == 0;
+	h->have_vault_request = true;
+	return 0;
+}
+
+/* Only browsers send it: a page has no business here. */
+static int set_origin(struct head *h, const char *value, size_t len, struct err *err)
+{
+	(void)h;
+	(void)value;
+	(void)len;
+	return bad(err, "a browser's request");
+}
+
 static int set_wrap(struct head *h, const char *value, size_t len, struct err *err)
 {
 	if (!len)
@@ -216,7 +234,7 @@ static const struct {
 	{"content-length", set_length},	   {"transfer-encoding", set_coding},	 {"x-vault-token", set_vault_token},
 	{"authorization", set_authorization}, {"connection", set_connection},	 {"expect", set_expect},
 	{"host", set_host},		   {"x-vault-namespace", set_namespace}, {"content-type", set_type},
-	{"x-vault-wrap-ttl", set_wrap},
+	{"x-vault-wrap-ttl", set_wrap},    {"x-vault-request", set_vault_request}, {"origin", set_origin},
 };
 
 static int parse_header(const char *p, size_t len, struct head *h, struct err *err)
@@ -276,7 +294,7 @@ size_t http_write_head(char *buf, int status, const char *content_type, size_t b
 		const char *reason;
 	} reasons[] = {
 		{200, "OK"}, {204, "No Content"}, {400, "Bad Request"}, {403, "Forbidden"}, {404, "Not Found"},
-		{405, "Method Not Allowed"}, {408, "Request Timeout"}, {413, "Content Too Large"}, {415, "Unsupported Media Type"},
+		{405, "Method Not Allowed"}, {408, "Request Timeout"}, {412, "Precondition Failed"}, {413, "Content Too Large"}, {415, "Unsupported Media Type"},
 		{429, "Too Many Requests"}, {500, "Internal Server Error"}, {503, "Service Unavailable"},
 	};
 	const char *reason = "Error";

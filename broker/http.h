@@ -26,6 +26,7 @@ struct request {
 	size_t body_len;
 	uint32_t wrap_ttl_s; /* X-Vault-Wrap-TTL; 0: none */
 	bool keep_alive, wants_continue, merge_patch;
+	bool vault_request; /* X-Vault-Request: true */
 };
 
 /* Parses the head in data[0..len). Returns its length with *ret filled (body_len is Content-Length, body NULL), 0 when

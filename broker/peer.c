@@ -1,5 +1,6 @@
 #include "broker/peer.h"
 
+#include "broker/peer_tcp.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -28,7 +29,6 @@ _Static_assert(sizeof(struct pidfd_info) == 64, "the kernel's first version of i
 #define PIDFD_INFO_CGROUPID 4u
 #define WANTED (PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_CGROUPID)
 
-#define OVERFLOW_ID 65534u
 #define ROOT_CGROUP 1u /* every process stands there until somebody moves it: no identity */
 
 bool process_ended(int pidfd)
@@ -52,7 +52,7 @@ int process_read(int pidfd, struct process *ret, struct err *err)
 		return err_set(err, ERR_DENIED, "the process is gone");
 	if (info.ruid != info.euid || info.rgid != info.egid)
 		return err_set(err, ERR_DENIED, "the process runs a setuid or setgid program");
-	if (info.euid == OVERFLOW_ID || info.euid == UINT32_MAX)
+	if (info.euid == PEER_OVERFLOW_ID || info.euid == UINT32_MAX)
 		return err_set(err, ERR_DENIED, "the process has no uid that the broker can see: is cotterd in a user namespace?");
 	*ret = (struct process){.pid = info.tgid, .uid = info.euid, .gid = info.egid,
 				.cgroup = info.cgroupid <= ROOT_CGROUP ? 0 : info.cgroupid};
@@ -102,7 +102,7 @@ int peer_init(int socket, bool has_pidfd, struct peer *ret)
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
 		return -ERR_FAILED;
 	*ret = (struct peer){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid, .pidfd = -1};
-	if (cred.uid == OVERFLOW_ID || cred.uid == UINT32_MAX)
+	if (cred.uid == PEER_OVERFLOW_ID || cred.uid == UINT32_MAX)
 		ret->problem = "the caller has no uid that the broker can see: is cotterd in a user namespace?";
 	else if (cred.pid <= 0)
 		ret->problem = "the caller is in a pid namespace that the broker cannot see";
@@ -121,6 +121,10 @@ void peer_refresh(struct peer *p)
 {
 	struct process now;
 
+	if (p->tcp) {
+		peer_tcp_refresh(p);
+		return;
+	}
 	p->cgroup = 0;
 	if (p->pidfd < 0 || p->problem)
 		return;

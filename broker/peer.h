@@ -3,9 +3,12 @@
  * Who is at the other end of a socket, by the kernel's word alone: SO_PEERCRED and SO_PEERPIDFD, both of the moment the
  * peer connected, and PIDFD_GET_INFO for what it is now. /proc/<pid> is never asked: pids are used again.
  */
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#define PEER_OVERFLOW_ID 65534u
 
 struct err;
 
@@ -16,6 +19,11 @@ struct peer {
 	int pidfd;	     /* -1: this kernel has none */
 	uint64_t pidfd_id;   /* inode of the pidfd: names the process until the next boot; 0: unknown */
 	uint64_t cgroup;     /* cgroup-v2 id now; 0: none, or the root that everybody stands in */
+	/* of a TCP connection, see peer_tcp.h */
+	bool tcp;
+	int diag_fd; /* not its own */
+	struct sockaddr_in local, remote;
+	uint32_t inode; /* of the other end's socket */
 	bool operator_socket;
 	const char *problem; /* why the kernel's word is not enough to grant anything; NULL: all is well. It stays. */
 };

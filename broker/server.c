@@ -4,12 +4,14 @@
 #include "broker/broker.h"
 #include "broker/job_watch.h"
 #include "broker/key_rule.h"
+#include "broker/peer_tcp.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
 #include "common/log.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sodium.h>
 #include <string.h>
@@ -25,10 +27,13 @@ static void listen_again(struct server *s, bool on)
 {
 	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.ptr = &s->listen_fd};
 	struct epoll_event operators = {.events = on ? EPOLLIN : 0, .data.ptr = &s->operator_fd};
+	struct epoll_event tcp = {.events = on ? EPOLLIN : 0, .data.ptr = &s->tcp_fd};
 
 	s->listening = on;
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->listen_fd, &ev);
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->operator_fd, &operators);
+	if (s->tcp_fd >= 0)
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->tcp_fd, &tcp);
 }
 
 #define DESCRIPTORS_OWN 64u /* the store, the log, the helpers */
@@ -48,6 +53,16 @@ bool server_has_descriptors(const struct server *s, size_t n)
 	return DESCRIPTORS_OWN + 2 * s->n_conns + s->broker->jobs.n + n <= s->max_files;
 }
 
+static int read_peer(struct server *s, int fd, bool tcp, struct peer *ret)
+{
+	static const int on = 1;
+
+	if (!tcp)
+		return peer_init(fd, s->has_pidfd, ret);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	return peer_tcp_init(fd, s->diag_fd, ret);
+}
+
 static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 {
 	CLEANUP(cleanup_close) int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -59,7 +74,7 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 	/* out of descriptors: the listener stays readable, so stop looking at it until the next sweep */
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
 		listen_again(s, false);
-	if (fd < 0 || peer_init(fd, s->has_pidfd, &peer) < 0)
+	if (fd < 0 || read_peer(s, fd, listen_fd == s->tcp_fd, &peer) < 0)
 		return;
 	/* on the jobs' socket a peer that cannot be told apart hears why it gets nothing */
 	if (operator_socket && (peer.problem || !broker_is_operator(s->broker, peer.uid))) {
@@ -161,6 +176,19 @@ static int listen_on(const char *path, mode_t mode, int *ret, struct err *err)
 	return 0;
 }
 
+static int listen_on_tcp(const struct sockaddr_in *address, int *ret, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	static const int on = 1;
+
+	/* an older broker's connections may still wait for their end */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 || listen(fd, 4096) < 0)
+		return err_errno(err, errno, "http.listen: port %u", ntohs(address->sin_port));
+	*ret = steal_fd(&fd);
+	return 0;
+}
+
 static int add(struct server *s, int fd, void *tag)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = tag};
@@ -175,7 +203,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	int r;
 
 	/* blocked in every thread since main began: signalfd alone sees them */
-	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1};
+	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1};
 	s->listening = true;
 	getrlimit(RLIMIT_NOFILE, &files);
 	s->max_files = files.rlim_cur < 256 ? 256 : files.rlim_cur;
@@ -198,9 +226,14 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 		r = listen_on(b->config.operator_socket, 0666, &s->operator_fd, err);
 	if (r == 0)
 		r = listen_on(b->config.socket, 0666, &s->listen_fd, err);
+	if (r == 0 && b->config.listen.sin_family) {
+		r = peer_tcp_open(&s->diag_fd, err);
+		if (r == 0)
+			r = listen_on_tcp(&b->config.listen, &s->tcp_fd, err);
+	}
 	if (r < 0)
 		return r;
-	if (add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
+	if ((s->tcp_fd >= 0 && add(s, s->tcp_fd, &s->tcp_fd) < 0) || add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
 	    add(s, s->operator_fd, &s->operator_fd) < 0 || add(s, b->audit.event_fd, &b->audit) < 0 ||
 	    add(s, b->jobs.epoll_fd, &b->jobs) < 0)
 		return err_errno(err, errno, "epoll");
@@ -234,6 +267,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		take_signal(s);
 	else if (tag == &s->listen_fd)
 		accept_one(s, s->listen_fd, false);
+	else if (tag == &s->tcp_fd)
+		accept_one(s, s->tcp_fd, false);
 	else if (tag == &s->operator_fd)
 		accept_one(s, s->operator_fd, true);
 	else if (tag == &s->broker->hardware.launcher_fd)
@@ -332,6 +367,10 @@ void server_done(struct server *s)
 		unlink(s->broker->config.operator_socket);
 		close(s->operator_fd);
 	}
+	if (s->tcp_fd >= 0)
+		close(s->tcp_fd);
+	if (s->diag_fd >= 0)
+		close(s->diag_fd);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
 	if (s->signal_fd >= 0)

@@ -13,7 +13,7 @@ struct err;
 struct server {
 	struct broker *broker;
 	int epoll_fd, signal_fd;
-	int listen_fd, operator_fd;
+	int listen_fd, operator_fd, tcp_fd, diag_fd;
 	struct secret buffer;
 	struct conn *conns, *dead;
 	size_t n_conns;

@@ -2,13 +2,14 @@
 import glob
 import os
 import signal
+import socket
 import time
 import unittest
 
 import hvac
 
-from harness import Case
-from peers import ask, connect, request
+from harness import Case, free_port_pair, run
+from peers import Cgroup, as_peer, cgroups_missing, connect, request
 from test_sign import hvac_client
 
 CONFIG = """\
@@ -442,6 +443,110 @@ class Wrapping(Vault):
         self.assertEqual((set(seen[:200]), set(seen[260:])), ({200}, {429}))
         self.b.cli("token", "revoke", self.lookup(token)[1]["data"]["accessor"], check=True)
         self.assertEqual(self.ask("POST", "sys/wrapping/wrap", {"x": 1}, head=["X-Vault-Wrap-TTL: 60"])[0], 200)
+
+
+def tcp(port, method, path, token=None, body=None, head=()):
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.settimeout(20)
+        return request(s, method, path, token, body, head)
+
+
+NO_CGROUP = cgroups_missing()
+
+
+class Tcp(Vault):
+    """Requests by TCP, when configured: the kernel tells whose socket it is."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.port = free_port_pair()
+        cls.b.stop()
+        cls.b.edit(lambda text: text.replace("socket:", f"http:\n  listen: 127.0.0.1:{cls.port}\nsocket:", 1))
+        cls.b.start()
+
+    def test_hvac(self):
+        """As it comes: an address and a token."""
+        client = hvac.Client(url=f"http://127.0.0.1:{self.port}", token=self.token)
+        self.assertTrue(client.is_authenticated())
+        client.secrets.kv.v2.create_or_update_secret("app/tcp", {"a": "b"})
+        self.assertEqual(client.secrets.kv.v2.read_secret_version("app/tcp")["data"]["data"], {"a": "b"})
+        self.assertFalse(client.sys.is_sealed())
+
+    def test_whose_it_is(self):
+        mine = self.b.token("--policy", "app", "--uid", str(os.getuid()))
+        other = self.b.token("--policy", "app", "--uid", "54321")
+        self.b.put("app/t", "1")
+        self.assertEqual(tcp(self.port, "GET", "secret/data/app/t", mine)[0], 200)
+        self.assertEqual(tcp(self.port, "GET", "secret/data/app/t", other)[0], 403)
+        self.assertEqual(tcp(self.port, "GET", "secret/data/app/t")[0], 403)
+        for path in ("cotter/status", "cotter/jobs", "auth/token/accessors?list=true"):
+            self.assertEqual(tcp(self.port, "GET", path)[0], 403, path)
+
+    @unittest.skipIf(os.getuid() != 0, "needs root")
+    def test_another_user(self):
+        token = self.b.token("--policy", "app", "--uid", "54321")
+        self.b.put("app/t", "1")
+        self.assertEqual(as_peer(tcp, self.port, "GET", "secret/data/app/t", token, uid=54321)[0], 200)
+        self.assertEqual(as_peer(tcp, self.port, "GET", "secret/data/app/t", token, uid=54322)[0], 403)
+        self.assertIn("uid=54321", [line for line in self.b.audit().splitlines() if " ev=get " in line and "result=granted" in line][-1])
+
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_another_cgroup(self):
+        here, there = Cgroup(), Cgroup()
+        self.addCleanup(here.remove)
+        self.addCleanup(there.remove)
+        self.b.reload(lambda text: text.replace("roles:\n", f"roles:\n  here:\n    kernel: {{cgroups: [{here.name}]}}\n    policies: [app]\n"))
+        self.b.put("app/t", "1")
+        status, reply = as_peer(tcp, self.port, "POST", "auth/kernel/login", None, {"role": "here", "cgroup": here.name}, cgroup=here)
+        self.assertEqual(status, 200, reply)
+        token = reply["auth"]["client_token"]
+        self.assertEqual(as_peer(tcp, self.port, "POST", "auth/kernel/login", None, {"role": "here", "cgroup": here.name}, cgroup=there)[0], 400)
+        self.assertEqual(as_peer(tcp, self.port, "GET", "secret/data/app/t", token, cgroup=here)[0], 200)
+        self.assertEqual(as_peer(tcp, self.port, "GET", "secret/data/app/t", token, cgroup=there)[0], 403)
+        self.assertEqual(tcp(self.port, "GET", "secret/data/app/t", token)[0], 403)
+
+    def test_many_and_half_closed(self):
+        conns = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(200)]
+        for s in conns:
+            self.assertEqual(request(s, "GET", "sys/health", None)[0], 200)
+        for s in conns:
+            s.close()
+        # whoever said that nothing more comes is in a state that the kernel tells uid 0 of: refused, not believed
+        with socket.create_connection(("127.0.0.1", self.port)) as s:
+            s.sendall(f"GET /v1/secret/data/app/t HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {self.token}\r\n\r\n".encode())
+            s.shutdown(socket.SHUT_WR)
+            self.assertIn(s.recv(65536)[:12], (b"HTTP/1.1 403", b"HTTP/1.1 200", b""))
+
+    def test_nobody_else_has_the_port(self):
+        p = run("ss", "-Hltn", f"sport = :{self.port}")
+        self.assertEqual(p.stdout.decode().split()[3], f"127.0.0.1:{self.port}")
+
+    def test_bad_configuration(self):
+        for address in ("0.0.0.0:8200", "10.0.0.1:8200", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "localhost:8200", "[::1]:8200", "127.0.0.1:82x"):
+            with open(self.b.config) as f:
+                text = f.read()
+            try:
+                self.b.edit(lambda text: text.replace(f"127.0.0.1:{self.port}", f'"{address}"'))
+                p = self.b.cli("policy", "lint")
+                self.assertNotEqual(p.returncode, 0, address)
+                self.assertIn("127.0.0.1", p.stderr.decode())
+            finally:
+                self.b.edit(lambda _: text)
+
+
+class Forgery(Vault):
+    def test_a_header_that_only_clients_send(self):
+        self.b.reload(lambda text: text.replace("socket:", "http:\n  require_request_header: true\nsocket:", 1))
+        for head in ((), ("X-Vault-Request: false",), ("X-Vault-Request: TRUE",), ("X-Vault-Request: true", "X-Vault-Request: true")):
+            status, reply = self.ask("GET", "secret/data/app/x", head=head)
+            self.assertEqual((status, reply["errors"][0][:32]), (412, 'missing "X-Vault-Request" header'), head)
+        self.assertEqual(self.ask("GET", "secret/data/app/x", head=("X-Vault-Request: true",))[0], 404)
+        self.assertTrue(self.client.is_authenticated())
+        self.b.put("app/x", "1")
+
+    def test_browsers(self):
+        self.assertEqual(self.ask("GET", "sys/health", head=("Origin: http://127.0.0.1",))[0], 400)
 
 
 if __name__ == "__main__":
