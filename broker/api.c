@@ -94,7 +94,7 @@ static const struct route {
 	{M(POST) | M(PUT), "cotter/approve", PERMIT_OPERATOR_OPEN, 0, "approve", approval_give, NULL, NULL},
 	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL, NULL},
-	{M(LIST), "transit/keys", PERMIT_OPERATOR_OPEN, 0, "key.list", transit_keys, NULL, NULL},
+	{M(LIST), "transit/keys", PERMIT_TOKEN, 0, "key.list", transit_keys, NULL, NULL},
 	{M(GET), "transit/keys/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN | POLICY_DECRYPT, "key.read", transit_key_read, NULL, NULL},
 	{M(POST) | M(PUT), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.write", transit_key_write, " rotate config ", NULL},
 	{M(DELETE), "transit/keys/*", PERMIT_OPERATOR_OPEN, 0, "key.delete", transit_key_delete, NULL, NULL},

@@ -127,7 +127,17 @@ void transit_key_read(struct call *call, const struct request *q)
 	reply_key(call);
 }
 
+static bool may(struct call *call, const char *path, uint32_t op)
+{
+	struct token_facts facts = call->facts;
+
+	facts.path = path;
+	facts.op = op;
+	return !call->token || token_may(&call->broker->tokens, call->token, &facts);
+}
+
 struct names {
+	struct call *call;
 	struct secret text;
 	char last[LIMIT_PATH_LEN + 1];
 	size_t n;
@@ -140,13 +150,16 @@ static int add_name(void *ctx, const struct store_key *k)
 	if (strcmp(names->last, k->path) == 0)
 		return 0;
 	snprintf(names->last, sizeof(names->last), "%s", k->path);
+	if (!may(names->call, k->path, POLICY_GET) && !may(names->call, k->path, POLICY_SIGN) && !may(names->call, k->path, POLICY_DECRYPT))
+		return 0;
 	return api_append(&names->text, "%s\"%s\"", names->n++ ? "," : "", k->path);
 }
 
+/* Those that the caller may use or look at. */
 void transit_keys(struct call *call, const struct request *q)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
-	struct names names = {0};
+	struct names names = {.call = call};
 	struct err err = {0};
 	uint64_t seq = 0;
 	int r = secret_new(&names.text, 1024, &err);
@@ -175,15 +188,6 @@ struct granted {
 	struct store_key last; /* the latest version of a name is the last that comes */
 	size_t n;
 };
-
-static bool may(struct call *call, const char *path, uint32_t op)
-{
-	struct token_facts facts = call->facts;
-
-	facts.path = path;
-	facts.op = op;
-	return !call->token || token_may(&call->broker->tokens, call->token, &facts);
-}
 
 static int flush_granted(struct granted *g)
 {

@@ -14,7 +14,7 @@ build "$BUILD"
 meson introspect "$BUILD" --tests | grep -q '"unit secret"' || { echo "run.sh: the unit tests were not configured: is libcmocka-dev there?" >&2; exit 1; }
 
 # the third-party clients that only npm has
-if ! [ -d tests/clients/node_modules/age-encryption ] || ! [ -d tests/clients/node_modules/macaroon ]; then
+if ! [ -d tests/clients/node_modules/age-encryption ] || ! [ -d tests/clients/node_modules/macaroon ] || ! [ -d tests/clients/node_modules/node-vault ]; then
 	(cd tests/clients && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error)
 fi
 
