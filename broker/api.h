@@ -28,6 +28,8 @@ struct call {
 	/* kv: what is being read or written */
 	uint64_t created_ms, deleted_ms, delete_after_ms;
 	bool destroyed, custom; /* custom: the secret has metadata of somebody's own */
+	int64_t cas;		/* of a write that opens something first */
+	uint64_t seal;		/* of what it writes; see store_version */
 	bool plain;		/* a write is answered by 204, as in KV version 1 */
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
@@ -138,6 +140,7 @@ api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
 api_handler kv1_read, kv1_write;
+api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler sys_mounts, sys_auth, sys_ui_mounts, sys_ui_mount, sys_capabilities_self;

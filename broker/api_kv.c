@@ -188,6 +188,8 @@ static void store_and_reply(struct call *call)
 	int r;
 
 	memcpy(v.meta, call->meta, sizeof(v.meta));
+	memcpy(v.job, call->job_id, sizeof(v.job));
+	v.seal = call->seal;
 	call->created_ms = v.created_ms;
 	call->deleted_ms = call->delete_after_ms ? v.created_ms + call->delete_after_ms : 0;
 	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
@@ -243,6 +245,7 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 	struct bind bind;
 	int r = bind_init(&bind, call->path, call->version, call->meta, err);
 
+	call->seal = config_seal_id(config);
 	return r < 0 ? r
 		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
 }

@@ -20,8 +20,8 @@ static int add_version(void *ctx, const struct store_version *v)
 
 	api_time(v->created_ms, created);
 	api_time(v->deleted_ms, deleted);
-	return api_append(versions->text, "%s\"%llu\":{\"created_time\":\"%s\",\"deletion_time\":\"%s\",\"destroyed\":%s}", versions->n++ ? "," : "",
-			  (unsigned long long)v->version, created, deleted, v->destroyed ? "true" : "false");
+	return api_append(versions->text, "%s\"%llu\":{\"created_time\":\"%s\",\"deletion_time\":\"%s\",\"destroyed\":%s,\"cotter_uid\":%u,\"cotter_job\":\"%s\"}",
+			  versions->n++ ? "," : "", (unsigned long long)v->version, created, deleted, v->destroyed ? "true" : "false", v->uid, v->job);
 }
 
 static int append_all(struct call *call, const struct store_secret *x, struct secret *s, struct err *err)

@@ -1,4 +1,4 @@
-/* secret/delete, undelete and destroy of KV version 2: what is done to single versions. */
+/* secret/delete, undelete and destroy of KV version 2, and cotter/rollback: what is done to single versions. */
 #include "broker/api_kv.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -143,4 +143,40 @@ void kv_undelete(struct call *call, const struct request *q)
 void kv_destroy(struct call *call, const struct request *q)
 {
 	change_named(call, q, STORE_DESTROY);
+}
+
+/* ---- an older version as the next one ----------------------------------------------------------------------------- */
+
+static void roll_back(struct call *call, const struct secret *object)
+{
+	struct err err = {0};
+	int r;
+
+	if (!object) {
+		call_fail(call, -ERR_INPUT, "that version is deleted or destroyed: there is nothing to go back to");
+		return;
+	}
+	snprintf(call->detail, sizeof(call->detail), "back to version %llu", (unsigned long long)call->version);
+	r = kv_next(call, call->cas, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		kv_store_object(call, object);
+}
+
+void kv_rollback(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct err err = {0};
+	uint64_t version = 0;
+	int r = api_body(q, &body, &err);
+
+	if (r == 0 && !read_version(json_object_get(body, "version"), &version))
+		r = err_set(&err, ERR_INPUT, "no version number provided: {\"version\": N}");
+	if (r == 0)
+		r = kv_read_cas(json_object_get(body, "options"), &call->cas, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		kv_open(call, version, roll_back);
 }

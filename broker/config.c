@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -499,6 +500,18 @@ void config_done(struct config *c)
 	free(c->operators);
 	free(c->mounts);
 	*c = (struct config){0};
+}
+
+uint64_t config_seal_id(const struct config *c)
+{
+	uint64_t sum = 0, one;
+
+	for (size_t i = 0; i < c->n_recipient_texts; i++) {
+		crypto_generichash((uint8_t *)&one, sizeof(one), (const uint8_t *)c->recipient_texts[i], strlen(c->recipient_texts[i]), NULL, 0);
+		sum += one;
+	}
+	sum &= INT64_MAX; /* as the store has numbers */
+	return sum ? sum : 1;
 }
 
 bool config_has_id(const uint32_t *list, size_t n, uint32_t id)

@@ -202,6 +202,8 @@ void config_done(struct config *c);
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 
+/* Names the recipients of the seal, whatever their order; not 0. */
+uint64_t config_seal_id(const struct config *c);
 bool config_has_id(const uint32_t *list, size_t n, uint32_t id);
 const struct config_policy *config_policy(const struct config *c, const char *name);
 const struct config_role *config_role(const struct config *c, const char *name);

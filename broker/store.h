@@ -40,6 +40,8 @@ struct store_version {
 	uint64_t version;
 	uint64_t created_ms, deleted_ms; /* deleted_ms 0: not deleted; in the future: not yet */
 	uint32_t uid;
+	char job[2 * JOB_ID_LEN + 1]; /* that wrote it; "": none, or it is not known */
+	uint64_t seal;		/* config_seal_id of what it is sealed to; 0: not known */
 	bool destroyed, custom; /* custom: store_get tells whether its secret has custom metadata */
 	char meta[STORE_META_LEN]; /* "type=json\n" or "type=raw\n": what the bind stanza's digest covers */
 	uint8_t *sealed;	/* malloc'ed when asked for */
@@ -80,6 +82,11 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
 /* Does that to versions; those that are not there are passed over. What is destroyed has no bytes any more. */
 int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);
+/* Puts other bytes in the place of v's, the very same version. ERR_CONFLICT: they are not v's any more. */
+int store_reseal(struct store *s, const char *path, const struct store_version *v, const uint8_t *sealed, size_t len, uint64_t seal, struct err *err);
+/* The first version behind (path, version) whose bytes are not known to be sealed to that seal. ret_left: how many there are from it on. ERR_NOT_FOUND. */
+int store_to_reseal(struct store *s, uint64_t seal, const char *path, uint64_t version, char ret_path[LIMIT_PATH_LEN + 1], uint64_t *ret_version,
+		    uint64_t *ret_left, struct err *err);
 /* Sets the options (fewer versions are kept from the next one on); custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
 int store_set_options(struct store *s, const char *path, const struct store_options *options, const char *custom, uint64_t now_ms, struct err *err);
 /* The custom metadata as JSON text, malloc'ed; NULL: there is none. ERR_TAMPERED. */

@@ -12,7 +12,9 @@ const char store_secret_schema[] =
 	" created INTEGER NOT NULL, updated INTEGER NOT NULL, mac BLOB NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE version (path TEXT NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL,"
 	" deleted INTEGER NOT NULL, destroyed INTEGER NOT NULL, uid INTEGER NOT NULL, meta TEXT NOT NULL, sealed BLOB,"
-	" mac BLOB NOT NULL, PRIMARY KEY (path, version)) WITHOUT ROWID;";
+	" mac BLOB NOT NULL, job TEXT NOT NULL DEFAULT '', seal INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (path, version)) WITHOUT ROWID;";
+/* From before format 9. */
+const char store_secret_alter[] = "ALTER TABLE version ADD COLUMN job TEXT NOT NULL DEFAULT ''; ALTER TABLE version ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;";
 
 /* Only of secrets that have any. The secret's MAC covers its MAC. */
 const char store_option_schema[] =
@@ -36,6 +38,11 @@ static void version_mac(const struct store *s, const char *path, const struct st
 	store_mac_u64(&st, v->uid);
 	store_mac_text(&st, v->meta);
 	crypto_generichash_update(&st, digest, sizeof(digest));
+	/* older rows have neither */
+	if (v->job[0] || v->seal) {
+		store_mac_text(&st, v->job);
+		store_mac_u64(&st, v->seal);
+	}
 	store_mac_finish(&st, ret);
 }
 
@@ -143,7 +150,7 @@ static int read_version(struct store *s, const char *path, uint64_t version, str
 {
 	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = store_prepare(s, "SELECT version, created, deleted, destroyed, uid, meta, sealed, mac FROM version "
+	int r = store_prepare(s, "SELECT version, created, deleted, destroyed, uid, meta, sealed, mac, job, seal FROM version "
 			   "WHERE path = ? AND version = ?", &q, err, "ti", path, (int64_t)version);
 
 	if (r == 0)
@@ -153,6 +160,8 @@ static int read_version(struct store *s, const char *path, uint64_t version, str
 	if (r < 0)
 		return r;
 	read_version_columns(q, v);
+	store_column_text(q, 8, v->job, sizeof(v->job));
+	v->seal = store_column_u64(q, 9);
 	v->sealed_len = (size_t)sqlite3_column_bytes(q, 6);
 	if (v->sealed_len > LIMIT_SEALED_LEN || !store_column_blob(q, 7, mac, sizeof(mac)))
 		return store_tampered(path, err);
@@ -295,9 +304,9 @@ static int write_version(struct store *s, const char *path, const struct store_v
 	int r;
 
 	version_mac(s, path, v, mac);
-	r = store_prepare(s, "INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiiiitbb", path,
+	r = store_prepare(s, "INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err, "tiiiiitbbti", path,
 		    (int64_t)v->version, (int64_t)v->created_ms, (int64_t)v->deleted_ms, (int64_t)v->destroyed, (int64_t)v->uid,
-		    v->meta, v->sealed, v->sealed_len, mac, sizeof(mac));
+		    v->meta, v->sealed, v->sealed_len, mac, sizeof(mac), v->job, (int64_t)v->seal);
 	return r < 0 ? r : store_step(s, q, err);
 }
 
@@ -510,3 +519,53 @@ int store_purge(struct store *s, const char *path, struct err *err)
 	return finish(s, r, root, err);
 }
 
+/* ---- another seal ------------------------------------------------------------------------------------------------ */
+
+int store_reseal(struct store *s, const char *path, const struct store_version *v, const uint8_t *sealed, size_t len, uint64_t seal, struct err *err)
+{
+	struct store_version now = {0}, row;
+	struct change c;
+	int r = begin_change(s, path, 0, &c, err);
+
+	if (r < 0)
+		return r;
+	r = read_version(s, path, v->version, &now, err);
+	if (r == 0 && (now.sealed_len != v->sealed_len || !now.sealed || memcmp(now.sealed, v->sealed, v->sealed_len) != 0))
+		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	row = now;
+	row.sealed = (uint8_t *)(uintptr_t)sealed;
+	row.sealed_len = len;
+	row.seal = seal;
+	if (r == 0)
+		r = write_version(s, path, &row, err);
+	free(now.sealed);
+	return end_change(s, path, &c, r, err);
+}
+
+#define BEHIND "FROM version WHERE sealed IS NOT NULL AND seal <> ? AND (path, version) > (?, ?)"
+
+int store_to_reseal(struct store *s, uint64_t seal, const char *path, uint64_t version, char ret_path[LIMIT_PATH_LEN + 1], uint64_t *ret_version,
+		    uint64_t *ret_left, struct err *err)
+{
+	STMT *count = NULL;
+	STMT *q = NULL;
+	int r = store_root_check(s, err);
+
+	if (r == 0)
+		r = store_prepare(s, "SELECT count(*) " BEHIND, &count, err, "iti", (int64_t)seal, path, (int64_t)version);
+	if (r == 0)
+		r = store_step(s, count, err);
+	if (r < 0)
+		return r;
+	*ret_left = store_column_u64(count, 0);
+	r = store_prepare(s, "SELECT path, version " BEHIND " ORDER BY path, version LIMIT 1", &q, err, "iti", (int64_t)seal, path, (int64_t)version);
+	if (r == 0)
+		r = store_step(s, q, err);
+	if (r == 0)
+		return err_set(err, ERR_NOT_FOUND, "everything is sealed to the seal");
+	if (r < 0)
+		return r;
+	store_column_text(q, 0, ret_path, LIMIT_PATH_LEN + 1);
+	*ret_version = store_column_u64(q, 1);
+	return 0;
+}

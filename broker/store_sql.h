@@ -28,7 +28,7 @@ void store_mac_finish(crypto_generichash_state *st, uint8_t ret[STORE_MAC_LEN]);
 int store_tampered(const char *what, struct err *err);
 
 /* The tables of store_secret.c. */
-extern const char store_secret_schema[], store_option_schema[];
+extern const char store_secret_schema[], store_secret_alter[], store_option_schema[];
 /* Of store_root.c. Whether the sum fits: ERR_TAMPERED. */
 int store_verify_root(struct store *s, struct err *err);
 /* Before anything is believed: did another program write? Then the sum must still fit. */

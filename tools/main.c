@@ -65,6 +65,13 @@ static const struct command commands[] = {
 	{"get", "PATH[#FIELD] [--version N] [--json]", "Prints a secret: the bytes alone into a pipe, a line on a terminal.\n", cmd_get, false},
 	{"list", "[FOLDER] [--json]", "Lists secrets and folders below FOLDER.\n", cmd_list, false},
 	{"rm", "PATH [--all]", "Deletes the current version; --all removes the secret with every version.\n", cmd_rm, false},
+	{"history", "PATH [--json]", "The versions of a secret: when, by whom, by which job; which are deleted.\n", cmd_history, false},
+	{"rollback", "PATH --to N [--json]", "Makes what version N was the newest version. Nothing is lost: it is a version of its own.\n", cmd_rollback, false},
+	{"reseal", "[--json]",
+	 "Seals everything anew for the recipients that seal.recipients names now: after a new TPM, a lost token, another recovery key\n"
+	 "(operators). First change the configuration and restart cotterd; keep one provider that opens what is there. It can be\n"
+	 "interrupted, and called again.\n",
+	 cmd_reseal, false},
 	{"token", "make --policy P... | narrow ... | show | why PATH | revoke ACCESSOR|--job ID|--role R|--all  [options]",
 	 "make: a capability token (operators). narrow: cuts one down, offline. show: explains one in words. why: what lets it read PATH,\n"
 	 "or what refuses (operators). revoke: at once (operators). narrow, show and why read the token from standard input or COTTER_TOKEN.\n\n"

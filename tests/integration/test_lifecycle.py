@@ -1,0 +1,154 @@
+"""What becomes of secrets: versions and who wrote them, going back, sealing anew, carrying."""
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+import unittest
+
+from harness import COTTER, Case, run
+from peers import ask
+
+
+class Lifecycle(Case):
+    def value(self, path, *args):
+        return self.b.cli("get", path, *args, check=True).stdout.decode().strip()
+
+
+class Versions(Lifecycle):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm = cls.softhsm()
+        cls.b = cls.broker(hsm=cls.hsm, edit=lambda text: text.replace("require_cgroup: true", "require_cgroup: false"))
+
+    def test_history_and_rollback(self):
+        for value in ("one", "two", "three"):
+            self.b.put("release/x", value)
+        lines = self.b.cli("history", "release/x", check=True).stdout.decode().splitlines()
+        self.assertEqual([line.split()[0] for line in lines], ["1", "2", "3"])
+        self.assertRegex(lines[0], r"^ +1  20\d\d-\d\d-\d\dT\S+Z  \w+$")
+        out = self.b.cli("rollback", "release/x", "--to", "1", check=True).stdout.decode()
+        self.assertEqual(out, "release/x: version 4 is what version 1 was\n")
+        self.assertEqual([self.value("release/x"), self.value("release/x", "--version", "3")], ["one", "three"])
+        self.assertIn("why=back_to_version_1", self.b.audit(5))
+        self.assertEqual(json.loads(self.b.cli("rollback", "release/x", "--to", "2", "--json", check=True).stdout), {"version": 5})
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertEqual(self.value("release/x"), "two")
+        self.assertEqual(set(json.loads(self.b.cli("history", "release/x", "--json", check=True).stdout)), set("12345"))
+
+    def test_what_cannot_be_gone_back_to(self):
+        self.b.put("release/y", "one")
+        self.b.put("release/y", "two")
+        ask(self.b.operator_socket, "POST", "secret/destroy/release/y", None, {"versions": [1]})
+        p = self.b.cli("rollback", "release/y", "--to", "1")
+        self.assertEqual((p.returncode != 0, "deleted or destroyed" in p.stderr.decode()), (True, True))
+        self.assertIn("destroyed", self.b.cli("history", "release/y", check=True).stdout.decode().splitlines()[0])
+        self.assertEqual(self.b.cli("rollback", "release/y", "--to", "9").returncode, 4)
+        self.assertEqual(self.b.cli("rollback", "release/nosuch", "--to", "1").returncode, 4)
+        self.assertEqual(self.b.cli("history", "release/nosuch").returncode, 4)
+        for args in ((), ("--to", "0"), ("--to", "x"), ("--from", "1")):
+            self.assertEqual(self.b.cli("rollback", "release/y", *args).returncode, 2, args)
+        for body in ({}, {"version": 0}, {"version": "x"}, {"version": 1, "options": {"cas": "x"}}):
+            self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/rollback/release/y", None, body)[0], 400, body)
+        self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/rollback/release/y", None, {"version": 2, "options": {"cas": 1}})[0], 400)
+        reader = self.b.token("--policy", "release")
+        self.assertEqual(ask(self.b.socket, "POST", "cotter/rollback/release/y", reader, {"version": 2})[0], 403)
+
+    def test_by_which_job(self):
+        p = self.b.cli("run", "--policy", "writer", "--give-token", "--", COTTER, "put", "build/a/token", stdin=b"made")
+        self.assertEqual(p.returncode, 0, p.stderr.decode())
+        self.assertRegex(self.b.cli("history", "build/a/token", check=True).stdout.decode(), r"  job [0-9a-f]{16}\n$")
+
+    def test_a_store_of_before(self):
+        """Format 8 had no job and no seal: its rows stay good."""
+        sealed = os.path.join(self.dir, "old.age")
+        run(COTTER, "seal", "-o", sealed, "-r", self.b.recipients()[0], stdin=b"old value", env=self.b.env, check=True)
+        self.b.cli("put", "release/old", "--sealed", sealed, check=True)
+        self.b.cli("rm", "release/x", "--all")
+        for path in json.loads(self.b.cli("list", "release", "--json", check=True).stdout):
+            if path != "old":
+                self.b.cli("rm", f"release/{path}", "--all", check=True)
+        self.b.cli("rm", "build/a/token", "--all")
+        self.b.stop()
+        db = sqlite3.connect(os.path.join(self.b.state, "store.db"))
+        db.executescript("ALTER TABLE version DROP COLUMN job; ALTER TABLE version DROP COLUMN seal; PRAGMA user_version = 8;")
+        db.close()
+        self.b.start()
+        self.assertEqual(self.value("release/old"), "old value")
+        self.b.put("release/old", "new")
+        self.assertEqual(self.value("release/old"), "new")
+        self.assertEqual(self.b.cli("reseal", check=True).stdout.decode(), "the store's key and 1 versions were sealed anew\n")
+        self.assertEqual(self.value("release/old", "--version", "1"), "old value")
+
+
+class Reseal(Lifecycle):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm, cls.tpm = cls.softhsm(), cls.swtpm()
+        cls.b = cls.broker(hsm=cls.hsm, tpm=cls.tpm, edit=lambda text: text.replace("require_cgroup: true", "require_cgroup: false"))
+        for i in range(60):
+            cls.b.put(f"release/{i % 30}", f"value {i}")
+        cls.b.cli("rm", "release/3", check=True)
+
+    def sealed(self):
+        self.b.stop()
+        db = sqlite3.connect(os.path.join(self.b.state, "store.db"))
+        rows = db.execute("SELECT path, version, sealed FROM version WHERE sealed IS NOT NULL").fetchall()
+        db.close()
+        self.b.start()
+        return rows
+
+    def opens(self, data, key):
+        return run("age", "-d", "-i", key, stdin=data).returncode == 0
+
+    def test_another_seal(self):
+        self.assertEqual(json.loads(self.b.cli("reseal", "--json", check=True).stdout), {"resealed": 0, "failed": 0})
+        other_key = os.path.join(self.dir, "other.key")
+        run("age-keygen", "-o", other_key, check=True)
+        other = run("age-keygen", "-y", other_key, check=True).stdout.decode().strip()
+        lost = self.b.recipients()[0]  # the HSM's
+        self.b.stop()
+        self.b.edit(lambda text: text.replace(self.b.recovery, other).replace(f"    - {lost}\n", "", 1))
+        self.b.start()
+        # killed in the middle, and called again
+        p = subprocess.Popen([COTTER, "reseal"], env=self.b.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and self.b.audit(400).count("ev=reseal") < 10:
+            pass
+        self.b.stop(signal.SIGKILL)
+        _, stderr = p.communicate(timeout=20)
+        if p.returncode:
+            self.assertIn("call it again to go on", stderr.decode())
+        self.b.start()
+        done = self.b.audit(1000).count("ev=reseal")
+        again = json.loads(self.b.cli("reseal", "--json", check=True).stdout)
+        self.assertEqual(again["failed"], 0)
+        self.assertLessEqual(again["resealed"], 60 - (done - 4))  # two records of the first call, the key of the second, one in flight
+        self.assertEqual(json.loads(self.b.cli("reseal", "--json", check=True).stdout), {"resealed": 0, "failed": 0})
+        rows = self.sealed()
+        self.assertEqual(len(rows), 60)
+        for path, version, data in rows[::7]:
+            self.assertEqual([self.opens(data, other_key), self.opens(data, self.b.recovery_key)], [True, False], (path, version))
+        with open(os.path.join(self.b.state, "store-key.age"), "rb") as f:
+            self.assertTrue(self.opens(f.read(), other_key))
+        # the HSM is gone for good
+        self.b.stop()
+        self.b.edit(lambda text: re.sub(r"  hsm:\n(    .*\n)+", "", text))
+        self.b.start()
+        self.assertEqual([self.value("release/5"), self.value("release/5", "--version", "1")], ["value 35", "value 5"])
+        self.assertEqual(self.b.cli("get", "release/3").returncode, 4)
+
+    def test_not_by_jobs(self):
+        token = self.b.token("--policy", "admin")
+        self.assertEqual(ask(self.b.socket, "POST", "cotter/reseal", token, {})[0], 403)
+        self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/reseal", None, {"after": "../x"})[0], 400)
+        self.assertEqual(self.b.cli("reseal", "x").returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
