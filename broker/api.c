@@ -93,6 +93,8 @@ static const struct route {
 	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL, NULL},
 	{M(GET) | M(LIST), "cotter/approvals", PERMIT_OPERATOR_OPEN, 0, "approval.list", approval_list, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/approve", PERMIT_OPERATOR_OPEN, 0, "approve", approval_give, NULL, NULL},
+	{M(GET), "cotter/export/*", PERMIT_OPERATOR_OPEN, 0, "export", carry_export, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/import/*", PERMIT_OPERATOR_OPEN, 0, "import", carry_import, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/reseal", PERMIT_OPERATOR_OPEN, 0, "reseal", cotter_reseal, NULL, NULL},
 	{M(GET), "cotter/status", PERMIT_OPERATOR, 0, "status", cotter_status, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/unlock", PERMIT_OPERATOR, 0, "unlock", cotter_unlock, NULL, NULL},

@@ -199,7 +199,7 @@ static void store_and_reply(struct call *call)
 	}
 	if (call_grant(call, &seq) < 0)
 		return;
-	r = store_put(&b->store, call->path, &v, &err);
+	r = call->carried ? store_put_later(&b->store, call->path, &v, &err) : store_put(&b->store, call->path, &v, &err);
 	cache_drop(&b->cache, call->path);
 	if (r < 0 || call->plain)
 		call_end(call, r, err.msg, seq);
@@ -308,7 +308,7 @@ static int choose_meta(const struct age_header *header, const struct secret *pla
 	return err_set(err, ERR_INPUT, "the file's bind stanza has metadata that this cotter does not know");
 }
 
-static void sealed_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
+void kv_sealed_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
 {
 	struct call *call = ctx;
 	CLEANUP(secret_clear) struct secret object = {0};
@@ -316,7 +316,11 @@ static void sealed_opened(void *ctx, int result, const struct secret *plain, con
 	int r = result;
 
 	if (r == 0) {
-		r = choose_meta(header, plain, call->meta, &err);
+		struct bind bind;
+
+		/* what was carried here says by itself what it is */
+		r = call->carried && !bind_read(header, &bind) ? err_set(&err, ERR_INPUT, "the file is not bound to a secret and a version")
+							       : choose_meta(header, plain, call->meta, &err);
 		if (r == 0)
 			r = present(call->meta, plain, &object, &err); /* what cannot be served is not taken */
 		message = err.msg;
@@ -325,6 +329,16 @@ static void sealed_opened(void *ctx, int result, const struct secret *plain, con
 		call_fail(call, r == -ERR_TAMPERED ? -ERR_INPUT : r, message);
 	else
 		store_and_reply(call);
+}
+
+int kv_take_sealed(struct call *call, const json_t *sealed, struct err *err)
+{
+	if (!json_is_string(sealed))
+		return err_set(err, ERR_INPUT, "the body is {\"sealed\": \"base64 of an age file\"}");
+	call->sealed = malloc(LIMIT_SEALED_LEN);
+	if (!call->sealed || !b64_decode_padded(json_string_value(sealed), json_string_length(sealed), NULL, call->sealed, LIMIT_SEALED_LEN, &call->sealed_len))
+		return err_set(err, ERR_INPUT, "the sealed file is not base64, or larger than %u bytes", LIMIT_SEALED_LEN);
+	return 0;
 }
 
 void kv_put_sealed(struct call *call, const struct request *q)
@@ -336,23 +350,17 @@ void kv_put_sealed(struct call *call, const struct request *q)
 	int r = api_body(q, &body, &err);
 
 	sealed = json_object_get(body, "sealed");
-	if (r == 0 && !json_is_string(sealed))
-		r = err_set(&err, ERR_INPUT, "the body is {\"sealed\": \"base64 of an age file\"}");
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &cas, &err);
 	if (r == 0)
 		r = kv_next(call, cas, &err);
-	if (r == 0) {
-		call->sealed = malloc(LIMIT_SEALED_LEN);
-		if (!call->sealed || !b64_decode_padded(json_string_value(sealed), json_string_length(sealed), NULL, call->sealed,
-							LIMIT_SEALED_LEN, &call->sealed_len))
-			r = err_set(&err, ERR_INPUT, "the sealed file is not base64, or larger than %u bytes", LIMIT_SEALED_LEN);
-	}
+	if (r == 0)
+		r = kv_take_sealed(call, sealed, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
 		unseal_start(&call->broker->unseals, call->path, call->version, call->sealed, call->sealed_len, false, call_asker(call),
-			     sealed_opened, call);
+			     kv_sealed_opened, call);
 }
 
 void kv_purge(struct call *call, const struct request *q)

@@ -13,6 +13,10 @@ void kv_reply(struct call *call, const char *name, const struct secret *object);
 int kv_next(struct call *call, int64_t cas, struct err *err);
 /* Seals an object as the call's version, the one that kv_next said, and stores it; ends the call. */
 void kv_store_object(struct call *call, const struct secret *object);
+/* call->sealed, of "sealed" in a body. ERR_INPUT. */
+int kv_take_sealed(struct call *call, const json_t *sealed, struct err *err);
+/* For unseal_start of call->sealed: stores it as the call's version; ends the call. */
+void kv_sealed_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message);
 /* Whether a PATCH is a JSON merge patch, the only kind there is. ERR_MEDIA. */
 int kv_check_patch(const struct request *q, struct err *err);
 /* options.cas of a body; -1: none. ERR_INPUT. */

@@ -79,6 +79,8 @@ int store_versions(struct store *s, const char *path, int (*each)(void *ctx, con
 int store_next(struct store *s, const char *path, int64_t cas, struct store_secret *ret, struct err *err);
 /* Adds it. ERR_CONFLICT: it is not the next any more. */
 int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err);
+/* The same where versions between may never have been here. ERR_CONFLICT: it is not newer than what is. */
+int store_put_later(struct store *s, const char *path, const struct store_version *v, struct err *err);
 enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
 /* Does that to versions; those that are not there are passed over. What is destroyed has no bytes any more. */
 int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);

@@ -355,7 +355,8 @@ static int drop_old_versions(struct store *s, const char *path, struct store_sec
 
 	if (x->current + 1 - x->oldest <= keep)
 		return 0;
-	x->oldest = x->current - keep + 1;
+	if (x->oldest < x->current - keep + 1)
+		x->oldest = x->current - keep + 1;
 	r = store_prepare(s, "DELETE FROM version WHERE path = ? AND version < ?", &q, err, "ti", path, (int64_t)x->oldest);
 	return r < 0 ? r : store_step(s, q, err);
 }
@@ -397,7 +398,7 @@ static int end_change(struct store *s, const char *path, const struct change *c,
 	return finish(s, r, root, err);
 }
 
-int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
+static int put(struct store *s, const char *path, const struct store_version *v, bool gap, struct err *err)
 {
 	struct store_version row = *v;
 	struct change c;
@@ -405,7 +406,10 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 
 	if (r < 0)
 		return r;
-	r = v->version == c.x.current + 1 ? 0 : err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	r = v->version == c.x.current + 1 || (gap && v->version > c.x.current)
+		    ? 0 : err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
+	if (r == 0 && !c.x.current)
+		c.x.oldest = v->version;
 	if (r == 0) {
 		c.x.current = v->version;
 		c.x.updated_ms = v->created_ms;
@@ -415,6 +419,16 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 	if (r == 0)
 		r = drop_old_versions(s, path, &c.x, err);
 	return end_change(s, path, &c, r, err);
+}
+
+int store_put(struct store *s, const char *path, const struct store_version *v, struct err *err)
+{
+	return put(s, path, v, false, err);
+}
+
+int store_put_later(struct store *s, const char *path, const struct store_version *v, struct err *err)
+{
+	return put(s, path, v, true, err);
 }
 
 static int change_one(struct store *s, const char *path, enum store_change change, uint64_t version, uint64_t now_ms, struct err *err)

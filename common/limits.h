@@ -26,12 +26,18 @@
 #define LIMIT_PATCHES 16u	   /* of secrets at once: each keeps its text in locked memory */
 #define LIMIT_PATCHES_PER_UID 4u
 #define LIMIT_MAX_VERSIONS 100u   /* that somebody may ask for */
+#define LIMIT_VERSION_NUMBER 1000000000000000ll /* that is carried here */
 #define LIMIT_VERSIONS_AT_ONCE 100u /* deleted or destroyed by one request */
 #define LIMIT_CUSTOM 8192u	   /* custom metadata of a secret, JSON */
 #define LIMIT_CUSTOM_KEYS 64u
 #define LIMIT_CUSTOM_KEY 128u
 #define LIMIT_CUSTOM_VALUE 512u
 #define LIMIT_LIST 100000u	   /* keys in one listing */
+
+/* carrying */
+#define LIMIT_MANIFEST (64u << 20)
+#define LIMIT_MANIFEST_LINES 100000u
+#define LIMIT_MANIFEST_SIGNATURE 1024u
 
 /* capability tokens */
 #define LIMIT_TOKEN_LEN 1024u	   /* decoded */

@@ -41,6 +41,8 @@ int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_agent(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_approve(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_export(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_import(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_history(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_rollback(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_reseal(struct cli *cli, int argc, char **argv, struct err *err);

@@ -72,6 +72,14 @@ static const struct command commands[] = {
 	 "(operators). First change the configuration and restart cotterd; keep one provider that opens what is there. It can be\n"
 	 "interrupted, and called again.\n",
 	 cmd_reseal, false},
+	{"export", "DIR [FOLDER] --key KEY [--json]",
+	 "Writes the current version of every secret (or of those below FOLDER) into DIR, sealed as it is, and a list of them, signed by\n"
+	 "KEY in the hardware (operators). For an air gap, or for review in git.\n",
+	 cmd_export, false},
+	{"import", "DIR --trust KEY.pem [--json]",
+	 "Takes from DIR what its list names, if KEY signed it and it opens here; only what is newer than what is here (operators).\n"
+	 "KEY.pem is what 'cotter key show KEY --pem' printed where it was exported.\n",
+	 cmd_import, false},
 	{"token", "make --policy P... | narrow ... | show | why PATH | revoke ACCESSOR|--job ID|--role R|--all  [options]",
 	 "make: a capability token (operators). narrow: cuts one down, offline. show: explains one in words. why: what lets it read PATH,\n"
 	 "or what refuses (operators). revoke: at once (operators). narrow, show and why read the token from standard input or COTTER_TOKEN.\n\n"

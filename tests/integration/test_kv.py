@@ -337,7 +337,7 @@ class Kv(Case):
             row = db.execute("SELECT * FROM secret_option WHERE path = 'kv/hand'").fetchone()
         for change in ("UPDATE secret_option SET cas_required = 0 WHERE path = 'kv/hand'", "DELETE FROM secret_option WHERE path = 'kv/hand'",
                        # the options' MAC in the place of one more version's
-                       "INSERT INTO version SELECT path, 9999, 0, 0, 0, 0, '', NULL, mac FROM secret_option WHERE path = 'kv/hand'; "
+                       "INSERT INTO version SELECT path, 9999, 0, 0, 0, 0, '', NULL, mac, '', 0 FROM secret_option WHERE path = 'kv/hand'; "
                        "DELETE FROM secret_option WHERE path = 'kv/hand'",
                        "UPDATE secret_option SET custom = '{}' WHERE path = 'kv/hand'"):
             with sqlite3.connect(path) as db:

@@ -1,4 +1,5 @@
 """What becomes of secrets: versions and who wrote them, going back, sealing anew, carrying."""
+import base64
 import json
 import os
 import re
@@ -148,6 +149,138 @@ class Reseal(Lifecycle):
         self.assertEqual(ask(self.b.socket, "POST", "cotter/reseal", token, {})[0], 403)
         self.assertEqual(ask(self.b.operator_socket, "POST", "cotter/reseal", None, {"after": "../x"})[0], 400)
         self.assertEqual(self.b.cli("reseal", "x").returncode, 2)
+
+
+class Carry(Lifecycle):
+    """From one broker to another, whose sealing key is one of the first one's recipients."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm = cls.softhsm()
+        plain = lambda text: text.replace("require_cgroup: true", "require_cgroup: false")
+        cls.there = cls.broker("there", hsm=cls.softhsm("h2"), edit=plain)
+        far = cls.there.recipients()[0]
+        cls.b = cls.broker(hsm=cls.hsm, edit=lambda text: plain(text).replace("  recipients:\n", f"  recipients:\n    - {far}\n", 1))
+        cls.b.cli("key", "add", "release/export", check=True)
+        cls.pem = os.path.join(cls.dir, "export.pem")
+        with open(cls.pem, "wb") as f:
+            f.write(cls.b.cli("key", "show", "release/export", "--pem", check=True).stdout)
+        for path, value in (("release/a", "1"), ("release/a", "2"), ("release/b/c", "3"), ("other/x", "4"), ("release/gone", "5")):
+            cls.b.put(path, value)
+        cls.b.cli("rm", "release/gone", check=True)
+
+    def setUp(self):
+        self.tree = os.path.join(self.dir, self.id().split(".")[-1])
+
+    def export(self, *args):
+        return json.loads(self.b.cli("export", self.tree, *args, "--key", "release/export", "--json", check=True).stdout)
+
+    def take(self, *args, trust=None):
+        return self.there.cli("import", self.tree, "--trust", trust or self.pem, *args)
+
+    def counts(self):
+        p = self.take("--json")
+        self.assertEqual(p.returncode, 0, p.stderr.decode())
+        return [json.loads(p.stdout)[k] for k in ("imported", "same", "older", "failed")]
+
+    def test_a_there_and_back_never(self):
+        self.assertEqual(self.export(), {"exported": 3})
+        manifest, signature = os.path.join(self.tree, "MANIFEST"), os.path.join(self.tree, "MANIFEST.sig")
+        run("openssl", "dgst", "-sha256", "-verify", self.pem, "-signature", signature, manifest, check=True)
+        with open(manifest) as f:
+            self.assertEqual([line.split()[1:] for line in f.read().splitlines()[1:]], [["1", "other/x"], ["2", "release/a"], ["1", "release/b/c"]])
+        with open(os.path.join(self.tree, "secrets/release/a.age"), "rb") as f:
+            self.assertEqual(run("age", "-d", "-i", self.b.recovery_key, stdin=f.read(), check=True).stdout, b'{"value":"2"}')
+        self.assertEqual(self.counts(), [3, 0, 0, 0])
+        self.assertEqual([self.there.cli("get", p, check=True).stdout for p in ("release/a", "release/b/c", "other/x")], [b"2", b"3", b"4"])
+        self.assertEqual(self.there.cli("history", "release/a", check=True).stdout.decode().split()[0], "2")
+        self.assertEqual(self.counts(), [0, 3, 0, 0])
+        # newer, and then the old tree again: nothing goes back
+        old = self.tree
+        for value in ("6", "7"):
+            self.b.put("release/a", value)
+        self.tree += "-newer"
+        self.assertEqual(self.export("release"), {"exported": 2})
+        self.assertEqual(self.counts(), [1, 1, 0, 0])
+        self.tree = old
+        p = self.take()
+        self.assertEqual((p.returncode, p.stdout.decode()), (0, "0 imported, 2 were here already, 1 older ones left out\n"))
+        self.assertIn("release/a: not taken: version 2 is older than what is here", p.stderr.decode())
+        self.assertEqual(self.there.cli("get", "release/a", check=True).stdout, b"7")
+        # another one of the same number
+        self.there.put("other/x", "own")
+        self.b.put("other/x", "not own")
+        self.tree += "-differs"
+        self.export("other")
+        self.assertEqual(self.counts(), [0, 0, 1, 0])
+        self.assertEqual(self.there.cli("get", "other/x", check=True).stdout, b"own")
+
+    def test_what_was_not_signed(self):
+        self.b.put("forged/a", "1")
+        self.b.put("forged/b", "2")
+        self.export("forged")
+        manifest = os.path.join(self.tree, "MANIFEST")
+        with open(manifest, "rb") as f:
+            text = f.read()
+        a, b = (os.path.join(self.tree, f"secrets/forged/{n}.age") for n in "ab")
+        with open(a, "rb") as f, open(b, "rb") as g:
+            files = f.read(), g.read()
+        other = os.path.join(self.dir, "other.pem")
+        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", other + ".key", check=True)
+        run("openssl", "pkey", "-in", other + ".key", "-pubout", "-out", other, check=True)
+        p = self.take(trust=other)
+        self.assertEqual(p.returncode, 3)
+        self.assertIn("not signed by the key that is to be trusted", p.stderr.decode())
+        for change in (text.replace(b"forged/b", b"forged/c"), text + text.splitlines(True)[1], text[:-1], b""):
+            with open(manifest, "wb") as f:
+                f.write(change)
+            self.assertNotEqual(self.take().returncode, 0)
+        with open(manifest, "wb") as f:
+            f.write(text)
+        for data in (files[1], files[0][:-1], b""):
+            with open(a, "wb") as f:
+                f.write(data)
+            p = self.take()
+            self.assertIn("is not the file that was signed", p.stderr.decode())
+        os.remove(a)
+        os.symlink(b, a)
+        self.assertNotEqual(self.take().returncode, 0)
+        self.assertEqual(self.there.cli("get", "forged/b").returncode, 4)  # nothing was taken at all
+        os.remove(a)
+        with open(a, "wb") as f:
+            f.write(files[0])
+        self.assertEqual(self.counts(), [2, 0, 0, 0])
+
+    def test_not_sealed_to_there(self):
+        sealed = os.path.join(self.dir, "own.age")
+        run(COTTER, "seal", "-o", sealed, "-r", self.b.recipients()[1], "-p", "alone/x", "--version", "1", stdin=b"own", env=self.b.env, check=True)
+        self.b.cli("put", "alone/x", "--sealed", sealed, check=True)
+        self.b.put("alone/y", "1")
+        self.export("alone")
+        p = self.take()
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("alone/x: not taken: no match", p.stderr.decode())
+        self.assertIn("are they sealed to this store's recipients?", p.stderr.decode())
+        self.assertEqual(self.there.cli("get", "alone/y", check=True).stdout, b"1")
+
+    def test_who_and_what(self):
+        token = self.b.token("--policy", "admin")
+        self.assertEqual(ask(self.b.socket, "GET", "cotter/export/release/a", token)[0], 403)
+        for body in ({}, {"version": 5}, {"version": 0, "sealed": "AAAA"}, {"version": "5", "sealed": "AAAA"}, {"version": 5, "sealed": "!"}, {"version": 5, "sealed": "AAAA"},
+                     {"version": 10 ** 18, "sealed": "AAAA"}):
+            self.assertEqual(ask(self.there.operator_socket, "POST", "cotter/import/new/x", None, body)[0], 400, body)
+        # not bound to a path and a version
+        loose = os.path.join(self.dir, "loose.age")
+        run(COTTER, "seal", "-o", loose, "-r", self.there.recipients()[0], stdin=b"x", env=self.there.env, check=True)
+        with open(loose, "rb") as f:
+            status, reply = ask(self.there.operator_socket, "POST", "cotter/import/new/x", None, {"version": 1, "sealed": base64.b64encode(f.read()).decode()})
+        self.assertEqual((status, reply["errors"]), (400, ["the file is not bound to a secret and a version"]))
+        p = self.there.cli("export", self.tree, "--key", "nosuch")
+        self.assertEqual((p.returncode, "there is no key of that name" in p.stderr.decode()), (1, True), p.stderr)
+        for args in ((), (self.tree,), (self.tree, "--key", "../x"), (self.tree, "a", "b", "--key", "k")):
+            self.assertEqual(self.b.cli("export", *args).returncode, 2, args)
+        self.assertEqual(self.b.cli("export", self.tree, "nosuch", "--key", "release/export").returncode, 4)
 
 
 if __name__ == "__main__":
