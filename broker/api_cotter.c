@@ -38,6 +38,35 @@ static int append_issuers(struct secret *s, struct broker *b)
 	return r < 0 ? r : api_append(s, "]");
 }
 
+/* Secrets that should have been rotated: all are counted, the first are named. */
+struct overdue {
+	struct broker *broker;
+	struct secret *text;
+	uint64_t now_ms;
+	size_t n;
+};
+
+static int add_overdue(void *ctx, const char *path, uint64_t created_ms)
+{
+	struct overdue *o = ctx;
+	const struct config_rotation *rotation = config_rotation(&o->broker->config, path);
+
+	if (!rotation || !rotation->every_ms || created_ms + rotation->every_ms > o->now_ms || o->n++ >= LIMIT_OVERDUE)
+		return 0;
+	return api_append(o->text, "%s{\"path\":\"%s\",\"days\":%llu}", o->n > 1 ? "," : "", path,
+			  (unsigned long long)((o->now_ms - created_ms - rotation->every_ms) / 86400000));
+}
+
+static int append_overdue(struct secret *s, struct broker *b)
+{
+	struct overdue o = {.broker = b, .text = s, .now_ms = token_wall_ms()};
+	int r = api_append(s, ",\"overdue\":[");
+
+	if (r == 0 && b->unsealed && b->config.n_rotations)
+		r = store_ages(&b->store, add_overdue, &o, NULL);
+	return r < 0 ? r : api_append(s, "],\"n_overdue\":%zu", o.n);
+}
+
 void cotter_status(struct call *call, const struct request *q)
 {
 	struct broker *b = call->broker;
@@ -69,6 +98,8 @@ void cotter_status(struct call *call, const struct request *q)
 	}
 	if (r == 0)
 		r = append_issuers(&data, b);
+	if (r == 0)
+		r = append_overdue(&data, b);
 	if (r == 0)
 		r = api_append(&data, ",\"jobs\":%zu,\"jobs_ended\":%llu,\"epoch\":%u}", b->jobs.n, (unsigned long long)b->jobs.n_ended, b->tokens.epoch);
 	if (r == 0)

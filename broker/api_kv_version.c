@@ -23,7 +23,8 @@ static bool read_version(const json_t *j, uint64_t *ret)
 	return !*end;
 }
 
-static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT_ONCE], size_t *ret_n, struct err *err)
+/* after_ms: how long what is deleted can still be read. */
+static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT_ONCE], size_t *ret_n, uint64_t *ret_after_ms, struct err *err)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
 	const json_t *list;
@@ -38,7 +39,7 @@ static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT
 	for (size_t i = 0; i < *ret_n; i++)
 		if (!read_version(json_array_get(list, i), &ret[i]))
 			return err_set(err, ERR_INPUT, "a version is a number from 1");
-	return 0;
+	return api_duration(json_object_get(body, "cotter_after"), 0, ret_after_ms, err);
 }
 
 static int compare(const void *a, const void *b)
@@ -81,11 +82,11 @@ static int describe(const uint64_t *versions, size_t n, char ret[CALL_DETAIL_LEN
 }
 
 /* Nothing of what is not there is done, as with Vault. versions: n of them, or the current one. */
-static void change(struct call *call, uint64_t *versions, size_t n, bool current, enum store_change what)
+static void change(struct call *call, uint64_t *versions, size_t n, bool current, enum store_change what, uint64_t after_ms)
 {
 	struct store_secret x = {0};
 	struct err err = {0};
-	uint64_t seq = 0;
+	uint64_t seq = 0, now_ms = token_wall_ms();
 	int r = store_secret(&call->broker->store, call->path, &x, &err);
 
 	if (r == -ERR_NOT_FOUND)
@@ -103,7 +104,7 @@ static void change(struct call *call, uint64_t *versions, size_t n, bool current
 	if (call_grant(call, &seq) < 0)
 		return;
 	if (n)
-		r = store_change(&call->broker->store, call->path, what, versions, n, token_wall_ms(), &err);
+		r = store_change(&call->broker->store, call->path, what, versions, n, now_ms + after_ms, now_ms, &err);
 	if (n && what != STORE_UNDELETE)
 		cache_drop(&call->broker->cache, call->path);
 	call_end(call, r == -ERR_NOT_FOUND ? 0 : r, err.msg, seq);
@@ -113,13 +114,14 @@ static void change_named(struct call *call, const struct request *q, enum store_
 {
 	uint64_t versions[LIMIT_VERSIONS_AT_ONCE];
 	struct err err = {0};
+	uint64_t after_ms = 0;
 	size_t n = 0;
-	int r = read_versions(q, versions, &n, &err);
+	int r = read_versions(q, versions, &n, &after_ms, &err);
 
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		change(call, versions, n, false, what);
+		change(call, versions, n, false, what, after_ms);
 }
 
 void kv_delete(struct call *call, const struct request *q)
@@ -127,7 +129,7 @@ void kv_delete(struct call *call, const struct request *q)
 	uint64_t version;
 
 	(void)q;
-	change(call, &version, 0, true, STORE_DELETE);
+	change(call, &version, 0, true, STORE_DELETE, 0);
 }
 
 void kv_delete_versions(struct call *call, const struct request *q)

@@ -5,6 +5,7 @@
 #include "broker/config_mount.h"
 #include "broker/config_pki.h"
 #include "broker/config_role.h"
+#include "broker/config_rotation.h"
 #include "broker/policy.h"
 #include "broker/providers.h"
 #include "broker/yaml_schema.h"
@@ -336,6 +337,7 @@ static const struct yaml_field config_fields[] = {
 	{"ssh", YAML_STRUCT, .fields = config_ssh_fields},
 	{"keys", YAML_SEQUENCE, .fields = config_key_fields, .item = config_new_key_rule},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
+	{"rotations", YAML_SEQUENCE, .fields = config_rotation_fields, .item = config_new_rotation},
 	{"mounts", YAML_MAP, .fields = config_mount_fields, .item = config_new_mount},
 	{0},
 };
@@ -499,6 +501,7 @@ void config_done(struct config *c)
 	free(c->recipients);
 	free(c->operators);
 	free(c->mounts);
+	free(c->rotations);
 	*c = (struct config){0};
 }
 

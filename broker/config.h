@@ -158,6 +158,14 @@ struct config_mount {
 	unsigned int version;	       /* of kv: 1 or 2; else 0 */
 };
 
+/* How the secrets that a pattern fits are rotated; the first that fits counts. */
+struct config_rotation {
+	char pattern[LIMIT_PATH_LEN + 1];
+	char program[LIMIT_FILE_PATH_LEN]; /* "": none */
+	uint64_t every_ms;		   /* 0: never overdue */
+	uint64_t grace_ms;		   /* for how long the version before stays readable */
+};
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 /* Below the state directory: files of the keys that the broker had a TPM make. */
@@ -193,12 +201,14 @@ struct config {
 	size_t n_key_rules;
 	struct config_mount *mounts;
 	size_t n_mounts;
+	struct config_rotation *rotations;
+	size_t n_rotations;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
-/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, operators, jobs, unseal, http.require_request_header. next is
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, rotations, operators, jobs, unseal, http.require_request_header. next is
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 
@@ -211,5 +221,7 @@ const struct config_role *config_role(const struct config *c, const char *name);
 const struct config_role *config_approle(const struct config *c, const char *role_id);
 const struct config_issuer *config_issuer(const struct config *c, const char *name);
 const struct config_scope *config_scope(const struct config *c, const char *name);
+/* NULL: the path has none. */
+const struct config_rotation *config_rotation(const struct config *c, const char *path);
 /* By name; NULL when the configuration has none of it. */
 const struct config_provider *config_provider(const struct config *c, const char *name);

@@ -80,5 +80,7 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_scopes);
 	SWAP(mounts);
 	SWAP(n_mounts);
+	SWAP(rotations);
+	SWAP(n_rotations);
 	return 0;
 }

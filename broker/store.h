@@ -82,8 +82,10 @@ int store_put(struct store *s, const char *path, const struct store_version *v, 
 /* The same where versions between may never have been here. ERR_CONFLICT: it is not newer than what is. */
 int store_put_later(struct store *s, const char *path, const struct store_version *v, struct err *err);
 enum store_change { STORE_DELETE, STORE_UNDELETE, STORE_DESTROY };
-/* Does that to versions; those that are not there are passed over. What is destroyed has no bytes any more. */
-int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err);
+/* Does that to versions; those that are not there are passed over. What is destroyed has no bytes any more; what is deleted counts as that
+ * from at_ms on. */
+int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t at_ms,
+		 uint64_t now_ms, struct err *err);
 /* Puts other bytes in the place of v's, the very same version. ERR_CONFLICT: they are not v's any more. */
 int store_reseal(struct store *s, const char *path, const struct store_version *v, const uint8_t *sealed, size_t len, uint64_t seal, struct err *err);
 /* The first version behind (path, version) whose bytes are not known to be sealed to that seal. ret_left: how many there are from it on. ERR_NOT_FOUND. */
@@ -95,6 +97,8 @@ int store_set_options(struct store *s, const char *path, const struct store_opti
 int store_custom(struct store *s, const char *path, char **ret, struct err *err);
 /* Removes the secret with all its versions. */
 int store_purge(struct store *s, const char *path, struct err *err);
+/* Calls each for every secret that has a version, with the time when its current one was written. */
+int store_ages(struct store *s, int (*each)(void *ctx, const char *path, uint64_t created_ms), void *ctx, struct err *err);
 /* Calls each with "name" or "folder/" below folder ("" is the root), sorted, each once. ERR_NOT_FOUND when empty. */
 int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const char *name), void *ctx, struct err *err);
 

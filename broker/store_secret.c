@@ -244,6 +244,19 @@ int store_versions(struct store *s, const char *path, int (*each)(void *ctx, con
 	return r;
 }
 
+int store_ages(struct store *s, int (*each)(void *ctx, const char *path, uint64_t created_ms), void *ctx, struct err *err)
+{
+	STMT *q = NULL;
+	int r = store_root_check(s, err);
+
+	if (r == 0)
+		r = store_prepare(s, "SELECT secret.path, version.created FROM secret JOIN version ON version.path = secret.path AND version.version = secret.current",
+				  &q, err, "");
+	while (r == 0 && (r = store_step(s, q, err)) == 1)
+		r = each(ctx, (const char *)sqlite3_column_text(q, 0), store_column_u64(q, 1));
+	return r;
+}
+
 int store_list(struct store *s, const char *folder, int (*each)(void *ctx, const char *name), void *ctx, struct err *err)
 {
 	char low[LIMIT_PATH_LEN + 3], high[LIMIT_PATH_LEN + 3], name[LIMIT_PATH_LEN + 2], last[LIMIT_PATH_LEN + 2] = "";
@@ -431,13 +444,13 @@ int store_put_later(struct store *s, const char *path, const struct store_versio
 	return put(s, path, v, true, err);
 }
 
-static int change_one(struct store *s, const char *path, enum store_change change, uint64_t version, uint64_t now_ms, struct err *err)
+static int change_one(struct store *s, const char *path, enum store_change change, uint64_t version, uint64_t at_ms, struct err *err)
 {
 	struct store_version v = {0};
 	int r = read_version(s, path, version, &v, err);
 
-	if (r == 0 && change == STORE_DELETE && !store_deleted(&v, now_ms))
-		v.deleted_ms = now_ms;
+	if (r == 0 && change == STORE_DELETE && !store_deleted(&v, at_ms))
+		v.deleted_ms = at_ms;
 	if (r == 0 && change == STORE_UNDELETE && !v.destroyed)
 		v.deleted_ms = 0;
 	if (r == 0 && change == STORE_DESTROY) {
@@ -452,7 +465,8 @@ static int change_one(struct store *s, const char *path, enum store_change chang
 	return r == -ERR_NOT_FOUND ? 0 : r;
 }
 
-int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t now_ms, struct err *err)
+int store_change(struct store *s, const char *path, enum store_change change, const uint64_t *versions, size_t n, uint64_t at_ms,
+		 uint64_t now_ms, struct err *err)
 {
 	struct change c;
 	int r = begin_change(s, path, 0, &c, err);
@@ -460,7 +474,7 @@ int store_change(struct store *s, const char *path, enum store_change change, co
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = change_one(s, path, change, versions[i], now_ms, err);
+		r = change_one(s, path, change, versions[i], at_ms, err);
 	c.x.updated_ms = now_ms;
 	return end_change(s, path, &c, r, err);
 }

@@ -34,6 +34,10 @@
 #define LIMIT_CUSTOM_VALUE 512u
 #define LIMIT_LIST 100000u	   /* keys in one listing */
 
+/* programs of the operator */
+#define LIMIT_PROGRAM_OUTPUT LIMIT_SECRET_LEN
+#define LIMIT_PROGRAM_MS 60000u
+
 /* carrying */
 #define LIMIT_MANIFEST (64u << 20)
 #define LIMIT_MANIFEST_LINES 100000u
@@ -112,6 +116,8 @@
 #define LIMIT_ROLES 1024u
 #define LIMIT_ISSUERS 32u
 #define LIMIT_SCOPES 1024u
+#define LIMIT_ROTATIONS 256u
+#define LIMIT_OVERDUE 100u	   /* secrets that the state tells by name */
 #define LIMIT_MOUNTS 64u
 #define LIMIT_OPERATORS 64u
 #define LIMIT_KEY_RULES 256u

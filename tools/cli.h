@@ -13,7 +13,7 @@ struct harden_saved;
 struct cli {
 	const char *command;
 	bool json;
-	const struct harden_saved *saved; /* run: for the command */
+	const struct harden_saved *saved; /* for programs that are run */
 };
 
 struct command {
@@ -41,6 +41,7 @@ int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_agent(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_approve(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_rotate(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_export(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_import(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_history(struct cli *cli, int argc, char **argv, struct err *err);

@@ -145,6 +145,19 @@ static void check_provider(struct doctor *d, const struct config *config, const 
 	keyd_done(&k);
 }
 
+static void check_overdue(struct doctor *d, const json_t *data)
+{
+	const json_t *first = json_array_get(json_object_get(data, "overdue"), 0);
+	json_int_t n = json_integer_value(json_object_get(data, "n_overdue"));
+	char text[LIMIT_PATH_LEN + 120];
+
+	if (n == 0)
+		return;
+	snprintf(text, sizeof(text), "%lld secrets should have been rotated, such as %.512s: 'cotter rotate' does it", n,
+		 json_string_value(json_object_get(first, "path")));
+	find(d, ERR_FAILED, "rotation", text);
+}
+
 static void check_issuers(struct doctor *d, const json_t *issuers)
 {
 	const json_t *issuer;
@@ -197,6 +210,7 @@ static void check_broker(struct doctor *d)
 	else
 		find(d, 0, "broker", "answers, unsealed");
 	check_issuers(d, json_object_get(client_data(&reply), "issuers"));
+	check_overdue(d, client_data(&reply));
 	client_reply_done(&reply);
 }
 

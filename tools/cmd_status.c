@@ -46,6 +46,20 @@ static void print_issuers(const json_t *issuers)
 	}
 }
 
+static void print_overdue(const json_t *d)
+{
+	json_int_t n = json_integer_value(json_object_get(d, "n_overdue"));
+	const json_t *one;
+	size_t i;
+
+	if (n)
+		printf("overdue   %lld secrets should have been rotated ('cotter rotate PATH')\n", n);
+	json_array_foreach(json_object_get(d, "overdue"), i, one)
+		printf("          %s, for %lld days\n", json_string_value(json_object_get(one, "path")), json_integer_value(json_object_get(one, "days")));
+	if (n > (json_int_t)json_array_size(json_object_get(d, "overdue")))
+		puts("          and others");
+}
+
 static void print_status(const json_t *d)
 {
 	const char *reason = json_string_value(json_object_get(d, "reason"));
@@ -67,6 +81,7 @@ static void print_status(const json_t *d)
 	printf("jobs      %lld, %lld ended; %lld tokens live\n", (long long)json_integer_value(json_object_get(d, "jobs")),
 	       (long long)json_integer_value(json_object_get(d, "jobs_ended")), (long long)json_integer_value(json_object_get(d, "tokens")));
 	print_issuers(json_object_get(d, "issuers"));
+	print_overdue(d);
 	printf("memory    %lld bytes of secrets in the arena (%s), %lld cached\n",
 	       (long long)json_integer_value(json_object_get(d, "arena_used")), json_string_value(json_object_get(d, "arena")),
 	       (long long)json_integer_value(json_object_get(d, "cached")));

@@ -72,6 +72,15 @@ static const struct command commands[] = {
 	 "(operators). First change the configuration and restart cotterd; keep one provider that opens what is there. It can be\n"
 	 "interrupted, and called again.\n",
 	 cmd_reseal, false},
+	{"rotate", "PATH [--program /path] [--config FILE] [--json]",
+	 "A new value by the program that the configuration names for PATH (operators). The program is called as PROGRAM VERB PATH, with\n"
+	 "{\"path\", \"current\", \"pending\"} on standard input:\n\n"
+	 "  create                    prints the new value, a JSON object; changes nothing\n"
+	 "  apply                     makes the pending value hold; may be called again\n"
+	 "  check                     fails unless the pending value holds\n"
+	 "  undo                      makes the current value hold as before\n\n"
+	 "If a step fails, all is undone. The version before stays readable for the grace time.\n",
+	 cmd_rotate, false},
 	{"export", "DIR [FOLDER] --key KEY [--json]",
 	 "Writes the current version of every secret (or of those below FOLDER) into DIR, sealed as it is, and a list of them, signed by\n"
 	 "KEY in the hardware (operators). For an air gap, or for review in git.\n",
@@ -185,10 +194,8 @@ static bool wants_help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static const struct harden harden = {.keep_fd_below = 3, .arena_size = LIMIT_ARENA_TOOL};
-	/* only run's command inherits descriptors: a job may pass pipes to it */
 	struct harden_saved saved = {0};
-	const struct harden harden_run = {.keep_fd_below = 0, .arena_size = LIMIT_ARENA_TOOL, .saved = &saved};
+	struct harden harden = {.keep_fd_below = 3, .arena_size = LIMIT_ARENA_TOOL, .saved = &saved};
 	const struct command *command = argc > 1 ? find(argv[1]) : NULL;
 	struct cli cli = {0};
 	struct err err = {0};
@@ -214,7 +221,10 @@ int main(int argc, char **argv)
 	}
 	cli.command = command->name;
 	cli.saved = &saved;
-	r = harden_start(command->becomes_job ? &harden_run : &harden, &err);
+	/* only run's command inherits descriptors: a job may pass pipes to it */
+	if (command->becomes_job)
+		harden.keep_fd_below = 0;
+	r = harden_start(&harden, &err);
 	json_set_alloc_funcs(secret_alloc, secret_free);
 	if (r == 0)
 		r = command->run(&cli, argc - 1, argv + 1, &err);

@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from harness import COTTER, Case, run
+from harness import COTTER, Case, run, wait_for
 from peers import ask
 
 
@@ -281,6 +281,152 @@ class Carry(Lifecycle):
         for args in ((), (self.tree,), (self.tree, "--key", "../x"), (self.tree, "a", "b", "--key", "k")):
             self.assertEqual(self.b.cli("export", *args).returncode, 2, args)
         self.assertEqual(self.b.cli("export", self.tree, "nosuch", "--key", "release/export").returncode, 4)
+
+
+ROTATOR = """#!/usr/bin/python3
+import json, os, sys
+verb, path = sys.argv[1:]
+said = json.load(sys.stdin)
+here = os.path.dirname(os.path.abspath(__file__))
+database = os.path.join(here, "database")
+with open(os.path.join(here, "log"), "a") as f:
+    f.write(verb + " " + ",".join(sorted(os.environ)) + "\\n")
+assert said["path"] == path
+if os.path.exists(os.path.join(here, "fail-" + verb)):
+    sys.exit(7)
+if os.path.exists(os.path.join(here, "hang-" + verb)):
+    import time
+    open(os.path.join(here, "hanging"), "w").close()
+    time.sleep(600)
+if verb == "create":
+    print(json.dumps({"password": "p%d" % (int((said["current"] or {"password": "p0"})["password"][1:]) + 1)}))
+elif verb == "apply":
+    open(database, "w").write(said["pending"]["password"])
+elif verb == "undo":
+    open(database, "w").write((said["current"] or {"password": ""})["password"])
+elif verb == "check":
+    sys.exit(0 if open(database).read() == said["pending"]["password"] else 1)
+"""
+
+
+class Rotate(Lifecycle):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.hsm = cls.softhsm()
+        cls.scratch = cls.sub("rotator")
+        cls.program = os.path.join(cls.scratch, "rotate")
+        with open(cls.program, "w") as f:
+            f.write(ROTATOR)
+        os.chmod(cls.program, 0o755)
+        cls.b = cls.broker(hsm=cls.hsm, edit=lambda text: text.replace("require_cgroup: true", "require_cgroup: false") + f"""\
+rotations:
+  - path: db/*
+    program: {cls.program}
+    rotate_every: 30d
+    grace: 2s
+  - path: quick/*
+    rotate_every: 1ms
+""")
+
+    def setUp(self):
+        for name in os.listdir(self.scratch):
+            if name != "rotate":
+                os.remove(os.path.join(self.scratch, name))
+
+    def mark(self, name):
+        path = os.path.join(self.scratch, name)
+        open(path, "w").close()
+        return path
+
+    def database(self):
+        with open(os.path.join(self.scratch, "database")) as f:
+            return f.read()
+
+    def log(self):
+        with open(os.path.join(self.scratch, "log")) as f:
+            return [line.split() for line in f.read().splitlines()]
+
+    def password(self, path, *args):
+        return self.value(path, "--field", "password", *args)
+
+    def test_all_of_it(self):
+        out = self.b.cli("rotate", "db/a", check=True).stdout.decode()
+        self.assertEqual(out, "db/a: version 1 is current\n")
+        self.assertEqual((self.password("db/a"), self.database()), ("p1", "p1"))
+        self.assertEqual(self.b.cli("rotate", "db/a", "--json", check=True).stdout, b'{"version":2}\n')
+        self.assertEqual((self.password("db/a"), self.database()), ("p2", "p2"))
+        self.assertEqual(self.password("db/a", "--version", "1"), "p1")  # for a while
+        time.sleep(2.1)
+        self.assertEqual(self.b.cli("get", "db/a", "--version", "1").returncode, 4)
+        self.assertEqual(self.b.cli("list", "rotation.pending").returncode, 4)
+        self.assertEqual([verb for verb, _ in self.log()], ["create", "apply", "check"] * 2)
+        self.assertLessEqual({name for _, names in self.log() for name in names.split(",")}, {"PATH", "LC_CTYPE"})  # Python sets the second
+
+    def test_a_step_fails(self):
+        self.b.cli("rotate", "db/f", check=True)
+        for verb, steps in (("apply", ["create", "apply", "undo"]), ("check", ["create", "apply", "check", "undo"]), ("create", ["create"])):
+            os.remove(os.path.join(self.scratch, "log"))
+            marker = self.mark(f"fail-{verb}")
+            p = self.b.cli("rotate", "db/f")
+            self.assertEqual(p.returncode, 1, verb)
+            self.assertIn(f"{verb}: its exit status is 7", p.stderr.decode())
+            self.assertEqual([v for v, _ in self.log()], steps)
+            self.assertEqual((self.password("db/f"), self.database()), ("p1", "p1"))
+            self.assertEqual(self.b.cli("list", "rotation.pending").returncode, 4)
+            os.remove(marker)
+        self.b.cli("rotate", "db/f", check=True)
+        self.assertEqual((self.password("db/f"), self.database()), ("p2", "p2"))
+
+    def test_what_cannot_be_undone_is_kept(self):
+        self.b.cli("rotate", "db/u", check=True)
+        markers = [self.mark("fail-check"), self.mark("fail-undo")]
+        p = self.b.cli("rotate", "db/u")
+        self.assertEqual((p.returncode, "could NOT be undone" in p.stderr.decode()), (1, True))
+        self.assertEqual(self.value("rotation.pending/db/u", "--field", "password"), "p2")
+        for marker in markers:
+            os.remove(marker)
+        p = self.b.cli("rotate", "db/u", check=True)
+        self.assertIn("going on with it", p.stderr.decode())
+        self.assertEqual((self.password("db/u"), self.database()), ("p2", "p2"))
+
+    def test_killed_in_the_middle(self):
+        self.b.cli("rotate", "db/k", check=True)
+        marker = self.mark("hang-check")
+        p = subprocess.Popen([COTTER, "rotate", "db/k"], env=self.b.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        wait_for("the program", lambda: os.path.exists(os.path.join(self.scratch, "hanging")))
+        self.b.stop(signal.SIGKILL)
+        p.kill()
+        p.communicate(timeout=20)
+        self.assertNotEqual(run("pgrep", "-f", f"{self.program} check").returncode, 0)  # it went with cotter
+        self.b.start()
+        self.assertEqual((self.password("db/k"), self.database()), ("p1", "p2"))  # the database has the one that waits
+        os.remove(marker)
+        self.b.cli("rotate", "db/k", check=True)
+        self.assertEqual((self.password("db/k"), self.database()), ("p2", "p2"))
+
+    def test_overdue(self):
+        self.b.put("quick/x", "1")
+        time.sleep(0.01)
+        self.assertIn("overdue   1 secrets should have been rotated ('cotter rotate PATH')\n          quick/x, for 0 days\n",
+                      self.b.cli("status", check=True).stdout.decode())
+        self.assertEqual(self.b.status()["overdue"], [{"path": "quick/x", "days": 0}])
+        p = self.b.cli("doctor")
+        self.assertIn("quick/x: 'cotter rotate' does it", p.stdout.decode())
+        p = self.b.cli("rotate", "quick/x")
+        self.assertIn("names no program", p.stderr.decode())
+
+    def test_programs_that_are_none(self):
+        for program, why in (("/nonexistent", "No such file"), ("relative", "absolute"), ("/bin/cat", "")):
+            p = self.b.cli("rotate", "db/n", "--program", program)
+            self.assertNotEqual(p.returncode, 0)
+            self.assertIn(why, p.stderr.decode())
+        flood = os.path.join(self.scratch, "flood")
+        with open(flood, "w") as f:
+            f.write("#!/bin/sh\nexec cat /dev/zero\n")
+        os.chmod(flood, 0o755)
+        self.assertIn("prints more than", self.b.cli("rotate", "db/n", "--program", flood).stderr.decode())
+        self.assertEqual(self.b.cli("get", "db/n").returncode, 4)
 
 
 if __name__ == "__main__":
