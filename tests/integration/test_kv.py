@@ -1,8 +1,10 @@
 """KV version 2, whole: versions, metadata, patches, as hvac and curl ask for them. Everything is gone or kept across kill -9."""
 import json
 import os
+import random
 import signal
 import sqlite3
+import threading
 import time
 import unittest
 
@@ -25,7 +27,7 @@ POLICIES = """\
 """
 
 
-class Kv(Case):
+class KvCase(Case):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -55,6 +57,8 @@ class Kv(Case):
         self.b.stop(signal.SIGKILL)
         self.b.start()
 
+
+class Kv(KvCase):
     def test_versions(self):
         for i in range(1, 5):
             self.assertEqual(self.put("kv/v", n=i), i)
@@ -387,6 +391,81 @@ class Kv(Case):
                 self.assertEqual(self.read(path, version=version), {"n": value})
         self.assertGreater(kills, 5)
         self.assertGreater(n, 100)
+
+
+class Killed(KvCase):
+    """kill -9 at any moment of a thousand random writes: nothing acknowledged is lost, and no version is half there."""
+
+    def one(self, s, path, rng, state):
+        """One random write. Returns what holds if it was acknowledged; state: (version, object or None) before."""
+        version, data = state
+        kind = rng.choice("pppppmdr")
+        n = rng.getrandbits(40)
+        if kind == "p" or version == 0:
+            after = (version + 1, {"n": n, "twice": 2 * n, "pad": "x" * rng.randrange(5000)})
+            call = ("POST", f"secret/data/{path}", {"data": after[1], "options": {"cas": version}})
+        elif kind == "m" and data is not None:
+            after = (version + 1, {**data, "n": n, "twice": 2 * n})
+            call = ("PATCH", f"secret/data/{path}", {"data": {"n": n, "twice": 2 * n}})
+        elif kind == "r" and data is not None:
+            after = (version + 1, data)
+            call = ("POST", f"cotter/rollback/{path}", {"version": version})
+        else:
+            after = (version, None)
+            call = ("DELETE", f"secret/data/{path}", None)
+        head = ("Content-Type: application/merge-patch+json",) if call[0] == "PATCH" else ()
+        return after, lambda: request(s, call[0], call[1], self.token, call[2], head)[0]
+
+    def found(self, path):
+        status, reply = self.ask("GET", f"secret/data/{path}")
+        if status == 404 and not (reply and reply.get("data")):
+            return 0, None
+        version, data = reply["data"]["metadata"]["version"], reply["data"]["data"]
+        if data is not None:
+            self.assertEqual(2 * data["n"], data["twice"])
+        return version, data
+
+    def write_until_killed(self, seed, paths, states, doubts, limit):
+        rng = random.Random(seed)
+        done = 0
+        try:
+            with connect(self.b.socket) as s:
+                while done < limit:
+                    path = rng.choice(paths)
+                    after, send = self.one(s, path, rng, states[path])
+                    doubts[path] = after
+                    status = send()
+                    if status == 0:
+                        return
+                    assert status in (200, 204), (path, after, status)
+                    states[path] = doubts.pop(path)
+                    done += 1
+        except OSError:
+            pass
+        finally:
+            self.written += done
+
+    def test_a_thousand_writes(self):
+        rng = random.Random(4711)
+        groups = [[f"kv/killed/{w}/{i}" for i in range(6)] for w in range(4)]
+        states = {path: (0, None) for group in groups for path in group}
+        self.written = kills = 0
+        while self.written < 1000:
+            doubts = {}
+            threads = [threading.Thread(target=self.write_until_killed, args=(rng.random(), group, states, doubts, 40)) for group in groups]
+            for t in threads:
+                t.start()
+            time.sleep(rng.random() * 0.12)
+            self.b.stop(signal.SIGKILL)
+            for t in threads:
+                t.join()
+            kills += 1
+            self.b.start()
+            for path, state in states.items():
+                now = self.found(path)
+                self.assertIn(now, (state, doubts.get(path, state)), path)
+                states[path] = now
+        self.assertGreater(kills, 5)
 
 
 if __name__ == "__main__":
