@@ -53,6 +53,16 @@ static const struct route {
 	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL, NULL},
 	{M(POST) | M(PUT) | M(PATCH), "secret/metadata/*", PERMIT_TOKEN, POLICY_PUT, "metadata.set", kv_set_metadata, NULL, NULL},
 	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, NULL},
+	{M(GET), MOUNT_ENGINE "/*", PERMIT_TOKEN, POLICY_GET, "creds", engine_creds, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/renew", PERMIT_TOKEN, 0, "lease.renew", lease_renewal, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/renew/*", PERMIT_TOKEN, 0, "lease.renew", lease_renewal, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/revoke", PERMIT_TOKEN, 0, "lease.revoke", lease_revocation, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/revoke/*", PERMIT_TOKEN, 0, "lease.revoke", lease_revocation, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/lookup", PERMIT_TOKEN, 0, "lease.lookup", lease_lookup, NULL, NULL},
+	{M(LIST), "sys/leases/lookup", PERMIT_OPERATOR_OPEN, 0, "lease.list", lease_list, NULL, NULL},
+	{M(LIST), "sys/leases/lookup/*", PERMIT_OPERATOR_OPEN, 0, "lease.list", lease_list, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/revoke-prefix/*", PERMIT_OPERATOR_OPEN, 0, "lease.revoke", lease_revoke_prefix, NULL, NULL},
+	{M(POST) | M(PUT), "sys/leases/revoke-force/*", PERMIT_OPERATOR_OPEN, 0, "lease.revoke", lease_revoke_force, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/rollback/*", PERMIT_TOKEN, POLICY_UPDATE, "rollback", kv_rollback, NULL, NULL},
 	{M(GET), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_GET, "get", kv1_read, NULL, NULL},
 	{M(POST) | M(PUT), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_PUT, "put", kv1_write, NULL, NULL},
@@ -198,7 +208,7 @@ static int set_path(struct call *call, const struct route *route, const char *fo
 	size_t n = strlen(rest);
 	int len;
 
-	if ((route->op == POLICY_LIST || route->handler == sys_ui_mount) && n && rest[n - 1] == '/')
+	if ((route->op == POLICY_LIST || route->handler == sys_ui_mount || route->handler == lease_list) && n && rest[n - 1] == '/')
 		n--;
 	len = snprintf(call->path, sizeof(call->path), "%s%s%s%.*s", route->prefix ? route->prefix : "", folder, *folder && n ? "/" : "", (int)n, rest);
 	if ((size_t)len >= sizeof(call->path)) {

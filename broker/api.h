@@ -141,6 +141,7 @@ api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
 api_handler kv1_read, kv1_write;
+api_handler engine_creds, lease_renewal, lease_revocation, lease_lookup, lease_list, lease_revoke_prefix, lease_revoke_force;
 api_handler carry_export, carry_import;
 api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;

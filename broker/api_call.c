@@ -97,6 +97,7 @@ static int spend(struct call *call, const char *why, struct err *err)
 void api_cancel(struct call *call)
 {
 	unseal_cancel(&call->broker->unseals, call);
+	lease_cancel(call->broker, call);
 	crl_cancel(call->broker, call);
 	key_rule_cancel(call->broker, call);
 	if (hardware_cancel(&call->broker->hardware, call))

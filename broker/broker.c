@@ -73,6 +73,8 @@ static int use_store_key(struct broker *b, const struct secret *key, struct err 
 		r = tokens_load(&b->tokens, &b->store, &b->config, sub, err);
 		if (r == 0)
 			r = jobs_load(&b->jobs, err);
+		if (r == 0)
+			r = leases_load(b, err);
 	}
 	sodium_memzero(sub, sizeof(sub));
 	return r;
@@ -324,6 +326,7 @@ int broker_start(struct broker *b, int launcher_fd, struct server *server, const
 	r = hardware_init(&b->hardware, &b->config, launcher_fd, server->epoll_fd, err);
 	if (r == 0)
 		record(b, "start", "granted", COTTER_VERSION);
+	engines_init(&b->engines, launcher_fd, server->epoll_fd);
 	notify_prepare(notify, &told);
 	if (r == 0)
 		r = sandbox(b, err);
@@ -338,6 +341,8 @@ void broker_stop(struct broker *b, struct server *server)
 		server_done(server);
 	crl_done(b);
 	unseals_done(&b->unseals);
+	engines_stop(&b->engines);
+	leases_done(b);
 	if (b->hardware.n_providers)
 		hardware_stop(&b->hardware);
 	if (b->server) {

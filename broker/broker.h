@@ -6,6 +6,7 @@
 #include "broker/crl.h"
 #include "broker/hardware.h"
 #include "broker/job.h"
+#include "broker/lease.h"
 #include "broker/jwks.h"
 #include "broker/rate.h"
 #include "broker/refusals.h"
@@ -27,6 +28,8 @@ struct broker {
 	struct cache cache;
 	struct hardware hardware;
 	struct unseals unseals;
+	struct engines engines;
+	struct leases leases;
 	struct server *server;
 	bool unsealed;		   /* the store's own keys are open */
 	bool opening;		   /* the hardware is at it */

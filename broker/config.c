@@ -1,5 +1,6 @@
 #include "broker/config.h"
 
+#include "broker/config_engine.h"
 #include "broker/config_http.h"
 #include "broker/config_key.h"
 #include "broker/config_mount.h"
@@ -337,6 +338,7 @@ static const struct yaml_field config_fields[] = {
 	{"ssh", YAML_STRUCT, .fields = config_ssh_fields},
 	{"keys", YAML_SEQUENCE, .fields = config_key_fields, .item = config_new_key_rule},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
+	{"engines", YAML_MAP, .fields = config_engine_fields, .item = config_new_engine},
 	{"rotations", YAML_SEQUENCE, .fields = config_rotation_fields, .item = config_new_rotation},
 	{"mounts", YAML_MAP, .fields = config_mount_fields, .item = config_new_mount},
 	{0},
@@ -465,6 +467,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 	if (r == 0)
 		r = config_check_keys(ret, err);
 	if (r == 0)
+		r = config_check_engines(ret, err);
+	if (r == 0)
 		r = config_check_mounts(ret, err);
 	if (r < 0)
 		config_done(ret);
@@ -496,6 +500,7 @@ void config_done(struct config *c)
 	config_roles_done(c);
 	config_pki_done(c);
 	config_keys_done(c);
+	config_engines_done(c);
 	free(c->providers);
 	free(c->policies);
 	free(c->recipients);

@@ -166,6 +166,29 @@ struct config_rotation {
 	uint64_t grace_ms;		   /* for how long the version before stays readable */
 };
 
+struct config_parameter {
+	char *name, **values;
+	size_t n_values;
+};
+
+struct config_engine_role {
+	char name[LIMIT_NAME_LEN + 1];
+	uint64_t ttl_ms, max_ttl_ms;
+	struct config_parameter *parameters;
+	size_t n_parameters;
+};
+
+/* A program that makes credentials, and the mount where they are asked for. */
+struct config_engine {
+	char name[LIMIT_NAME_LEN + 1];
+	char program[LIMIT_FILE_PATH_LEN];
+	char secret[LIMIT_PATH_LEN + 1]; /* what it is told, such as an administrator's password; "": nothing */
+	char **readable, **writable;
+	size_t n_readable, n_writable;
+	struct config_engine_role *roles;
+	size_t n_roles;
+};
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 /* Below the state directory: files of the keys that the broker had a TPM make. */
@@ -203,6 +226,8 @@ struct config {
 	size_t n_mounts;
 	struct config_rotation *rotations;
 	size_t n_rotations;
+	struct config_engine *engines;
+	size_t n_engines;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
@@ -221,6 +246,9 @@ const struct config_role *config_role(const struct config *c, const char *name);
 const struct config_role *config_approle(const struct config *c, const char *role_id);
 const struct config_issuer *config_issuer(const struct config *c, const char *name);
 const struct config_scope *config_scope(const struct config *c, const char *name);
+const struct config_engine *config_engine(const struct config *c, const char *name);
+/* NULL: it has none of that name; e may be NULL. */
+const struct config_engine_role *config_engine_role(const struct config_engine *e, const char *name);
 /* NULL: the path has none. */
 const struct config_rotation *config_rotation(const struct config *c, const char *path);
 /* By name; NULL when the configuration has none of it. */

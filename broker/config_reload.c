@@ -27,6 +27,13 @@ static bool same_provider(const struct config_provider *a, const struct config_p
 	       same_strings(a->readable, a->n_readable, b->readable, b->n_readable);
 }
 
+/* What the launcher knows of it since the start; roles may change. */
+static bool same_engine(const struct config_engine *a, const struct config_engine *b)
+{
+	return strcmp(a->name, b->name) == 0 && strcmp(a->program, b->program) == 0 &&
+	       same_strings(a->readable, a->n_readable, b->readable, b->n_readable) && same_strings(a->writable, a->n_writable, b->writable, b->n_writable);
+}
+
 static const char *fixed_part(const struct config *a, const struct config *b)
 {
 	if (strcmp(a->socket, b->socket) != 0 || strcmp(a->operator_socket, b->operator_socket) != 0)
@@ -39,6 +46,11 @@ static const char *fixed_part(const struct config *a, const struct config *b)
 		return "audit";
 	if (!same_strings(a->recipient_texts, a->n_recipient_texts, b->recipient_texts, b->n_recipient_texts))
 		return "seal";
+	if (a->n_engines != b->n_engines)
+		return "engines";
+	for (size_t i = 0; i < a->n_engines; i++)
+		if (!same_engine(&a->engines[i], &b->engines[i]))
+			return "engines";
 	if (a->n_providers != b->n_providers)
 		return "providers";
 	for (size_t i = 0; i < a->n_providers; i++)
@@ -82,5 +94,7 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_mounts);
 	SWAP(rotations);
 	SWAP(n_rotations);
+	SWAP(engines);
+	SWAP(n_engines);
 	return 0;
 }

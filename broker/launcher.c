@@ -1,5 +1,6 @@
 #include "broker/launcher.h"
 
+#include "broker/engine_exec.h"
 #include "broker/keyd.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -13,8 +14,19 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+enum order_kind { ORDER_START, ORDER_KILL, ORDER_RUN_ENGINE, ORDER_KILL_ENGINE };
+
 struct order {
-	uint32_t kill, index, number;
+	uint32_t kind, index, number;
+};
+
+/* What runs. Only in the launcher are its children reaped: a pid in a table is alive or a zombie, never somebody else. */
+struct children {
+	pid_t helpers[LIMIT_PROVIDERS];
+	struct {
+		pid_t pid;
+		uint32_t number;
+	} engines[LIMIT_ENGINE_RUNS * 2]; /* some may be dying still */
 };
 
 struct answer {
@@ -59,23 +71,62 @@ static void spawn(const struct config *config, int fd, const struct order *o, pi
 		close(socket);
 }
 
+static void run_engine(const struct config *config, int fd, const struct order *o, struct children *c)
+{
+	struct err err = {0};
+	int socket = -1;
+
+	for (size_t i = 0; i < sizeof(c->engines) / sizeof(c->engines[0]); i++) {
+		if (c->engines[i].pid)
+			continue;
+		if (engine_spawn(&config->engines[o->index], &socket, &c->engines[i].pid, &err) < 0)
+			c->engines[i].pid = 0;
+		c->engines[i].number = o->number;
+		break;
+	}
+	reply(fd, o->number, socket);
+	if (socket >= 0)
+		close(socket);
+}
+
+static void forget(struct children *c, pid_t dead)
+{
+	for (size_t i = 0; i < LIMIT_PROVIDERS; i++)
+		if (c->helpers[i] == dead)
+			c->helpers[i] = 0;
+	for (size_t i = 0; i < sizeof(c->engines) / sizeof(c->engines[0]); i++)
+		if (c->engines[i].pid == dead)
+			c->engines[i].pid = 0;
+}
+
+/* With all that it started: it leads a process group. */
+static void kill_engine(const struct children *c, uint32_t number)
+{
+	for (size_t i = 0; i < sizeof(c->engines) / sizeof(c->engines[0]); i++)
+		if (c->engines[i].pid > 0 && c->engines[i].number == number)
+			kill(-c->engines[i].pid, SIGKILL);
+}
+
 static _Noreturn void serve(const struct config *config, int fd)
 {
-	pid_t pids[LIMIT_PROVIDERS] = {0}, dead;
+	struct children c = {0};
 	struct order o;
+	pid_t dead;
 
 	for (;;) {
-		if (recv(fd, &o, sizeof(o), 0) != (ssize_t)sizeof(o) || o.index >= config->n_providers)
+		if (recv(fd, &o, sizeof(o), 0) != (ssize_t)sizeof(o) || (o.kind <= ORDER_KILL && o.index >= config->n_providers) ||
+		    (o.kind == ORDER_RUN_ENGINE && o.index >= config->n_engines))
 			_exit(0); /* the broker is gone */
-		/* only here are our children reaped: a pid in the table is alive or a zombie, never somebody else */
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
-			for (size_t i = 0; i < LIMIT_PROVIDERS; i++)
-				if (pids[i] == dead)
-					pids[i] = 0;
-		if (!o.kill)
-			spawn(config, fd, &o, &pids[o.index]);
-		else if (pids[o.index] > 0)
-			kill(pids[o.index], SIGKILL);
+			forget(&c, dead);
+		if (o.kind == ORDER_START)
+			spawn(config, fd, &o, &c.helpers[o.index]);
+		else if (o.kind == ORDER_RUN_ENGINE)
+			run_engine(config, fd, &o, &c);
+		else if (o.kind == ORDER_KILL_ENGINE)
+			kill_engine(&c, o.number);
+		else if (c.helpers[o.index] > 0)
+			kill(c.helpers[o.index], SIGKILL);
 	}
 }
 
@@ -107,7 +158,7 @@ int launcher_start(const struct config *config, int *ret_fd, struct err *err)
 
 void launcher_kill(int launcher_fd, uint32_t index)
 {
-	struct order o = {.kill = 1, .index = index};
+	struct order o = {.kind = ORDER_KILL, .index = index};
 
 	send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -135,12 +186,35 @@ static int receive(int launcher_fd, uint32_t number, int *ret_socket)
 	return 0;
 }
 
-int launcher_spawn(int launcher_fd, uint32_t index, uint32_t number, int *ret_socket, struct err *err)
+#define ENGINE_NUMBER (1u << 31)
+
+static int ask(int launcher_fd, const struct order *o, int *ret_socket)
 {
-	struct order o = {.index = index, .number = number};
-	int r = send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+	int r = send(launcher_fd, o, sizeof(*o), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
 
 	while (r == 0)
-		r = receive(launcher_fd, o.number, ret_socket);
-	return r == 1 ? 0 : err_set(err, ERR_HARDWARE, "the helper cannot be started: is cotter-keyd installed?");
+		r = receive(launcher_fd, o->number, ret_socket);
+	return r == 1 ? 0 : -1;
+}
+
+int launcher_spawn(int launcher_fd, uint32_t index, uint32_t number, int *ret_socket, struct err *err)
+{
+	struct order o = {.kind = ORDER_START, .index = index, .number = number};
+
+	return ask(launcher_fd, &o, ret_socket) == 0 ? 0 : err_set(err, ERR_HARDWARE, "the helper cannot be started: is cotter-keyd installed?");
+}
+
+int launcher_run_engine(int launcher_fd, uint32_t index, uint32_t number, int *ret_socket, struct err *err)
+{
+	/* helpers have numbers of their own */
+	struct order o = {.kind = ORDER_RUN_ENGINE, .index = index, .number = number | ENGINE_NUMBER};
+
+	return ask(launcher_fd, &o, ret_socket) == 0 ? 0 : err_set(err, ERR_FAILED, "the engine's program cannot be run");
+}
+
+void launcher_kill_engine(int launcher_fd, uint32_t number)
+{
+	struct order o = {.kind = ORDER_KILL_ENGINE, .number = number | ENGINE_NUMBER};
+
+	send(launcher_fd, &o, sizeof(o), MSG_NOSIGNAL | MSG_DONTWAIT);
 }

@@ -26,6 +26,8 @@ bool mount_at(const struct config *c, size_t i, struct mount *ret)
 		const struct config_mount *m = &c->mounts[i - N_FIXED];
 
 		*ret = (struct mount){m->path, m->type, "mounted by the configuration", m->version, 0};
+	} else if (i - N_FIXED - c->n_mounts < c->n_engines) {
+		*ret = (struct mount){c->engines[i - N_FIXED - c->n_mounts].name, "database", "an engine of the configuration", 0, 0};
 	} else {
 		return false;
 	}
@@ -68,6 +70,14 @@ bool mount_resolve(const struct config *c, const char *path, struct mount_place 
 		if (strcmp(m->type, "kv") == 0)
 			ret->folder = m->path;
 		n = snprintf(ret->text, sizeof(ret->text), "%s%s", standard_path(m), path + strlen(m->path));
+		ret->path = ret->text;
+		return (size_t)n < sizeof(ret->text);
+	}
+	for (size_t i = 0; i < c->n_engines; i++) {
+		if (!within(path, c->engines[i].name))
+			continue;
+		ret->folder = c->engines[i].name;
+		n = snprintf(ret->text, sizeof(ret->text), "%s%s", MOUNT_ENGINE, path + strlen(c->engines[i].name));
 		ret->path = ret->text;
 		return (size_t)n < sizeof(ret->text);
 	}

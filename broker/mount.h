@@ -29,3 +29,5 @@ struct mount_place {
 bool mount_resolve(const struct config *c, const char *path, struct mount_place *ret);
 /* KV version 1 has no fixed mount: its routes begin with this, which no request can say. */
 #define MOUNT_KV1 "%kv1"
+/* The same of engines. */
+#define MOUNT_ENGINE "%engine"

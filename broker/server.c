@@ -277,6 +277,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		flush_held(s);
 	else if (tag == &s->broker->jobs)
 		jobs_event(&s->broker->jobs);
+	else if (engine_is_run(&s->broker->engines, tag))
+		engine_event(tag, ev->events);
 	else if (is_provider(s->broker, tag))
 		hardware_event(tag);
 	else
@@ -333,6 +335,9 @@ int server_run(struct server *s, struct err *err)
 		if (now >= next_sweep) {
 			sweep(s, now);
 			key_rules_tick(s->broker);
+			engines_tick(&s->broker->engines, now);
+			if (s->broker->unsealed)
+				leases_tick(s->broker, now);
 			jobs_look(&s->broker->jobs);
 			next_sweep = now + 250;
 		}

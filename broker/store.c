@@ -210,6 +210,8 @@ static int make_tables(struct store *s, int version, struct err *err)
 	if (r == 0)
 		r = store_exec(s, store_wrapped_schema, err);
 	if (r == 0)
+		r = store_exec(s, store_lease_schema, err);
+	if (r == 0)
 		r = store_exec(s, SET_VERSION(SCHEMA_VERSION), err);
 	if (r == 0)
 		return store_end(s, true, err);

@@ -225,6 +225,12 @@ int store_wrapped_put(struct store *s, const uint8_t id[16], uint32_t uid, const
 int store_wrapped_get(struct store *s, const uint8_t id[16], uint8_t **ret, size_t *ret_len, struct err *err);
 int store_wrapped_delete(struct store *s, const uint8_t id[16], struct err *err);
 
+struct lease;
+int store_lease_put(struct store *s, const struct lease *l, struct err *err);
+int store_lease_delete(struct store *s, const uint8_t id[16], struct err *err);
+/* Calls each; what cotter did not write is passed over. */
+int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l), void *ctx, struct err *err);
+
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);
 int store_end(struct store *s, bool commit, struct err *err);

@@ -45,5 +45,7 @@ extern const char store_key_schema[];
 extern const char store_cert_schema[];
 /* Of store_approle.c, store_wrapped.c. */
 extern const char store_approle_schema[], store_wrapped_schema[];
+/* Of store_lease.c. */
+extern const char store_lease_schema[];
 /* Of store_approval.c. */
 extern const char store_approval_schema[];

@@ -34,6 +34,17 @@
 #define LIMIT_CUSTOM_VALUE 512u
 #define LIMIT_LIST 100000u	   /* keys in one listing */
 
+/* engines */
+#define LIMIT_ENGINES 16u
+#define LIMIT_ENGINE_ROLES 64u
+#define LIMIT_PARAMETERS 16u
+#define LIMIT_PARAMETER_LEN 4096u
+#define LIMIT_ENGINE_RUNS 16u	   /* programs at once */
+#define LIMIT_ENGINE_MS 20000u
+#define LIMIT_LEASES 8192u
+#define LIMIT_LEASES_PER_UID 1024u
+#define LIMIT_LEASE_MS 2764800000ull
+
 /* programs of the operator */
 #define LIMIT_PROGRAM_OUTPUT LIMIT_SECRET_LEN
 #define LIMIT_PROGRAM_MS 60000u
