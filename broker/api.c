@@ -53,6 +53,12 @@ static const struct route {
 	{M(GET), "secret/metadata/*", PERMIT_TOKEN, POLICY_LIST, "metadata", kv_metadata, NULL, NULL},
 	{M(POST) | M(PUT) | M(PATCH), "secret/metadata/*", PERMIT_TOKEN, POLICY_PUT, "metadata.set", kv_set_metadata, NULL, NULL},
 	{M(DELETE), "secret/metadata/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, NULL},
+	{M(GET), "totp/code/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "totp.code", totp_read_code, NULL, "totp/"},
+	{M(POST) | M(PUT), "totp/code/*", PERMIT_TOKEN, POLICY_GET | POLICY_SIGN, "totp.check", totp_check_code, NULL, "totp/"},
+	{M(POST) | M(PUT), "totp/keys/*", PERMIT_TOKEN, POLICY_PUT, "totp.put", totp_write_key, NULL, "totp/"},
+	{M(GET), "totp/keys/*", PERMIT_TOKEN, POLICY_LIST, "totp.key", totp_read_key, NULL, "totp/"},
+	{M(LIST), "totp/keys/*", PERMIT_TOKEN, POLICY_LIST, "list", kv_list, NULL, "totp/"},
+	{M(DELETE), "totp/keys/*", PERMIT_TOKEN, POLICY_DELETE, "purge", kv_purge, NULL, "totp/"},
 	{M(GET), MOUNT_ENGINE "/*", PERMIT_TOKEN, POLICY_GET, "creds", engine_creds, NULL, NULL},
 	{M(POST) | M(PUT), "sys/leases/renew", PERMIT_TOKEN, 0, "lease.renew", lease_renewal, NULL, NULL},
 	{M(POST) | M(PUT), "sys/leases/renew/*", PERMIT_TOKEN, 0, "lease.renew", lease_renewal, NULL, NULL},
@@ -215,6 +221,9 @@ static int set_path(struct call *call, const struct route *route, const char *fo
 		call->path[0] = '\0';
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
 	}
+	/* the folder that a prefix is, itself */
+	if (route->op == POLICY_LIST && n == 0 && len && call->path[len - 1] == '/')
+		call->path[len - 1] = '\0';
 	take_suffix(call, route->suffixes);
 	if (strchr(route->pattern, '*') && route->permit != PERMIT_OPEN && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */

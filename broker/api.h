@@ -30,6 +30,7 @@ struct call {
 	bool destroyed, custom; /* custom: the secret has metadata of somebody's own */
 	int64_t cas;		/* of a write that opens something first */
 	uint64_t seal;		/* of what it writes; see store_version */
+	struct secret told;	/* a write is answered by this, as data */
 	bool carried;		/* from another store: versions may be missing between */
 	bool plain;		/* a write is answered by 204, as in KV version 1 */
 	char meta[STORE_META_LEN];
@@ -142,6 +143,7 @@ api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
 api_handler kv1_read, kv1_write;
 api_handler engine_creds, lease_renewal, lease_revocation, lease_lookup, lease_list, lease_revoke_prefix, lease_revoke_force;
+api_handler totp_read_code, totp_check_code, totp_write_key, totp_read_key;
 api_handler carry_export, carry_import;
 api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;

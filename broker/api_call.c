@@ -15,6 +15,7 @@ static void call_free(struct call *call)
 	secret_free(call->token);
 	free(call->sealed);
 	free(call->asked);
+	secret_clear(&call->told);
 	if (call->free_work)
 		call->free_work(call->work);
 	free(call);

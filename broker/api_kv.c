@@ -192,8 +192,14 @@ static void store_and_reply(struct call *call)
 	v.seal = call->seal;
 	call->created_ms = v.created_ms;
 	call->deleted_ms = call->delete_after_ms ? v.created_ms + call->delete_after_ms : 0;
-	if (secret_new(&data, 256, NULL) < 0 || append_metadata(&data, call) < 0 ||
-	    api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0) {
+	if (call->told.len) {
+		data = call->told;
+		call->told = (struct secret){0};
+		r = 0;
+	} else {
+		r = secret_new(&data, 256, NULL) < 0 ? -1 : append_metadata(&data, call);
+	}
+	if (r < 0 || api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0) {
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
 		return;
 	}

@@ -9,6 +9,7 @@ static const struct mount fixed[] = {
 	{"secret", "kv", "secrets, sealed to the hardware", 2, 0},
 	{"transit", "transit", "keys in the hardware", 0, 0},
 	{"pki", "pki", "X.509 certificates by a CA key in the hardware", 0, 0},
+	{"totp", "totp", "one-time passwords, whose keys are sealed to the hardware", 0, 0},
 	{"ssh", "ssh", "OpenSSH certificates by a CA key in the hardware", 0, 0},
 	{"sys", "system", "system endpoints", 0, 0},
 	{"auth/token", "token", "capability tokens", 0, 0},

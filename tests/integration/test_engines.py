@@ -3,7 +3,6 @@ import glob
 import json
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import time
@@ -131,7 +130,7 @@ engines:
         self.assertEqual([lease["id"], lease["ttl"] > 3590, lease["last_renewal"]], [reply["lease_id"], True, None])
         renewed = client.sys.renew_lease(reply["lease_id"], increment=7200)
         self.assertEqual([renewed["lease_id"], renewed["lease_duration"]], [reply["lease_id"], 7200])
-        self.assertEqual(client.sys.renew_lease(reply["lease_id"], increment=10 ** 6)["lease_duration"] // 10, 1439)
+        self.assertIn(client.sys.renew_lease(reply["lease_id"], increment=10 ** 6)["lease_duration"], range(14380, 14401))
         self.assertIsNotNone(client.sys.read_lease(reply["lease_id"])["data"]["last_renewal"])
         client.sys.revoke_lease(reply["lease_id"])
         self.assertNotIn(reply["data"]["username"], self.pg.roles())
@@ -191,10 +190,8 @@ engines:
                 time.sleep(delay)
                 self.b.stop(signal.SIGKILL)
             self.b.start()
-        told = {r for r in self.pg.roles()}
         live = {k.split("/")[-1] for k in (self.operate("LIST", "sys/leases/lookup/db/creds/readonly")[1] or {}).get("data", {}).get("keys", [])}
         wait_for("the end of those", lambda: {r.split("-")[-1] for r in self.pg.roles()} <= live, 30)
-        self.assertIsNotNone(told)
 
     def test_a_client_that_leaves(self):
         before = set(self.pg.roles())
@@ -326,7 +323,7 @@ class Odd(EngineCase):
         marker = os.path.join(self.state, "refuse")
         open(marker, "w").close()
         self.assertEqual(self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})[0], 500)
-        self.assertIn("why=not_?_now", self.b.audit().replace(" why=not ? now", " why=not_?_now"))
+        self.assertIn("why=not_?_now", self.b.audit())
         os.remove(marker)
         lease = reply["lease_id"].split("/")[-1]
         wait_for("another try", lambda: [x["verb"] for x in self.log() if x["lease"] == lease].count("revoke") >= 2, 20)

@@ -1,6 +1,9 @@
 """Vault's dialect beside its engines: mounts, tokens, AppRole, response wrapping, as hvac and curl ask for them."""
+import base64
 import glob
+import hmac
 import os
+import re
 import signal
 import socket
 import time
@@ -126,7 +129,7 @@ class Mounts(Vault):
     def test_lists(self):
         mounts = self.client.sys.list_mounted_secrets_engines()["data"]
         self.assertEqual({k: v["type"] for k, v in mounts.items()},
-                         {"secret/": "kv", "transit/": "transit", "pki/": "pki", "ssh/": "ssh", "sys/": "system", "old/": "kv", "team/kv/": "kv"})
+                         {"secret/": "kv", "transit/": "transit", "pki/": "pki", "ssh/": "ssh", "totp/": "totp", "sys/": "system", "old/": "kv", "team/kv/": "kv"})
         self.assertEqual(len({m["uuid"] for m in mounts.values()}), len(mounts))
         auth = self.client.sys.list_auth_methods()["data"]
         self.assertEqual({k: v["type"] for k, v in auth.items()},
@@ -358,6 +361,78 @@ class AppRole(Vault):
         self.assertEqual(wrapped["creation_path"], "auth/approle/role/web/secret-id")
         got = hvac_client(self.b.socket, None).sys.unwrap(wrapped["token"])
         self.assertEqual(self.login("web-role", got["data"]["secret_id"])[0], 200)
+
+
+def totp(key, when, digest="sha1", digits=6, period=30):
+    mac = hmac.digest(base64.b32decode(key + "=" * (-len(key) % 8)), int(when // period).to_bytes(8, "big"), digest)
+    at = mac[-1] & 15
+    return f"{(int.from_bytes(mac[at:at + 4], 'big') & 0x7fffffff) % 10 ** digits:0{digits}d}"
+
+
+class Totp(Vault):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.b.reload(lambda text: text.replace("mounts:\n", """\
+  totp:
+    - path: totp/*
+      allow: [put, get, list, delete]
+  codes:
+    - path: totp/given
+      allow: [sign]
+mounts:
+""", 1))
+        cls.token = cls.b.token("--policy", "totp")
+
+    def code(self, name, token=None):
+        status, reply = self.ask("GET", f"totp/code/{name}", token=token)
+        self.assertEqual(status, 200, reply)
+        return reply["data"]["code"]
+
+    def test_a_key_that_is_given(self):
+        key = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+        self.assertEqual(self.ask("POST", "totp/keys/given", {"key": key, "issuer": "Acme", "account_name": "ci@acme"})[0], 204)
+        now = time.time()
+        self.assertIn(self.code("given"), (totp(key, now), totp(key, now + 30)))
+        self.assertEqual(self.ask("GET", "totp/keys/given")[1]["data"], {"account_name": "ci@acme", "algorithm": "SHA1", "digits": 6, "issuer": "Acme", "period": 30})
+        for code, valid in ((totp(key, time.time()), True), (totp(key, time.time() - 30), True), (totp(key, time.time() - 300), False), ("12345678", False)):
+            self.assertEqual(self.ask("POST", "totp/code/given", {"code": code})[1]["data"], {"valid": valid})
+        # whoever may use it, and no more, does not see the key
+        codes = self.b.token("--policy", "codes")
+        self.assertEqual(len(self.code("given", codes)), 6)
+        for path in ("secret/data/totp/given", "totp/keys/given"):
+            self.assertEqual(self.ask("GET", path, token=codes)[0], 403)
+        self.assertIn("given", self.ask("LIST", "totp/keys")[1]["data"]["keys"])
+        self.b.stop(signal.SIGKILL)
+        self.b.start()
+        self.assertIn(self.code("given"), (totp(key, time.time() - 1), totp(key, time.time() + 29)))
+        self.assertEqual(self.ask("DELETE", "totp/keys/given")[0], 204)
+        self.assertEqual(self.ask("GET", "totp/code/given")[0], 404)
+
+    def test_one_that_is_made(self):
+        status, reply = self.ask("POST", "totp/keys/made", {"generate": True, "issuer": "Acme", "account_name": "ci"})
+        self.assertEqual(status, 200)
+        key = re.search(r"^otpauth://totp/Acme:ci\?secret=([A-Z2-7]{32})&issuer=Acme$", reply["data"]["url"]).group(1)
+        self.assertIn(self.code("made"), (totp(key, time.time() - 1), totp(key, time.time() + 29)))
+
+    def test_a_url(self):
+        url = "otpauth://totp/Acme:x?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&algorithm=SHA256&digits=8&period=60&issuer=Acme"
+        self.assertEqual(self.ask("PUT", "totp/keys/url", {"url": url})[0], 204)
+        when = [totp("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", time.time() + d, "sha256", 8, 60) for d in (-1, 59)]
+        self.assertIn(self.code("url"), when)
+
+    def test_bad_input(self):
+        for body in ({}, {"key": "1"}, {"key": 5}, {"key": "A" * 300}, {"key": "GEZDGNBV", "digits": 7}, {"key": "GEZDGNBV", "period": 0.5}, {"key": "GEZDGNBV", "algorithm": "MD5"},
+                     {"key": "GEZDGNBV", "period": 100000}, {"url": "http://x"}, {"url": "otpauth://totp/x?digits=6"}, {"generate": True}, {"generate": True, "issuer": "a b", "account_name": "x"},
+                     {"generate": True, "issuer": "a", "account_name": "x", "key_size": 5}):
+            self.assertEqual(self.ask("POST", "totp/keys/bad", body)[0], 400, body)
+        self.assertEqual(self.ask("GET", "totp/code/bad")[0], 404)
+        self.ask("POST", "totp/keys/ok", {"key": "GEZDGNBV"})
+        for code in ("", 5, "123456789", None):
+            self.assertEqual(self.ask("POST", "totp/code/ok", {"code": code})[0], 400, code)
+        # a secret of that name that is no key
+        self.ask("POST", "secret/data/totp/other", {"data": {"a": "b"}})
+        self.assertEqual(self.ask("GET", "totp/code/other")[0], 400)
 
 
 class Wrapping(Vault):
