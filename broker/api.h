@@ -71,6 +71,8 @@ uint64_t call_asker(const struct call *call);
 int call_record(struct call *call, const char *event, const char *result, const char *why, uint64_t *ret_seq, struct err *err);
 /* Ends the call. body may be NULL (204 has none). */
 void call_reply(struct call *call, int status, const struct secret *body, uint64_t audit_seq);
+/* Grants the call and ends it with Vault's envelope around data, JSON text; r < 0: the locked memory was too full to make it. */
+void call_reply_data(struct call *call, const struct secret *data, int r);
 /* Ends the call with 204, or with what failed where r < 0. */
 void call_end(struct call *call, int r, const char *message, uint64_t audit_seq);
 /* Ends the call with a body that needs no record and is no secret. */

@@ -34,20 +34,6 @@ static void uuid_text(const uint8_t id[16], char ret[UUID_LEN + 1])
 	sodium_memzero(hex, sizeof(hex));
 }
 
-/* The answer whose data it is; r: how making it went. */
-static void reply(struct call *call, struct secret *data, int r)
-{
-	CLEANUP(secret_clear) struct secret body = {0};
-	uint64_t seq = 0;
-
-	if (r == 0)
-		r = api_envelope((char *)data->data, data->len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
-}
-
 /* ---- roles ------------------------------------------------------------------------------------------------------ */
 
 static int append_role(struct secret *s, const struct config_role *role)
@@ -83,7 +69,7 @@ void approle_role(struct call *call, const struct request *q)
 	r = secret_new(&data, 1024, NULL);
 	if (r == 0)
 		r = *rest ? api_append(&data, "{\"role_id\":\"%s\"}", role->role_id) : append_role(&data, role);
-	reply(call, &data, r);
+	call_reply_data(call, &data, r);
 }
 
 struct listing {
@@ -137,7 +123,7 @@ void approle_list(struct call *call, const struct request *q)
 	if (err.code)
 		call_fail(call, r, err.msg);
 	else
-		reply(call, &data, r < 0 ? r : api_append(&data, "]}"));
+		call_reply_data(call, &data, r < 0 ? r : api_append(&data, "]}"));
 }
 
 /* ---- secret ids ------------------------------------------------------------------------------------------------- */
@@ -262,7 +248,7 @@ static void show(struct call *call, const struct store_secret_id *x)
 			       "\"secret_id_accessor\":\"%s\",\"secret_id_num_uses\":%lld,\"secret_id_ttl\":%llu,\"token_bound_cidrs\":[]}",
 			       created, expires[0] ? expires : "0001-01-01T00:00:00Z", created, accessor, x->uses_left < 0 ? 0LL : (long long)x->uses_left,
 			       (unsigned long long)(x->expires_ms ? (x->expires_ms - x->created_ms) / 1000 : 0));
-	reply(call, &data, r);
+	call_reply_data(call, &data, r);
 }
 
 static void destroy(struct call *call, const struct store_secret_id *x)

@@ -122,6 +122,19 @@ void call_fail(struct call *call, int code, const char *message)
 		call_reply(call, err_http_status(code), &body, 0);
 }
 
+void call_reply_data(struct call *call, const struct secret *data, int r)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+	uint64_t seq = 0;
+
+	if (r == 0)
+		r = api_envelope((const char *)data->data, data->len, NULL, 0, &body);
+	if (r < 0)
+		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
+	else if (call_grant(call, &seq) == 0)
+		call_reply(call, 200, &body, seq);
+}
+
 /* The kernel's word again: while the hardware worked, the peer may have gone, or moved. */
 static int check_peer_again(struct call *call, struct err *err)
 {

@@ -43,19 +43,13 @@ void carry_export(struct call *call, const struct request *q)
 /* What is not taken: state says why. */
 static void reply_state(struct call *call, const char *state, uint64_t current)
 {
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	uint64_t seq = 0;
+	CLEANUP(secret_clear) struct secret data = {0};
 	int r = secret_new(&data, 128, NULL);
 
 	snprintf(call->detail, sizeof(call->detail), "%s", state);
 	if (r == 0)
 		r = api_append(&data, "{\"state\":\"%s\",\"current\":%llu}", state, (unsigned long long)current);
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	call_reply_data(call, &data, r);
 }
 
 static bool is_current(struct call *call)

@@ -5,15 +5,10 @@
 
 static void reply_read(struct call *call, const struct secret *object)
 {
-	CLEANUP(secret_clear) struct secret body = {0};
-	uint64_t seq = 0;
-
 	if (!object)
 		call_fail(call, -ERR_NOT_FOUND, "its current version is deleted or destroyed");
-	else if (api_envelope((const char *)object->data, object->len, NULL, 0, &body) < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	else
+		call_reply_data(call, object, 0);
 }
 
 void kv1_read(struct call *call, const struct request *q)

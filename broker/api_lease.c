@@ -155,11 +155,10 @@ void lease_revocation(struct call *call, const struct request *q)
 void lease_lookup(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret data = {0}, reply = {0};
+	CLEANUP(secret_clear) struct secret data = {0};
 	char id[LEASE_ID_TEXT], issued[40], expires[40], renewed[40];
 	struct lease *l = NULL;
 	struct err err = {0};
-	uint64_t seq = 0;
 	int r = api_body(q, &body, &err);
 
 	if (r == 0)
@@ -176,12 +175,7 @@ void lease_lookup(struct call *call, const struct request *q)
 	if (r == 0)
 		r = api_append(&data, "{\"id\":\"%s\",\"issue_time\":\"%s\",\"expire_time\":\"%s\",\"last_renewal\":%s%s%s,\"renewable\":true,\"ttl\":%llu}", id, issued,
 			       expires, *renewed ? "\"" : "", *renewed ? renewed : "null", *renewed ? "\"" : "", (unsigned long long)left_s(call, l));
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &reply);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &reply, seq);
+	call_reply_data(call, &data, r);
 }
 
 /* A prefix by whole components. */
@@ -195,9 +189,8 @@ static bool below(const char *id, const char *prefix)
 /* Of operators: what is below a prefix, a name each. */
 void lease_list(struct call *call, const struct request *q)
 {
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	CLEANUP(secret_clear) struct secret data = {0};
 	char id[LEASE_ID_TEXT];
-	uint64_t seq = 0;
 	size_t n = 0, skip = strlen(call->path) + (call->path[0] != '\0');
 	int r = secret_new(&data, 1024, NULL);
 
@@ -211,14 +204,10 @@ void lease_list(struct call *call, const struct request *q)
 	}
 	if (r == 0)
 		r = api_append(&data, "]}");
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the list is too long for the locked memory");
-	else if (n == 0)
+	if (r == 0 && n == 0)
 		call_fail(call, -ERR_NOT_FOUND, "there is none");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	else
+		call_reply_data(call, &data, r);
 }
 
 static void end_below(struct call *call, bool force)

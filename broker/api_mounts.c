@@ -48,13 +48,13 @@ static int append_mounts(struct call *call, bool auth, struct secret *s)
 	return r < 0 ? r : api_append(s, "}");
 }
 
-static void reply(struct call *call, struct secret *data, bool twice, int r)
+static void reply_twice(struct call *call, struct secret *data, int r)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
 	uint64_t seq = 0;
 
 	if (r == 0)
-		r = twice ? api_envelope_twice((char *)data->data, data->len, &body) : api_envelope((char *)data->data, data->len, NULL, 0, &body);
+		r = api_envelope_twice((char *)data->data, data->len, &body);
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
 	else if (call_grant(call, &seq) == 0)
@@ -66,7 +66,7 @@ static void list(struct call *call, bool auth)
 	CLEANUP(secret_clear) struct secret data = {0};
 	int r = secret_new(&data, 4096, NULL);
 
-	reply(call, &data, true, r < 0 ? r : append_mounts(call, auth, &data));
+	reply_twice(call, &data, r < 0 ? r : append_mounts(call, auth, &data));
 }
 
 void sys_mounts(struct call *call, const struct request *q)
@@ -97,7 +97,7 @@ void sys_ui_mounts(struct call *call, const struct request *q)
 		r = append_mounts(call, true, &data);
 	if (r == 0)
 		r = api_append(&data, "}");
-	reply(call, &data, false, r);
+	call_reply_data(call, &data, r);
 }
 
 /* The mount that a path is in; the vault command asks before it speaks to one. */
@@ -120,7 +120,7 @@ void sys_ui_mount(struct call *call, const struct request *q)
 		r = append_mount(&data, &m);
 	if (r == 0)
 		r = api_append(&data, "}");
-	reply(call, &data, false, r);
+	call_reply_data(call, &data, r);
 }
 
 static int append_capabilities(struct secret *s, uint32_t capabilities, bool root)
@@ -191,5 +191,5 @@ void sys_capabilities_self(struct call *call, const struct request *q)
 	if (r < 0 && err.code == ERR_INPUT)
 		call_fail(call, r, err.msg);
 	else
-		reply(call, &data, true, r);
+		reply_twice(call, &data, r);
 }

@@ -165,18 +165,10 @@ static int append_row(const struct call *call, const struct token_row *row, cons
 
 static void show(struct call *call, const struct token_row *row, const char *id, size_t id_len)
 {
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	uint64_t seq = 0;
+	CLEANUP(secret_clear) struct secret data = {0};
 	int r = secret_new(&data, 2048, NULL);
 
-	if (r == 0)
-		r = append_row(call, row, id, id_len, &data);
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	call_reply_data(call, &data, r < 0 ? r : append_row(call, row, id, id_len, &data));
 }
 
 void token_lookup_self(struct call *call, const struct request *q)
@@ -217,19 +209,12 @@ void token_lookup_accessor(struct call *call, const struct request *q)
 
 static void reply_keys(struct call *call, struct secret *data, size_t n, int r)
 {
-	CLEANUP(secret_clear) struct secret body = {0};
-	uint64_t seq = 0;
-
 	if (r == 0)
 		r = api_append(data, "]}");
-	if (r == 0)
-		r = api_envelope((char *)data->data, data->len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the list is too long for the locked memory: try again");
-	else if (n == 0)
+	if (r == 0 && n == 0)
 		call_fail(call, -ERR_NOT_FOUND, "there is none");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	else
+		call_reply_data(call, data, r);
 }
 
 void token_accessors(struct call *call, const struct request *q)
@@ -272,9 +257,8 @@ void token_roles(struct call *call, const struct request *q)
 
 void token_role(struct call *call, const struct request *q)
 {
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	CLEANUP(secret_clear) struct secret data = {0};
 	const struct config_role *role = config_role(&call->broker->config, call->path);
-	uint64_t seq = 0;
 	int r = secret_new(&data, 1024, NULL);
 
 	(void)q;
@@ -289,12 +273,5 @@ void token_role(struct call *call, const struct request *q)
 			       (unsigned long long)(role->max_ttl_ms / 1000), role->uses < 0 ? 0LL : (long long)role->uses);
 	for (size_t i = 0; r == 0 && i < role->n_policies; i++)
 		r = api_append(&data, "%s\"%s\"", i ? "," : "", role->policies[i]);
-	if (r == 0)
-		r = api_append(&data, "]}");
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	call_reply_data(call, &data, r < 0 ? r : api_append(&data, "]}"));
 }

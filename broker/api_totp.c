@@ -59,15 +59,11 @@ static int read_key(const json_t *object, struct totp *t, struct err *err)
 
 /* ---- codes ------------------------------------------------------------------------------------------------------- */
 
-static void reply(struct call *call, const char *data, int status)
+static void reply(struct call *call, const char *text)
 {
-	CLEANUP(secret_clear) struct secret body = {0};
-	uint64_t seq = 0;
+	CLEANUP(secret_clear) struct secret data = {0};
 
-	if (api_envelope(data, strlen(data), NULL, 0, &body) < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, status, &body, seq);
+	call_reply_data(call, &data, secret_copy(&data, text, strlen(text), NULL));
 }
 
 /* The one before and the one behind count, too: clocks differ. */
@@ -101,10 +97,10 @@ static void answer_code(struct call *call, const struct secret *object)
 	counter = token_wall_ms() / 1000 / t->period;
 	if (t->code[0]) {
 		snprintf(data, sizeof(data), "{\"valid\":%s}", is_valid(t, counter) ? "true" : "false");
-		reply(call, data, 200);
+		reply(call, data);
 	} else if (totp_code(t->hash, t->digits, t->key, t->key_len, counter, code)) {
 		snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
-		reply(call, data, 200);
+		reply(call, data);
 		sodium_memzero(data, sizeof(data));
 		sodium_memzero(code, sizeof(code));
 	} else {
@@ -253,10 +249,9 @@ void totp_write_key(struct call *call, const struct request *q)
 static void answer_key(struct call *call, const struct secret *object)
 {
 	CLEANUP(json_cleanup) json_t *key = NULL;
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
+	CLEANUP(secret_clear) struct secret data = {0};
 	struct totp *t = call->work;
 	struct err err = {0};
-	uint64_t seq = 0;
 	int r = object ? json_parse((const char *)object->data, object->len, &key, &err) : err_set(&err, ERR_NOT_FOUND, "the key is deleted");
 
 	if (r == 0)
@@ -269,12 +264,10 @@ static void answer_key(struct call *call, const struct secret *object)
 			json_object_set_new(key, "algorithm", json_string("SHA1"));
 		r = api_dump(key, LIMIT_SECRET_LEN, &data, &err);
 	}
-	if (r == 0 && api_envelope((char *)data.data, data.len, NULL, 0, &body) < 0)
-		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	if (r < 0)
 		call_fail(call, r, err.msg);
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	else
+		call_reply_data(call, &data, 0);
 }
 
 void totp_read_key(struct call *call, const struct request *q)

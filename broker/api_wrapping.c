@@ -143,21 +143,18 @@ int api_wrap(struct call *call, const struct secret *body, struct secret *ret, u
 void wrapping_wrap(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *data = NULL;
-	CLEANUP(secret_clear) struct secret text = {0}, body = {0};
+	CLEANUP(secret_clear) struct secret text = {0};
 	struct err err = {0};
-	uint64_t seq = 0;
 	int r = api_body(q, &data, &err);
 
 	if (r == 0 && !call->wrap_ttl_s)
 		r = err_set(&err, ERR_INPUT, "endpoint requires response wrapping to be used: send X-Vault-Wrap-TTL");
 	if (r == 0)
 		r = api_dump(data, LIMIT_SECRET_LEN, &text, &err);
-	if (r == 0 && api_envelope((char *)text.data, text.len, NULL, 0, &body) < 0)
-		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	if (r < 0)
 		call_fail(call, r, err.msg);
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &body, seq);
+	else
+		call_reply_data(call, &text, 0);
 }
 
 /* ---- unwrapping ------------------------------------------------------------------------------------------------- */
@@ -258,11 +255,10 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 void wrapping_lookup(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	CLEANUP(secret_clear) struct secret data = {0}, reply = {0};
+	CLEANUP(secret_clear) struct secret data = {0};
 	struct token_row *row = NULL;
 	struct err err = {0};
 	char created[40];
-	uint64_t seq = 0;
 	int r = api_body(q, &body, &err);
 
 	if (r == 0)
@@ -279,12 +275,7 @@ void wrapping_lookup(struct call *call, const struct request *q)
 		r = api_append_string(&data, row->path);
 	if (r == 0)
 		r = api_append(&data, ",\"creation_time\":\"%s\",\"creation_ttl\":%llu}", created, (unsigned long long)(row->ttl_ms / 1000));
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &reply);
-	if (r < 0)
-		call_fail(call, -ERR_BUSY, "the locked memory is full: try again");
-	else if (call_grant(call, &seq) == 0)
-		call_reply(call, 200, &reply, seq);
+	call_reply_data(call, &data, r);
 }
 
 void wrapping_rewrap(struct call *call, const struct request *q)
