@@ -73,12 +73,14 @@ static int find_secrets(const char *top, struct names *secrets, struct err *err)
 		keys = json_object_get(client_data(&reply), "keys");
 		json_array_foreach(keys, k, key) {
 			const char *name = json_string_value(key) ? json_string_value(key) : "";
-			size_t n = strlen(name);
-			int len = snprintf(path, sizeof(path), "%s%s%.*s", folder, *folder ? "/" : "", (int)(n && name[n - 1] == '/' ? n - 1 : n), name);
+			size_t n = strcspn(name, "/");
+			int len = snprintf(path, sizeof(path), "%s%s%.*s", folder, *folder ? "/" : "", (int)n, name);
 
-			if (r < 0 || (size_t)len > LIMIT_PATH_LEN || !path_valid(path))
+			if ((size_t)len > LIMIT_PATH_LEN || !path_valid(path))
 				break;
-			r = names_add(name[n - 1] == '/' ? &folders : secrets, path, err);
+			r = names_add(name[n] ? &folders : secrets, path, err);
+			if (r < 0)
+				break;
 		}
 	}
 	if (r == 0 && secrets->n)
@@ -170,10 +172,11 @@ static int export_all(const char *dir, const struct names *secrets, char *text, 
 {
 	struct cli_progress progress = {.what = "exported"};
 	struct manifest_entry e;
-	size_t len = strlen(MANIFEST_FIRST_LINE);
+	size_t len = sizeof(MANIFEST_FIRST_LINE) - 1; /* lines, no text that a NUL ends */
 	int r = 0;
 
-	memcpy(text, MANIFEST_FIRST_LINE, len);
+	for (size_t i = 0; i < len; i++)
+		text[i] = MANIFEST_FIRST_LINE[i];
 	for (size_t i = 0; r >= 0 && i < secrets->n; i++) {
 		r = export_one(dir, secrets->list[i], &e, err);
 		if (r != 1)

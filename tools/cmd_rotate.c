@@ -86,14 +86,14 @@ static int drop_pending(const struct rotation *x, struct err *err)
 static int create(struct rotation *x, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret text = {0};
-	int r = get(x->pending, &x->next, NULL, NULL);
+	int r = get(x->pending, &x->next, NULL, err);
 
 	if (r == 0) {
 		fprintf(stderr, "%s: an earlier rotation did not come to its end: going on with it\n", x->path);
 		return 0;
 	}
 	if (r != -ERR_NOT_FOUND)
-		return err_set(err, -r, "%s: what an earlier rotation left cannot be read", x->pending);
+		return err_wrap(err, "%s: what an earlier rotation left cannot be read", x->pending);
 	r = run(x, "create", &text, err);
 	if (r == 0)
 		r = json_parse((char *)text.data, text.len, &x->next, err);
