@@ -339,6 +339,8 @@ static int authorise(struct call *call, const struct route *route, const struct 
 	if (r < 0)
 		return r;
 	call->token = m;
+	if (route->op && strncmp(call->path, PATH_PENDING, strlen(PATH_PENDING)) == 0)
+		return err_set(err, ERR_DENIED, "what waits to become current is the operators' alone");
 	r = check_token(call, err);
 	if (call->row && call->row->job)
 		job_id_text(call->row->job, call->job_id);

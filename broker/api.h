@@ -36,6 +36,9 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
+	/* the answer was granted, and could not be told after all */
+	void (*unsaid)(struct call *call);
+	uint8_t unsaid_id[16];
 	uint32_t wrap_ttl_s; /* of the answer; 0: it is not wrapped */
 	char *asked;	     /* where it is wrapped: the path of the request */
 	struct call *next_waiting; /* for the same revocation list, or for approvals */

@@ -29,6 +29,8 @@ static void reply_wrapped(struct call *call, const struct secret *body)
 	int r = api_wrap(call, body, &wrapped, &seq, &err);
 
 	call->wrap_ttl_s = 0;
+	if (r < 0 && call->unsaid)
+		call->unsaid(call);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

@@ -256,6 +256,44 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
 }
 
+/* The bytes that wrap_raw showed as an object. */
+static int unwrap_raw(const struct secret *object, struct secret *ret, struct err *err)
+{
+	CLEANUP(json_cleanup) json_t *j = NULL;
+	const json_t *text, *base64;
+	int r = json_parse((const char *)object->data, object->len, &j, err);
+
+	if (r < 0)
+		return r;
+	text = json_object_get(j, "value");
+	base64 = json_object_get(j, "value_base64");
+	if (text)
+		return secret_copy(ret, json_string_value(text), json_string_length(text), err);
+	r = secret_new(ret, json_string_length(base64) + 1, err);
+	return r == 0 && sodium_base642bin(ret->data, ret->cap, json_string_value(base64), json_string_length(base64), NULL, &ret->len, NULL,
+					   sodium_base64_VARIANT_ORIGINAL) != 0
+		       ? err_set(err, ERR_FAILED, "it is not base64") : r;
+}
+
+void kv_store_same(struct call *call, const struct secret *object)
+{
+	CLEANUP(secret_clear) struct secret raw = {0};
+	struct err err = {0};
+	int r;
+
+	if (strcmp(call->meta, META_RAW) != 0) {
+		kv_store_object(call, object);
+		return;
+	}
+	r = unwrap_raw(object, &raw, &err);
+	if (r == 0)
+		r = seal_new(call, &raw, &err);
+	if (r < 0)
+		call_fail(call, r, err.msg);
+	else
+		store_and_reply(call);
+}
+
 void kv_store_object(struct call *call, const struct secret *object)
 {
 	struct err err = {0};

@@ -13,6 +13,8 @@ void kv_reply(struct call *call, const char *name, const struct secret *object);
 int kv_next(struct call *call, int64_t cas, struct err *err);
 /* Seals an object as the call's version, the one that kv_next said, and stores it; ends the call. */
 void kv_store_object(struct call *call, const struct secret *object);
+/* The same for what kv_open opened, of the kind that it was of: raw bytes stay that. */
+void kv_store_same(struct call *call, const struct secret *object);
 /* call->sealed, of "sealed" in a body. ERR_INPUT. */
 int kv_take_sealed(struct call *call, const json_t *sealed, struct err *err);
 /* For unseal_start of call->sealed: stores it as the call's version; ends the call. */

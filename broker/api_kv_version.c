@@ -163,7 +163,7 @@ static void roll_back(struct call *call, const struct secret *object)
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
-		kv_store_object(call, object);
+		kv_store_same(call, object);
 }
 
 void kv_rollback(struct call *call, const struct request *q)

@@ -15,6 +15,13 @@ static uint64_t left_s(const struct call *call, const struct lease *l)
 
 /* ---- credentials ------------------------------------------------------------------------------------------------- */
 
+static void end_unsaid(struct call *call)
+{
+	for (struct lease *l = call->broker->leases.list; l; l = l->next)
+		if (memcmp(l->id, call->unsaid_id, sizeof(l->id)) == 0)
+			lease_doom(call->broker, l, NULL);
+}
+
 /* Whoever cannot be told has nothing: the lease is ended. */
 static void reply_created(struct call *call, struct lease *l, const json_t *answer)
 {
@@ -32,6 +39,8 @@ static void reply_created(struct call *call, struct lease *l, const json_t *answ
 	if (r == 0 && api_answer(&a, &body) < 0)
 		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	snprintf(call->detail, sizeof(call->detail), "lease %.150s", id);
+	call->unsaid = end_unsaid;
+	memcpy(call->unsaid_id, l->id, sizeof(call->unsaid_id));
 	if (r < 0) {
 		lease_doom(b, l, NULL);
 		call_fail(call, r, err.msg);
@@ -199,7 +208,7 @@ void lease_list(struct call *call, const struct request *q)
 		r = api_append(&data, "{\"keys\":[");
 	for (const struct lease *l = call->broker->leases.list; r == 0 && l; l = l->next) {
 		lease_id_text(l, id);
-		if (l->state == LEASE_LIVE && below(id, call->path) && strlen(id) > skip)
+		if (l->state != LEASE_NEW && below(id, call->path) && strlen(id) > skip)
 			r = api_append(&data, "%s\"%s\"", n++ ? "," : "", id + skip);
 	}
 	if (r == 0)
@@ -217,7 +226,7 @@ static void end_below(struct call *call, bool force)
 	struct err err = {0};
 	uint64_t seq = 0;
 	struct lease *next;
-	int r = 0;
+	int r = 0, one;
 
 	call->takes = true;
 	if (call_grant(call, &seq) < 0)
@@ -225,8 +234,10 @@ static void end_below(struct call *call, bool force)
 	for (struct lease *l = b->leases.list; l; l = next) {
 		next = l->next;
 		lease_id_text(l, id);
-		if (below(id, call->path) && r == 0)
-			r = force ? lease_forget(b, l, &err) : lease_doom(b, l, &err);
+		if (!below(id, call->path))
+			continue;
+		one = force ? lease_forget(b, l, &err) : lease_doom(b, l, &err);
+		r = r < 0 ? r : one;
 	}
 	call_end(call, r, err.msg, seq);
 }

@@ -100,6 +100,17 @@ static void reply(struct call *call, const struct work *w, const char *problem, 
 		call_reply(call, 200, &body, seq);
 }
 
+/* It stays as it is, and keeps none of the others. */
+static void skip(struct call *call, const struct work *w, const char *message)
+{
+	uint64_t seq = 0;
+
+	snprintf(call->path, sizeof(call->path), "%s", w->path);
+	call->version = w->v.version;
+	call_record(call, call->event, "failed", message, &seq, NULL);
+	reply(call, w, message, seq);
+}
+
 static void opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
 {
 	struct call *call = ctx;
@@ -117,8 +128,7 @@ static void opened(void *ctx, int result, const struct secret *plain, const stru
 	}
 	/* hardware that is not there now may be soon; a file that does not open never does, and keeps none of the others */
 	if (r == -ERR_TAMPERED || r == -ERR_NO_MATCH || r == -ERR_AGE_HEADER || r == -ERR_AGE_HMAC || r == -ERR_AGE_PAYLOAD || r == -ERR_INPUT) {
-		call_record(call, call->event, "failed", message, &seq, NULL);
-		reply(call, w, message, seq);
+		skip(call, w, message);
 		return;
 	}
 	if (r < 0) {
@@ -177,6 +187,10 @@ void cotter_reseal(struct call *call, const struct request *q)
 		w->path[0] = '\0';
 		if (call_grant(call, &seq) == 0)
 			reply(call, w, "", seq);
+		return;
+	}
+	if (r == -ERR_TAMPERED && w->path[0]) {
+		skip(call, w, err.msg);
 		return;
 	}
 	if (r < 0) {

@@ -33,14 +33,13 @@ void engines_stop(struct engines *e)
 			release(&e->runs[i]);
 }
 
-/* The program hears the end of its socket, and is killed if that is not enough. */
 static void finish(struct engine_run *run, int result, const json_t *answer, const char *message)
 {
 	engine_done *done = run->done;
 	void *ctx = run->ctx;
 
-	if (result < 0)
-		launcher_kill_engine(run->owner->launcher_fd, run->number);
+	/* what it left running goes, too */
+	launcher_kill_engine(run->owner->launcher_fd, run->number);
 	release(run);
 	done(ctx, result, answer, message);
 }
@@ -110,6 +109,8 @@ static void conclude(struct engine_run *run)
 		return;
 	}
 	why = json_string_value(json_object_get(answer, "error"));
+	if (!why && json_object_get(answer, "error"))
+		why = "an error that is no text";
 	for (size_t i = 0; why && why[i] && i + 1 < sizeof(text); i++)
 		text[i] = why[i] >= 0x20 && why[i] < 0x7f ? why[i] : '?';
 	finish(run, why ? -ERR_FAILED : 0, answer, text);

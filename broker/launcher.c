@@ -117,15 +117,16 @@ static _Noreturn void serve(const struct config *config, int fd)
 		if (recv(fd, &o, sizeof(o), 0) != (ssize_t)sizeof(o) || (o.kind <= ORDER_KILL && o.index >= config->n_providers) ||
 		    (o.kind == ORDER_RUN_ENGINE && o.index >= config->n_engines))
 			_exit(0); /* the broker is gone */
+		/* before its leader is reaped: the group's name is its own until then */
+		if (o.kind == ORDER_KILL_ENGINE)
+			kill_engine(&c, o.number);
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
 			forget(&c, dead);
 		if (o.kind == ORDER_START)
 			spawn(config, fd, &o, &c.helpers[o.index]);
 		else if (o.kind == ORDER_RUN_ENGINE)
 			run_engine(config, fd, &o, &c);
-		else if (o.kind == ORDER_KILL_ENGINE)
-			kill_engine(&c, o.number);
-		else if (c.helpers[o.index] > 0)
+		else if (o.kind == ORDER_KILL && c.helpers[o.index] > 0)
 			kill(c.helpers[o.index], SIGKILL);
 	}
 }

@@ -22,9 +22,12 @@ struct lease_op {
 	const char *verb;
 	uint64_t expires_ms; /* of a renewal: what it becomes */
 	lease_reply *reply;
+	bool started; /* the engine was asked */
 	struct {
 		char path[LIMIT_PATH_LEN + 1];
 		uint64_t version;
+		uint8_t *sealed;
+		size_t len;
 	} secret;
 };
 
@@ -57,8 +60,9 @@ static struct lease *add(struct broker *b, const struct lease *from)
 	if (!l)
 		return NULL;
 	*l = *from;
-	l->next = b->leases.list;
-	b->leases.list = l;
+	l->next = NULL;
+	*b->leases.tail = l;
+	b->leases.tail = &l->next;
 	b->leases.n++;
 	return l;
 }
@@ -68,6 +72,8 @@ static void take_out(struct broker *b, struct lease *lease)
 	for (struct lease **at = &b->leases.list; *at; at = &(*at)->next) {
 		if (*at == lease) {
 			*at = lease->next;
+			if (!*at)
+				b->leases.tail = at;
 			b->leases.n--;
 			free(lease);
 			return;
@@ -86,8 +92,14 @@ static int load_one(void *ctx, const struct lease *from)
 
 int leases_load(struct broker *b, struct err *err)
 {
+	size_t n_bad = 0;
+	int r;
+
 	leases_done(b);
-	return store_leases(&b->store, load_one, b, err);
+	r = store_leases(&b->store, load_one, b, &n_bad, err);
+	if (n_bad)
+		log_error("%zu leases in the store are not what cotter wrote: what they stand for is not ended", n_bad);
+	return r;
 }
 
 void leases_done(struct broker *b)
@@ -97,6 +109,7 @@ void leases_done(struct broker *b)
 
 	while ((op = b->leases.ops)) {
 		b->leases.ops = op->next;
+		free(op->secret.sealed);
 		free(op);
 	}
 	while ((l = b->leases.list)) {
@@ -104,6 +117,7 @@ void leases_done(struct broker *b)
 		free(l);
 	}
 	b->leases.n = 0;
+	b->leases.tail = &b->leases.list;
 }
 
 static void record(struct broker *b, const struct lease *l, const char *event, const char *result, const char *why)
@@ -163,14 +177,20 @@ static void op_free(struct lease_op *op)
 		}
 	}
 	op->lease->busy = false;
+	free(op->secret.sealed);
 	free(op);
 }
 
-static void retry_later(struct lease *l, const char *why)
+static void retry_later(struct lease *l, int code, const char *why)
 {
 	uint64_t wait_ms = 1000ull << (l->n_failed < 6 ? l->n_failed : 6);
 	char text[LEASE_ID_TEXT];
 
+	/* no room is no failure of it */
+	if (code == -ERR_BUSY) {
+		l->next_try_ms = token_boot_ms() + 250;
+		return;
+	}
 	lease_id_text(l, text);
 	if (l->n_failed++ == 0)
 		log_warn("the lease %s could not be ended yet: %s", text, why);
@@ -184,13 +204,20 @@ static void fail(struct lease_op *op, int code, const char *message)
 	struct lease *l = op->lease;
 	char event[24];
 
+	bool create = strcmp(op->verb, "create") == 0, started = op->started;
+	struct broker *b = op->broker;
+
 	snprintf(event, sizeof(event), "lease.%s", op->verb);
-	record(op->broker, l, event, "failed", message);
+	if (code != -ERR_BUSY || call)
+		record(b, l, event, "failed", message);
 	if (strcmp(op->verb, "renew") != 0) {
 		l->state = LEASE_ENDING;
-		retry_later(l, message);
+		retry_later(l, code, message);
 	}
 	op_free(op);
+	/* what the engine never heard of needs no end; if the row cannot go, it is ended as any other */
+	if (create && !started && store_lease_delete(&b->store, l->id, NULL) == 0)
+		take_out(b, l);
 	/* what its engine said is nothing for a job */
 	if (call)
 		call_fail(call, code == -ERR_BUSY ? code : -ERR_FAILED, code == -ERR_BUSY ? "the engine is busy: try again" : "the engine could not do it: the audit log says why");
@@ -204,8 +231,8 @@ static void created(struct lease_op *op, const json_t *answer)
 	lease_reply *reply = op->reply;
 	struct err err = {0};
 
-	if (!call || !json_is_object(json_object_get(answer, "data"))) {
-		fail(op, -ERR_FAILED, call ? "the engine's program gave no data" : "nobody waits for it any more");
+	if (!call || l->state != LEASE_NEW || !json_is_object(json_object_get(answer, "data"))) {
+		fail(op, -ERR_FAILED, !call ? "nobody waits for it any more" : l->state != LEASE_NEW ? "it was ended meanwhile" : "the engine's program gave no data");
 		return;
 	}
 	l->state = LEASE_LIVE;
@@ -270,6 +297,16 @@ static void done(void *ctx, int result, const json_t *answer, const char *messag
 		ended(op);
 }
 
+/* Requests that run, or wait for the engine's secret: ends that nobody waits for, of one engine (NULL: all), or all the others. */
+static size_t running(const struct broker *b, const char *engine, bool ends)
+{
+	size_t n = 0;
+
+	for (const struct lease_op *op = b->leases.ops; op; op = op->next)
+		n += (!op->call && strcmp(op->verb, "revoke") == 0) == ends && (!engine || strcmp(op->lease->engine, engine) == 0);
+	return n;
+}
+
 static void with_config(struct lease_op *op, const struct secret *config)
 {
 	struct broker *b = op->broker;
@@ -279,10 +316,24 @@ static void with_config(struct lease_op *op, const struct secret *config)
 	int r = engine ? build(op, config_engine_role(engine, op->lease->role), config, &request, &err)
 		       : err_set(&err, ERR_FAILED, "the configuration has no engine of that name any more");
 
+	if (r == 0 && op->call && strcmp(op->verb, "revoke") != 0 && running(b, NULL, false) > LIMIT_ENGINE_RUNS - TRY_AT_ONCE)
+		r = err_set(&err, ERR_BUSY, "the other places are for ends");
 	if (r == 0)
 		r = engine_start(&b->engines, (uint32_t)(engine - b->config.engines), &request, done, op, &err);
+	op->started = r == 0;
 	if (r < 0)
 		fail(op, r, err.msg);
+}
+
+/* While the hardware worked, it may have been written anew. */
+static bool unchanged(const struct lease_op *op)
+{
+	struct store_version v = {0};
+	bool same = store_get(&op->broker->store, op->secret.path, op->secret.version, &v, NULL) == 0 && v.sealed && v.sealed_len == op->secret.len &&
+		    memcmp(v.sealed, op->secret.sealed, v.sealed_len) == 0;
+
+	free(v.sealed);
+	return same;
 }
 
 static void opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
@@ -294,7 +345,8 @@ static void opened(void *ctx, int result, const struct secret *plain, const stru
 		fail(op, result, message);
 		return;
 	}
-	cache_put(&op->broker->cache, op->secret.path, op->secret.version, token_boot_ms(), plain);
+	if (unchanged(op))
+		cache_put(&op->broker->cache, op->secret.path, op->secret.version, token_boot_ms(), plain);
 	with_config(op, plain);
 }
 
@@ -321,8 +373,11 @@ static void begin(struct lease_op *op)
 		fail(op, r == -ERR_NOT_FOUND ? -ERR_FAILED : r, err.msg);
 	else if (cache_get(&b->cache, engine->secret, v.version, token_boot_ms(), &plain))
 		with_config(op, &plain);
-	else
-		unseal_start(&b->unseals, engine->secret, v.version, v.sealed, v.sealed_len, true, 0, opened, op);
+	else {
+		op->secret.sealed = steal_ptr(&v.sealed);
+		op->secret.len = v.sealed_len;
+		unseal_start(&b->unseals, engine->secret, v.version, op->secret.sealed, op->secret.len, true, 0, opened, op);
+	}
 	free(v.sealed);
 }
 
@@ -341,6 +396,15 @@ static int start(struct broker *b, struct lease *l, const char *verb, uint64_t e
 
 /* ---- from outside ------------------------------------------------------------------------------------------------ */
 
+static size_t waiting_of_uid(const struct broker *b, uint32_t uid)
+{
+	size_t n = 0;
+
+	for (const struct lease_op *op = b->leases.ops; op; op = op->next)
+		n += op->lease->uid == uid && strcmp(op->verb, "revoke") != 0;
+	return n;
+}
+
 static size_t of_uid(const struct broker *b, uint32_t uid)
 {
 	size_t n = 0;
@@ -358,6 +422,8 @@ int lease_create(struct call *call, const struct config_engine *engine, const st
 
 	if (call->row && of_uid(b, draft.uid) >= LIMIT_LEASES_PER_UID)
 		return err_set(err, ERR_BUSY, "this uid has %u leases already", LIMIT_LEASES_PER_UID);
+	if (call->row && waiting_of_uid(b, draft.uid) >= LIMIT_ENGINE_RUNS_PER_UID)
+		return err_set(err, ERR_BUSY, "this uid waits for %u programs of engines already: try again", LIMIT_ENGINE_RUNS_PER_UID);
 	randombytes_buf(draft.id, sizeof(draft.id));
 	if (call->row)
 		memcpy(draft.token, call->row->id, sizeof(draft.token));
@@ -375,7 +441,10 @@ int lease_create(struct call *call, const struct config_engine *engine, const st
 		take_out(b, l);
 		return r;
 	}
-	return start(b, l, "create", l->expires_ms, call, reply, err);
+	r = start(b, l, "create", l->expires_ms, call, reply, err);
+	if (r < 0 && store_lease_delete(&b->store, l->id, NULL) == 0)
+		take_out(b, l);
+	return r;
 }
 
 int lease_renew(struct call *call, struct lease *l, uint64_t ttl_ms, lease_reply *reply, struct err *err)
@@ -431,14 +500,13 @@ static bool over(struct broker *b, const struct lease *l, uint64_t wall_ms)
 void leases_tick(struct broker *b, uint64_t boot_ms)
 {
 	uint64_t wall_ms = token_wall_ms();
-	size_t n = 0;
+	size_t n = running(b, NULL, true);
 	struct lease *next;
 
-	for (const struct lease_op *op = b->leases.ops; op; op = op->next)
-		n += !op->call;
 	for (struct lease *l = b->leases.list; l && n < TRY_AT_ONCE; l = next) {
 		next = l->next;
-		if (l->busy || boot_ms < l->next_try_ms || !over(b, l, wall_ms))
+		/* a server that hangs does not take the places of another's */
+		if (l->busy || boot_ms < l->next_try_ms || !over(b, l, wall_ms) || running(b, l->engine, true) >= TRY_AT_ONCE / 2)
 			continue;
 		l->state = LEASE_ENDING;
 		n++;

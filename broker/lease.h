@@ -34,7 +34,7 @@ struct lease {
 };
 
 struct leases {
-	struct lease *list;
+	struct lease *list, **tail; /* the oldest first */
 	size_t n;
 	struct lease_op *ops; /* with the engine */
 };

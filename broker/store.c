@@ -8,7 +8,7 @@
 #include <sodium.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 9
+#define SCHEMA_VERSION 10
 #define TEXT_OF(x) #x
 #define SET_VERSION(n) "PRAGMA user_version = " TEXT_OF(n)
 
@@ -193,7 +193,7 @@ static int make_tables(struct store *s, int version, struct err *err)
 	if (r < 0)
 		return r;
 	r = store_exec(s, version == 0 ? store_secret_schema : store_token_drop, err);
-	if (r == 0 && version > 0)
+	if (r == 0 && version > 0 && version < 9)
 		r = store_exec(s, store_secret_alter, err);
 	if (r == 0)
 		r = store_exec(s, store_option_schema, err);

@@ -88,7 +88,7 @@ int store_change(struct store *s, const char *path, enum store_change change, co
 		 uint64_t now_ms, struct err *err);
 /* Puts other bytes in the place of v's, the very same version. ERR_CONFLICT: they are not v's any more. */
 int store_reseal(struct store *s, const char *path, const struct store_version *v, const uint8_t *sealed, size_t len, uint64_t seal, struct err *err);
-/* The first version behind (path, version) whose bytes are not known to be sealed to that seal. ret_left: how many there are from it on. ERR_NOT_FOUND. */
+/* The first version behind (path, version) whose bytes are not known to be sealed to that seal. ret_left: with path "", how many there are. ERR_NOT_FOUND. */
 int store_to_reseal(struct store *s, uint64_t seal, const char *path, uint64_t version, char ret_path[LIMIT_PATH_LEN + 1], uint64_t *ret_version,
 		    uint64_t *ret_left, struct err *err);
 /* Sets the options (fewer versions are kept from the next one on); custom: the custom metadata as JSON text, or NULL: as it was. A secret that is not there is made, without a version. */
@@ -228,8 +228,8 @@ int store_wrapped_delete(struct store *s, const uint8_t id[16], struct err *err)
 struct lease;
 int store_lease_put(struct store *s, const struct lease *l, struct err *err);
 int store_lease_delete(struct store *s, const uint8_t id[16], struct err *err);
-/* Calls each; what cotter did not write is passed over. */
-int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l), void *ctx, struct err *err);
+/* Calls each; what cotter did not write is passed over, and counted. */
+int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l), void *ctx, size_t *ret_n_bad, struct err *err);
 
 /* Several writes as one. They nest: the outermost end writes, and nothing when any inner one did not commit. */
 int store_begin(struct store *s, struct err *err);

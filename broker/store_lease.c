@@ -50,7 +50,7 @@ int store_lease_delete(struct store *s, const uint8_t id[16], struct err *err)
 	return r < 0 ? r : store_step(s, q, err);
 }
 
-int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l), void *ctx, struct err *err)
+int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l), void *ctx, size_t *ret_n_bad, struct err *err)
 {
 	uint8_t mac[STORE_MAC_LEN], want[STORE_MAC_LEN];
 	struct lease l;
@@ -66,10 +66,11 @@ int store_leases(struct store *s, int (*each)(void *ctx, const struct lease *l),
 		r = 0;
 		if (!store_column_blob(q, 0, l.id, sizeof(l.id)) || !store_column_blob(q, 1, l.token, sizeof(l.token)) ||
 		    !store_column_blob(q, 11, mac, sizeof(mac)))
-			continue;
-		lease_mac(s, &l, want);
-		if (sodium_memcmp(mac, want, sizeof(mac)) == 0)
+			(*ret_n_bad)++;
+		else if (lease_mac(s, &l, want), sodium_memcmp(mac, want, sizeof(mac)) == 0)
 			r = each(ctx, &l);
+		else
+			(*ret_n_bad)++;
 	}
 	return r;
 }

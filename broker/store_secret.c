@@ -579,13 +579,14 @@ int store_to_reseal(struct store *s, uint64_t seal, const char *path, uint64_t v
 	STMT *q = NULL;
 	int r = store_root_check(s, err);
 
-	if (r == 0)
+	/* counted once: it is as long a way as the whole table */
+	if (r == 0 && !*path)
 		r = store_prepare(s, "SELECT count(*) " BEHIND, &count, err, "iti", (int64_t)seal, path, (int64_t)version);
-	if (r == 0)
+	if (r == 0 && count)
 		r = store_step(s, count, err);
 	if (r < 0)
 		return r;
-	*ret_left = store_column_u64(count, 0);
+	*ret_left = count ? store_column_u64(count, 0) : 0;
 	r = store_prepare(s, "SELECT path, version " BEHIND " ORDER BY path, version LIMIT 1", &q, err, "iti", (int64_t)seal, path, (int64_t)version);
 	if (r == 0)
 		r = store_step(s, q, err);

@@ -30,5 +30,8 @@ bool bind_read(const struct age_header *header, struct bind *ret);
 /* ERR_TAMPERED unless a present stanza names this path and version. */
 int bind_enforce(const struct age_header *header, const char *path, uint64_t version, struct err *err);
 
+/* Where a value waits that is not current yet: operators' alone, see cotter rotate. */
+#define PATH_PENDING "rotation.pending/"
+
 /* A secret's path: 1 to LIMIT_PATH_LEN bytes, components of [A-Za-z0-9._@+-], none empty, "." or "..". */
 bool path_valid(const char *path);

@@ -40,6 +40,7 @@
 #define LIMIT_PARAMETERS 16u
 #define LIMIT_PARAMETER_LEN 4096u
 #define LIMIT_ENGINE_RUNS 16u	   /* programs at once */
+#define LIMIT_ENGINE_RUNS_PER_UID 4u /* that jobs of one uid wait for */
 #define LIMIT_ENGINE_MS 20000u
 #define LIMIT_LEASES 8192u
 #define LIMIT_LEASES_PER_UID 1024u

@@ -77,7 +77,7 @@ static int find_secrets(const char *top, struct names *secrets, struct err *err)
 			int len = snprintf(path, sizeof(path), "%s%s%.*s", folder, *folder ? "/" : "", (int)n, name);
 
 			if ((size_t)len > LIMIT_PATH_LEN || !path_valid(path))
-				break;
+				return err_set(err, ERR_FAILED, "the broker lists a name that is none below %s", *folder ? folder : "/");
 			r = names_add(name[n] ? &folders : secrets, path, err);
 			if (r < 0)
 				break;
@@ -90,13 +90,32 @@ static int find_secrets(const char *top, struct names *secrets, struct err *err)
 
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 
+/* A folder that is called as a file could be has a '=' behind its name, which no secret's name has. */
+static void append_folders(struct writer *w, const char *path)
+{
+	const char *slash;
+
+	for (; (slash = strchr(path, '/')); path = slash + 1) {
+		size_t n = (size_t)(slash - path);
+
+		writer_bytes(w, path, n);
+		writer_str(w, n > 4 && memcmp(slash - 4, ".age", 4) == 0 ? "=/" : "/");
+	}
+	writer_str(w, path);
+}
+
 /* dir/secrets/a/b.age for a/b. make: its folders, too. */
 static int file_name(const char *dir, const char *path, bool make, char *ret, size_t size, struct err *err)
 {
-	int n = snprintf(ret, size, "%s/" SECRETS "/%s.age", dir, path);
+	struct writer w = writer_init(ret, size - 1);
 
-	if ((size_t)n >= size)
+	writer_str(&w, dir);
+	writer_str(&w, "/" SECRETS "/");
+	append_folders(&w, path);
+	writer_str(&w, ".age");
+	if (w.failed)
 		return err_set(err, ERR_LIMIT, "%.200s: the file's path is too long", path);
+	ret[w.len] = '\0';
 	for (char *slash = ret + strlen(dir) + 1; make && (slash = strchr(slash, '/')); slash++) {
 		*slash = '\0';
 		if (mkdir(ret, 0700) < 0 && errno != EEXIST)

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 struct progress {
-	unsigned long long done, failed;
+	unsigned long long all, done, failed; /* all: as the first answer said */
 	time_t told;
 	bool terminal;
 };
@@ -42,6 +42,8 @@ static int step(json_t *body, struct progress *p, bool *more, struct err *err)
 	if (!path || !problem)
 		return err_set(err, ERR_FAILED, "the broker's answer is not what it should be");
 	*more = *path != '\0';
+	if (!*more && *problem)
+		return err_set(err, ERR_FAILED, "the store's own key: %.300s", problem);
 	if (!*more)
 		return 0;
 	if (*problem) {
@@ -52,7 +54,9 @@ static int step(json_t *body, struct progress *p, bool *more, struct err *err)
 	} else {
 		p->done++;
 	}
-	tell(p, (unsigned long long)json_integer_value(json_object_get(data, "left")));
+	if (p->all == 0)
+		p->all = (unsigned long long)json_integer_value(json_object_get(data, "left")) + 1;
+	tell(p, p->all - p->done - p->failed);
 	json_object_set_new(body, "after", json_string(path));
 	json_object_set(body, "after_version", json_object_get(data, "version"));
 	return 0;

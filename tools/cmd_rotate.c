@@ -12,12 +12,9 @@
 #include <getopt.h>
 #include <string.h>
 
-/* Where the new value waits until it holds: whatever happens meanwhile, it is not lost. */
-#define PENDING "rotation.pending/"
-
 struct rotation {
 	const char *path;
-	char pending[LIMIT_PATH_LEN + 1];
+	char pending[LIMIT_PATH_LEN + 1]; /* where the new value waits until it holds: whatever happens meanwhile, it is not lost */
 	struct program program;
 	uint64_t grace_ms, version; /* version: of the current value; 0: there is none */
 	json_t *current, *next;
@@ -133,12 +130,45 @@ static int retire(const struct rotation *x, struct err *err)
 	return client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
 }
 
+/* The current value, if it is readable, and its number, if there is any: a deleted one still counts. */
+static int get_current(struct rotation *x, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	snprintf(url, sizeof(url), "/v1/secret/metadata/%s", x->path);
+	r = client_call(CLIENT_OPERATOR, "GET", url, NULL, &reply, err);
+	if (r == -ERR_NOT_FOUND)
+		return 0;
+	if (r < 0)
+		return r;
+	x->version = (uint64_t)json_integer_value(json_object_get(client_data(&reply), "current_version"));
+	r = get(x->path, &x->current, NULL, err);
+	return r == -ERR_NOT_FOUND ? 0 : r;
+}
+
+/* The broker may have stored it although its answer was lost: what is there now tells. */
+static int store(const struct rotation *x, bool *ret_unknown, struct err *err)
+{
+	CLEANUP(client_json_free) json_t *now = NULL;
+	int r = put(x->path, x->next, (json_int_t)x->version, err);
+
+	*ret_unknown = false;
+	if (r == 0 || r == -ERR_INPUT || r == -ERR_CONFLICT || r == -ERR_DENIED || r == -ERR_LIMIT)
+		return r;
+	if (get(x->path, &now, NULL, NULL) < 0)
+		*ret_unknown = true;
+	else if (json_equal(now, x->next))
+		return 0;
+	return r;
+}
+
 static int rotate(struct rotation *x, struct err *err)
 {
-	int r = get(x->path, &x->current, &x->version, err);
+	bool unknown = false;
+	int r = get_current(x, err);
 
-	if (r == -ERR_NOT_FOUND)
-		r = 0;
 	if (r == 0)
 		r = create(x, err);
 	if (r < 0)
@@ -148,7 +178,9 @@ static int rotate(struct rotation *x, struct err *err)
 		r = run(x, "check", NULL, err);
 	/* what is not there before is version 0, and so is its cas */
 	if (r == 0)
-		r = put(x->path, x->next, (json_int_t)x->version, err);
+		r = store(x, &unknown, err);
+	if (r < 0 && unknown)
+		return err_wrap(err, "%s: the new value holds, and whether it is current is not known: call it again when the broker answers", x->path);
 	if (r < 0)
 		return undo(x, r, err);
 	r = retire(x, err);
@@ -167,7 +199,7 @@ static int prepare(struct rotation *x, const struct config *config, const char *
 	x->grace_ms = rule ? rule->grace_ms : 3600000;
 	if (x->program.path[0] != '/')
 		return err_set(err, ERR_USAGE, "--program takes an absolute path");
-	if ((size_t)snprintf(x->pending, sizeof(x->pending), PENDING "%s", x->path) >= sizeof(x->pending))
+	if ((size_t)snprintf(x->pending, sizeof(x->pending), PATH_PENDING "%s", x->path) >= sizeof(x->pending))
 		return err_set(err, ERR_LIMIT, "%s: the path is too long for it", x->path);
 	return 0;
 }

@@ -40,7 +40,8 @@ struct request {
 
 /* ---- the server -------------------------------------------------------------------------------------------------- */
 
-static int connect_server(const json_t *config, PGconn **ret, struct err *err)
+/* database: in place of the configured one; NULL: that one. */
+static int connect_server(const json_t *config, const char *database, PGconn **ret, struct err *err)
 {
 	static const char *const known[] = {"host", "hostaddr", "port", "dbname", "user", "password", "sslmode", "sslrootcert"};
 	const char *keys[sizeof(known) / sizeof(known[0]) + 2], *values[sizeof(known) / sizeof(known[0]) + 2];
@@ -54,7 +55,7 @@ static int connect_server(const json_t *config, PGconn **ret, struct err *err)
 		if (!value)
 			continue;
 		keys[n] = known[i];
-		values[n++] = json_string_value(value);
+		values[n++] = database && strcmp(known[i], "dbname") == 0 ? database : json_string_value(value);
 	}
 	keys[n] = "connect_timeout";
 	values[n++] = "10";
@@ -188,19 +189,46 @@ static int renew(PGconn *conn, const struct request *q, struct err *err)
 	return run_named(conn, q, "renew_statements", usual, 1, err);
 }
 
-/* Again and again, until nothing is left: what is gone already is no failure. */
+/* What the role owns in another database would keep it from being dropped. */
+static int drop_owned_there(const struct request *q, const char *database, struct err *err)
+{
+	static const char *const usual[] = {"DROP OWNED BY \"{{name}}\""};
+	CLEANUP(cleanup_conn) PGconn *conn = NULL;
+	int r = connect_server(q->config, database, &conn, err);
+
+	return r < 0 ? r : run_all(conn, q, usual, 1, "what is usual", err);
+}
+
+static int drop_owned(PGconn *conn, const struct request *q, struct err *err)
+{
+	CLEANUP(cleanup_result) PGresult *names = PQexec(conn, "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn");
+	int r = PQresultStatus(names) == PGRES_TUPLES_OK ? 0 : err_set(err, ERR_FAILED, "looking for databases: the server refuses");
+
+	for (int i = 0; r == 0 && i < PQntuples(names); i++)
+		r = drop_owned_there(q, PQgetvalue(names, i, 0), err);
+	return r;
+}
+
+/*
+ * Again and again, until nothing is left: what is gone already is no failure. Whatever keeps the role from being dropped, it cannot log in any
+ * more: that is a transaction of its own, before anything else.
+ */
 static int drop(PGconn *conn, const struct request *q, struct err *err)
 {
-	static const char *const usual[] = {
-		"ALTER ROLE \"{{name}}\" NOLOGIN",
-		"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{name}}'",
-		"DROP OWNED BY \"{{name}}\"",
-		"DROP ROLE \"{{name}}\"",
-	};
+	static const char *const lock[] = {"ALTER ROLE \"{{name}}\" NOLOGIN VALID UNTIL '-infinity'"};
+	static const char *const end[] = {"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{{name}}'"};
+	static const char *const usual[] = {"DROP ROLE \"{{name}}\""};
 	bool there = false;
 	int r = exists(conn, q->name, &there, err);
 
-	return r < 0 || !there ? r : run_named(conn, q, "revocation_statements", usual, sizeof(usual) / sizeof(usual[0]), err);
+	if (r < 0 || !there)
+		return r;
+	r = run_all(conn, q, lock, 1, "locking the role", err);
+	if (r == 0)
+		r = run_all(conn, q, end, 1, "ending its sessions", err);
+	if (r == 0 && json_array_size(json_object_get(q->parameters, "revocation_statements")) == 0)
+		r = drop_owned(conn, q, err);
+	return r < 0 ? r : run_named(conn, q, "revocation_statements", usual, 1, err);
 }
 
 /* ---- in and out -------------------------------------------------------------------------------------------------- */
@@ -216,8 +244,8 @@ static int parse(const json_t *said, struct request *q, struct err *err)
 	if (!q->verb || !q->expires || !lease || strlen(lease) != 32 || lease[strspn(lease, "0123456789abcdef")] || !role || strpbrk(role, "'\"\\") ||
 	    strchr(q->expires, '\''))
 		return err_set(err, ERR_INPUT, "this is a program for cotterd: see doc/engines.md");
-	if (!json_is_object(q->config))
-		return err_set(err, ERR_INPUT, "the engine has no secret that says how to reach the server");
+	if (!json_is_object(q->config) || !json_is_string(json_object_get(q->config, "dbname")))
+		return err_set(err, ERR_INPUT, "the engine has no secret that says how to reach the server, with dbname");
 	snprintf(q->name, sizeof(q->name), "v-%.20s-%.32s", role, lease);
 	return 0;
 }
@@ -235,7 +263,7 @@ static int serve(struct secret *ret, struct err *err)
 	if (r == 0)
 		r = parse(said, &q, err);
 	if (r == 0)
-		r = connect_server(q.config, &conn, err);
+		r = connect_server(q.config, NULL, &conn, err);
 	if (r < 0)
 		return r;
 	if (strcmp(q.verb, "create") == 0)

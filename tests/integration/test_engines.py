@@ -5,6 +5,7 @@ import os
 import pwd
 import signal
 import subprocess
+import threading
 import time
 import unittest
 
@@ -190,8 +191,11 @@ engines:
                 time.sleep(delay)
                 self.b.stop(signal.SIGKILL)
             self.b.start()
-        live = {k.split("/")[-1] for k in (self.operate("LIST", "sys/leases/lookup/db/creds/readonly")[1] or {}).get("data", {}).get("keys", [])}
-        wait_for("the end of those", lambda: {r.split("-")[-1] for r in self.pg.roles()} <= live, 30)
+        def settled():
+            listed = {k for k in (self.operate("LIST", "sys/leases/lookup/db/creds/readonly")[1] or {}).get("data", {}).get("keys", [])}
+            live = {k for k in listed if self.operate("POST", "sys/leases/lookup", {"lease_id": f"db/creds/readonly/{k}"})[0] == 200}
+            return listed == live and {r.split("-")[-1] for r in self.pg.roles() if r.startswith("v-readonly-")} == live
+        wait_for("the end of those", settled, 30)
 
     def test_a_client_that_leaves(self):
         before = set(self.pg.roles())
@@ -213,7 +217,7 @@ engines:
         self.assertIn(reply["lease_id"][len("db/"):], self.operate("LIST", "sys/leases/lookup/db")[1]["data"]["keys"])
         self.assertEqual(self.operate("POST", "sys/leases/revoke-prefix/db/creds/readonly", {})[0], 204)
         self.gone(reply)
-        self.assertEqual(self.operate("LIST", "sys/leases/lookup/db/creds/readonly")[0], 404)
+        wait_for("their end", lambda: self.operate("LIST", "sys/leases/lookup/db/creds/readonly")[0] == 404)
 
     def test_what_the_server_refuses(self):
         before = set(self.pg.roles())
@@ -230,6 +234,31 @@ engines:
         finally:
             self.set_secret()
         self.assertTrue(self.works(self.creds()))
+
+    def test_what_it_owns_elsewhere_does_not_keep_it(self):
+        reply = self.creds()
+        name, password = reply["data"]["username"], reply["data"]["password"]
+        env = {"PATH": os.environ["PATH"], "PGPASSWORD": password}
+        run("psql", "-XAtq", "-h", "127.0.0.1", "-p", str(self.pg.port), "-U", name, "-d", "template1", "-c", "SELECT lo_create(0)", env=env, check=True)
+        self.assertEqual(self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})[0], 204)
+        self.assertNotIn(name, self.pg.roles())
+
+    def test_what_cannot_be_dropped_cannot_log_in(self):
+        reply = self.creds()
+        name = reply["data"]["username"]
+        self.pg.sql("CREATE SCHEMA kept")
+        self.pg.sql(f"ALTER DEFAULT PRIVILEGES FOR ROLE admin IN SCHEMA kept GRANT SELECT ON TABLES TO \"{name}\"")
+        self.pg.sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'template1'")
+        try:
+            self.pg.sql(f"CREATE ROLE other; GRANT \"{name}\" TO other")
+            session = subprocess.Popen(["psql", "-XAtq", "-h", "127.0.0.1", "-p", str(self.pg.port), "-U", name, "-d", "postgres", "-c", "SELECT pg_sleep(600)"],
+                                       env={"PATH": os.environ["PATH"], "PGPASSWORD": reply["data"]["password"]}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for("a session", lambda: self.pg.sql(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}'").stdout == b"1\n")
+            self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})
+            session.wait(20)
+            self.assertFalse(self.works(reply))
+        finally:
+            self.pg.sql("UPDATE pg_database SET datallowconn = true WHERE datname = 'template1'")
 
     def test_wrapped(self):
         with connect(self.b.socket) as s:
@@ -258,6 +287,18 @@ elif said["verb"] == "create" and role == "flood":
         sys.stdout.write("x" * 65536)
 elif said["verb"] == "create" and role == "crash":
     os.kill(os.getpid(), 11)
+elif said["verb"] == "create" and role == "slow":
+    time.sleep(1.5)
+    print(json.dumps({{"data": {{"n": 1}}}}))
+elif said["verb"] == "revoke" and role == "oddity":
+    n = len([1 for line in open(os.path.join(state, "log")) if said["lease"] in line])
+    print(json.dumps([{{"error": {{"code": 5}}}}, {{"error": None}}, {{"error": True}}, {{}}][min(n - 2, 3)]))
+elif said["verb"] == "create" and role == "lingers":
+    if os.fork() == 0:
+        os.close(0), os.close(1)
+        time.sleep(600)
+        os._exit(0)
+    print(json.dumps({{"data": {{"n": 1}}}}))
 elif said["verb"] == "create" and role == "nodata":
     print("{{}}")
 elif said["verb"] == "create" and role == "peek":
@@ -282,7 +323,7 @@ class Odd(EngineCase):
         super().setUpClass()
         cls.state = cls.sub("state")
         cls.program = os.path.join(cls.dir, "odd")
-        roles = "".join(f"      {r}: {{parameters: {{a: [b, c], d: e}}}}\n" for r in ("good", "garbage", "silent", "flood", "crash", "nodata", "peek"))
+        roles = "".join(f"      {r}: {{parameters: {{a: [b, c], d: e}}}}\n" for r in ("good", "garbage", "silent", "flood", "crash", "nodata", "peek", "slow", "oddity", "lingers"))
         cls.make_broker(f"engines:\n  odd:\n    program: {cls.program}\n    writable: [{cls.state}]\n    roles:\n{roles}")
         with open(cls.program, "w") as f:
             f.write(ODD.format(state=cls.state, store=os.path.join(cls.b.state, "store.db"), config=cls.b.config))
@@ -309,6 +350,48 @@ class Odd(EngineCase):
             wait_for("its end", lambda: any(x["verb"] == "revoke" and x["lease"] == lease for x in self.log()), 20)
         self.assertIsNone(self.b.process.poll())
         wait_for("the flood's end", lambda: run("pgrep", "-f", self.program).returncode != 0)
+
+    def verbs(self, lease):
+        return [x["verb"] for x in self.log() if x["lease"] == lease.split("/")[-1]]
+
+    def test_an_end_while_it_is_made(self):
+        got = []
+        t = threading.Thread(target=lambda: got.append(self.ask("GET", "odd/creds/slow")))
+        t.start()
+        wait_for("its start", lambda: os.path.exists(os.path.join(self.state, "log")) and any(x["role"] == "slow" for x in self.log()))
+        lease = next(x["lease"] for x in self.log() if x["role"] == "slow")
+        self.assertEqual(self.operate("POST", "sys/leases/revoke-prefix/odd/creds/slow", {})[0], 204)
+        t.join()
+        self.assertEqual(got[0][0], 500)
+        wait_for("its end", lambda: "revoke" in self.verbs(lease))
+
+    def test_errors_that_are_no_text(self):
+        reply = self.ask("GET", "odd/creds/oddity")[1]
+        self.assertEqual(self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})[0], 500)
+        wait_for("the end", lambda: self.verbs(reply["lease_id"]).count("revoke") == 4, 20)
+
+    def test_nothing_is_left_running(self):
+        self.assertEqual(self.ask("GET", "odd/creds/lingers")[0], 200)
+        wait_for("the end of what lingers", lambda: run("pgrep", "-f", self.program).returncode != 0)
+
+    def test_what_could_not_be_wrapped_is_ended(self):
+        with connect(self.b.operator_socket) as s:
+            while request(s, "POST", "sys/wrapping/wrap", None, {"x": 1}, ["X-Vault-Wrap-TTL: 60"])[0] == 200:
+                pass
+        before = len(self.log())
+        with connect(self.b.socket) as s:
+            self.assertEqual(request(s, "GET", "odd/creds/good", self.token, None, ["X-Vault-Wrap-TTL: 60"])[0], 429)
+        lease = next(x["lease"] for x in self.log()[before:] if x["verb"] == "create")
+        wait_for("its end", lambda: "revoke" in self.verbs(lease))
+
+    def test_one_uid_does_not_take_all_places(self):
+        seen = []
+        threads = [threading.Thread(target=lambda: seen.append(self.ask("GET", "odd/creds/slow")[0])) for _ in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual((seen.count(200), seen.count(429)), (4, 8))
 
     def test_what_it_can_see(self):
         data = self.ask("GET", "odd/creds/peek")[1]["data"]

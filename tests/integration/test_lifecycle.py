@@ -59,6 +59,19 @@ class Versions(Lifecycle):
         reader = self.b.token("--policy", "release")
         self.assertEqual(ask(self.b.socket, "POST", "cotter/rollback/release/y", reader, {"version": 2})[0], 403)
 
+    def test_raw_stays_raw(self):
+        for data in (b"\xff\x00raw", b"second", b"text"):
+            self.b.cli("put", "release/raw", "--sealed", self.sealed(data), check=True)
+        for version, want in ((1, b"\xff\x00raw"), (3, b"text")):
+            made = json.loads(self.b.cli("rollback", "release/raw", "--to", str(version), "--json", check=True).stdout)["version"]
+            data = ask(self.b.operator_socket, "GET", f"cotter/export/release/raw?version={made}")[1]["data"]["sealed"]
+            self.assertEqual(run("age", "-d", "-i", self.b.recovery_key, stdin=base64.b64decode(data), check=True).stdout, want)
+
+    def sealed(self, data):
+        path = os.path.join(self.dir, "raw.age")
+        run(COTTER, "seal", "-o", path, "-r", self.b.recipients()[0], "-r", self.b.recovery, stdin=data, env=self.b.env, check=True)
+        return path
+
     def test_by_which_job(self):
         p = self.b.cli("run", "--policy", "writer", "--give-token", "--", COTTER, "put", "build/a/token", stdin=b"made")
         self.assertEqual(p.returncode, 0, p.stderr.decode())
@@ -252,6 +265,14 @@ class Carry(Lifecycle):
             f.write(files[0])
         self.assertEqual(self.counts(), [2, 0, 0, 0])
 
+    def test_names_that_look_like_files(self):
+        for path in ("like/a", "like/a.age/b", "like/a.age", "like/.age/c"):
+            self.b.put(path, path)
+        self.assertEqual(self.export("like"), {"exported": 4})
+        self.assertTrue(os.path.exists(os.path.join(self.tree, "secrets/like/a.age=/b.age")))
+        self.assertEqual(self.counts(), [4, 0, 0, 0])
+        self.assertEqual(self.there.cli("get", "like/a.age/b", check=True).stdout, b"like/a.age/b")
+
     def test_not_sealed_to_there(self):
         sealed = os.path.join(self.dir, "own.age")
         run(COTTER, "seal", "-o", sealed, "-r", self.b.recipients()[1], "-p", "alone/x", "--version", "1", stdin=b"own", env=self.b.env, check=True)
@@ -404,6 +425,17 @@ rotations:
         os.remove(marker)
         self.b.cli("rotate", "db/k", check=True)
         self.assertEqual((self.password("db/k"), self.database()), ("p2", "p2"))
+
+    def test_after_a_deletion(self):
+        self.b.cli("rotate", "db/d", check=True)
+        self.b.cli("rm", "db/d", check=True)
+        self.assertEqual(self.b.cli("rotate", "db/d", "--json", check=True).stdout, b'{"version":2}\n')
+        self.assertEqual(self.password("db/d"), "p1")
+
+    def test_what_waits_is_no_token_s(self):
+        token = self.b.token("--policy", "admin")
+        for method, path in (("POST", "secret/data/rotation.pending/db/x"), ("GET", "secret/data/rotation.pending/db/x"), ("LIST", "secret/metadata/rotation.pending/db")):
+            self.assertEqual(ask(self.b.socket, method, path, token, {"data": {"password": "mine"}})[0], 403, path)
 
     def test_overdue(self):
         self.b.put("quick/x", "1")
