@@ -252,6 +252,9 @@ static int seal_new(struct call *call, const struct secret *plain, struct err *e
 	int r = bind_init(&bind, call->path, call->version, call->meta, err);
 
 	call->seal = config_seal_id(config);
+	/* of the version that was opened for it, if one was */
+	free(call->sealed);
+	call->sealed = NULL;
 	return r < 0 ? r
 		     : age_seal_memory(config->recipients, config->n_recipients, &bind, plain, &call->sealed, &call->sealed_len, err);
 }

@@ -102,8 +102,6 @@ static void patch_opened(struct call *call, const struct secret *object)
 		call_fail(call, r, err.msg);
 		return;
 	}
-	free(call->sealed); /* of the version that was read */
-	call->sealed = NULL;
 	kv_store_object(call, &plain);
 }
 

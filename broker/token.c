@@ -395,6 +395,11 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 	return r;
 }
 
+static int denied(struct err *err, const char *why)
+{
+	return err_set(err, ERR_DENIED, "%s", why);
+}
+
 int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, struct err *err)
 {
 	uint64_t deadline_ms, old_ms = row->deadline_ms, renewed_ms = row->renewed_ms;
@@ -402,6 +407,9 @@ int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, 
 
 	if (!row->max_deadline_ms)
 		return err_set(err, ERR_INPUT, "lease is not renewable");
+	/* it may not be swept away yet */
+	if (row->deadline_ms <= token_boot_ms())
+		return denied(err, "the token has expired");
 	deadline_ms = token_boot_ms() + least(increment_ms ? increment_ms : row->ttl_ms, LIMIT_TOKEN_TTL_S * 1000ull);
 	row->deadline_ms = least(cut(deadline_ms, token_find(t, row->parent), row->job), row->max_deadline_ms);
 	row->renewed_ms = token_wall_ms();
@@ -436,11 +444,6 @@ bool token_descends(struct tokens *t, const struct token_row *row, const struct 
 }
 
 /* ---- checking -------------------------------------------------------------------------------------------------- */
-
-static int denied(struct err *err, const char *why)
-{
-	return err_set(err, ERR_DENIED, "%s", why);
-}
 
 static int check_peer(const struct token_row *row, const struct token_facts *facts, struct token_verdict *v, struct err *err)
 {
