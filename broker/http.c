@@ -123,7 +123,7 @@ static int set_coding(struct head *h, const char *value, size_t len, struct err 
 	(void)h;
 	(void)value;
 	(void)len;
-	return err_set(err, ERR_UNSUPPORTED, "transfer codings are not supported: send Content-Length");
+	return bad(err, "transfer codings are not supported: send Content-Length");
 }
 
 static int set_vault_token(struct head *h, const char *value, size_t len, struct err *err)

@@ -30,7 +30,7 @@ struct request {
 };
 
 /* Parses the head in data[0..len). Returns its length with *ret filled (body_len is Content-Length, body NULL), 0 when
- * more bytes are needed, or -ERR_*: ERR_INPUT (400), ERR_LIMIT (413), ERR_UNSUPPORTED (405: transfer coding, method). */
+ * more bytes are needed, or -ERR_*: ERR_INPUT (400), ERR_LIMIT (413), ERR_UNSUPPORTED (405: method). */
 int http_parse_head(const char *data, size_t len, struct request *ret, struct err *err);
 
 /* Writes a status line and headers for a body of body_len bytes (content_type NULL: JSON); returns the length (at most HTTP_HEAD_MAX). */
