@@ -43,12 +43,18 @@ void lease_id_text(const struct lease *l, char ret[LEASE_ID_TEXT])
 
 struct lease *lease_find(struct broker *b, const char *text)
 {
-	char other[LEASE_ID_TEXT];
+	const char *hex = strrchr(text, '/');
+	char whole[LEASE_ID_TEXT];
+	uint8_t id[16];
+	size_t n = 0;
 
+	if (!hex || sodium_hex2bin(id, sizeof(id), hex + 1, strlen(hex + 1), NULL, &n, NULL) != 0 || n != sizeof(id))
+		return NULL;
 	for (struct lease *l = b->leases.list; l; l = l->next) {
-		lease_id_text(l, other);
-		if (l->state == LEASE_LIVE && strcmp(text, other) == 0)
-			return l;
+		if (l->state != LEASE_LIVE || memcmp(l->id, id, sizeof(id)) != 0)
+			continue;
+		lease_id_text(l, whole);
+		return strcmp(text, whole) == 0 ? l : NULL;
 	}
 	return NULL;
 }

@@ -187,6 +187,18 @@ static int sign(const char *dir, const char *key, const char *text, size_t len, 
 	return write_file(file, signature, n, err);
 }
 
+/* Before anything is written. */
+static int check_key(const char *key, struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	char url[LIMIT_PATH_LEN + 64];
+	int r;
+
+	snprintf(url, sizeof(url), "/v1/transit/keys/%s", key);
+	r = client_call(CLIENT_OPERATOR, "GET", url, NULL, &reply, err);
+	return r == -ERR_NOT_FOUND ? err_set(err, ERR_NOT_FOUND, "there is no key %.100s: 'cotter key add %.100s' makes one", key, key) : r;
+}
+
 static int export_all(const char *dir, const struct names *secrets, char *text, size_t *ret_len, size_t *ret_n, struct err *err)
 {
 	struct cli_progress progress = {.what = "exported"};
@@ -236,7 +248,9 @@ int cmd_export(struct cli *cli, int argc, char **argv, struct err *err)
 		return cli_usage(cli, err, "'%.100s' is not a folder", folder);
 	if ((size_t)snprintf(file, sizeof(file), "%s/" MANIFEST_NAME, dir) >= sizeof(file))
 		return cli_usage(cli, err, "the directory's path is too long");
-	r = find_secrets(folder, &secrets, err);
+	r = check_key(key, err);
+	if (r == 0)
+		r = find_secrets(folder, &secrets, err);
 	if (r == 0 && mkdir(dir, 0700) < 0 && errno != EEXIST)
 		r = err_errno(err, errno, "%.300s", dir);
 	if (r == 0) {

@@ -90,6 +90,6 @@ int cmd_reseal(struct cli *cli, int argc, char **argv, struct err *err)
 	if (cli->json)
 		printf("{\"resealed\":%llu,\"failed\":%llu}\n", p.done, p.failed);
 	else
-		printf("the store's key and %llu versions were sealed anew\n", p.done);
+		printf("the store's key and %llu version%s sealed anew\n", p.done, p.done == 1 ? " was" : "s were");
 	return p.failed ? err_set(err, ERR_FAILED, "%llu versions could not be opened, and stay as they were", p.failed) : 0;
 }
