@@ -66,17 +66,46 @@ static void reply(struct call *call, const char *text)
 	call_reply_data(call, &data, secret_copy(&data, text, strlen(text), NULL));
 }
 
-/* The one before and the one behind count, too: clocks differ. */
-static bool is_valid(const struct totp *t, uint64_t counter)
+/* The one before and the one behind count, too: clocks differ. 0: it is none of them. */
+static uint64_t matching(const struct totp *t, uint64_t counter)
 {
 	char code[TOTP_CODE_LEN + 1];
-	bool valid = false;
+	uint64_t found = 0;
 
 	for (uint64_t c = counter - 1; c <= counter + 1; c++)
-		if (totp_code(t->hash, t->digits, t->key, t->key_len, c, code) && strlen(code) == strlen(t->code))
-			valid |= sodium_memcmp(code, t->code, strlen(code)) == 0;
+		if (totp_code(t->hash, t->digits, t->key, t->key_len, c, code) && strlen(code) == strlen(t->code) &&
+		    sodium_memcmp(code, t->code, strlen(code)) == 0)
+			found = c;
 	sodium_memzero(code, sizeof(code));
-	return valid;
+	return found;
+}
+
+/* A code is good once (RFC 6238 section 5.2); of those before, as many are remembered as there is room for. */
+static bool was_used(struct call *call, uint64_t counter)
+{
+	struct totp_used *used = &call->broker->totp_used;
+	crypto_generichash_state st;
+	uint8_t id[sizeof(used->ids[0])];
+
+	crypto_generichash_init(&st, NULL, 0, sizeof(id));
+	crypto_generichash_update(&st, (const uint8_t *)call->path, strlen(call->path) + 1);
+	crypto_generichash_update(&st, (const uint8_t *)&counter, sizeof(counter));
+	crypto_generichash_final(&st, id, sizeof(id));
+	for (size_t i = 0; i < sizeof(used->ids) / sizeof(used->ids[0]); i++)
+		if (memcmp(used->ids[i], id, sizeof(id)) == 0)
+			return true;
+	memcpy(used->ids[used->next++ % (sizeof(used->ids) / sizeof(used->ids[0]))], id, sizeof(id));
+	return false;
+}
+
+static void check_code(struct call *call, const struct totp *t, uint64_t counter)
+{
+	uint64_t found = matching(t, counter);
+
+	if (found && was_used(call, found))
+		call_fail(call, -ERR_INPUT, "code already used; wait until the next time period");
+	else
+		reply(call, found ? "{\"valid\":true}" : "{\"valid\":false}");
 }
 
 static void answer_code(struct call *call, const struct secret *object)
@@ -96,8 +125,7 @@ static void answer_code(struct call *call, const struct secret *object)
 	}
 	counter = token_wall_ms() / 1000 / t->period;
 	if (t->code[0]) {
-		snprintf(data, sizeof(data), "{\"valid\":%s}", is_valid(t, counter) ? "true" : "false");
-		reply(call, data);
+		check_code(call, t, counter);
 	} else if (totp_code(t->hash, t->digits, t->key, t->key_len, counter, code)) {
 		snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
 		reply(call, data);

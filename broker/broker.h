@@ -16,6 +16,12 @@
 
 struct server;
 
+/* Codes that were right once, of the broker's own life. */
+struct totp_used {
+	uint8_t ids[1024][16];
+	size_t next;
+};
+
 struct broker {
 	struct config config;
 	struct audit audit;
@@ -39,6 +45,7 @@ struct broker {
 	size_t store_key_file_len;
 	struct crl crl;
 	struct call *approval_waiting; /* see key_rule.h */
+	struct totp_used totp_used;
 	struct rate *rates;	   /* of keys */
 	uint8_t job_uids[8192]; /* a bit for each uid that a job had in this life of the broker; uids that are equal modulo 65,536 share one */
 	uint64_t started_ms, n_requests, n_granted, n_denied;
