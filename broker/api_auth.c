@@ -45,7 +45,8 @@ static int use_secret_id(struct call *call, struct store_secret_id *x, struct er
 static int prepare(struct call *call, const json_t *body, const struct proof *proof, struct token_request *q, struct err *err)
 {
 	struct broker *b = call->broker;
-	bool kernel = proof->id && proof->id->role->kind == CONFIG_ROLE_KERNEL, jwt = proof->id && proof->id->role->kind == CONFIG_ROLE_JWT;
+	const struct config_role *role = proof->id ? proof->id->role : NULL;
+	bool kernel = role && (role->kind == CONFIG_ROLE_KERNEL || (role->kind == CONFIG_ROLE_APPROLE && (role->n_cgroups || role->n_units))), jwt = proof->id && proof->id->role->kind == CONFIG_ROLE_JWT;
 	/* an ID token's use is remembered with its token or not at all, and so is that of a secret id */
 	int r = jwt ? check_replay(call, proof->id, err) : proof->secret_id ? use_secret_id(call, proof->secret_id, err) : 0;
 

@@ -90,7 +90,7 @@ int api_policies(const struct call *call, const json_t *list, char ret[LIMIT_TOK
 		const char *name = json_string_value(item);
 
 		/* Vault's name for what every token may */
-		bool granted = name && strcmp(name, "default") == 0;
+		bool granted = name && strcmp(name, "default") == 0 && !config_policy(&call->broker->config, name);
 
 		if (!name || (!granted && !config_policy(&call->broker->config, name)))
 			return err_set(err, ERR_INPUT, "a policy of that name is not in the configuration");
@@ -197,7 +197,9 @@ static int parse_numbers(struct call *call, const json_t *body, struct token_req
 	if (uses) {
 		if (!json_is_integer(uses) || json_integer_value(uses) < 0 || json_integer_value(uses) > 1000000000)
 			return err_set(err, ERR_INPUT, "num_uses is not a number");
-		q->uses = json_integer_value(uses) ? json_integer_value(uses) : -1;
+		/* a role's uses are its most */
+		if (q->uses < 0 || (json_integer_value(uses) && json_integer_value(uses) < q->uses))
+			q->uses = json_integer_value(uses) ? json_integer_value(uses) : -1;
 	}
 	if (uid) {
 		if (!json_is_integer(uid) || json_integer_value(uid) < 0 || json_integer_value(uid) >= UINT32_MAX)
@@ -272,8 +274,8 @@ static int parse_times(const struct call *call, const json_t *body, const struct
 	q->max_ttl_ms = period_ms ? TOKEN_FOREVER_MS : role && role->max_ttl_ms ? role->max_ttl_ms : LIMIT_TOKEN_MAX_TTL_S * 1000ull;
 	if (explicit_ms && explicit_ms < q->max_ttl_ms)
 		q->max_ttl_ms = explicit_ms;
-	if (role && role->max_ttl_ms && q->ttl_ms > role->max_ttl_ms)
-		q->ttl_ms = role->max_ttl_ms;
+	if (role && q->ttl_ms > (role->max_ttl_ms ? role->max_ttl_ms : role->ttl_ms))
+		q->ttl_ms = role->max_ttl_ms ? role->max_ttl_ms : role->ttl_ms;
 	if (json_is_false(renewable) || (role && !role->renewable)) {
 		if (q->ttl_ms > q->max_ttl_ms)
 			q->ttl_ms = q->max_ttl_ms;
@@ -289,6 +291,8 @@ static int parse_request(struct call *call, const json_t *body, const struct con
 	const json_t *policies = json_object_get(body, "policies");
 	int r = check_unsupported(body, err);
 
+	if (r == 0 && policies && !json_is_null(policies) && !json_is_array(policies))
+		r = err_set(err, ERR_INPUT, "policies is a list of names");
 	if (json_is_null(policies) || json_array_size(policies) == 0)
 		policies = NULL;
 	*q = (struct token_request){.by_operator = !row, .policies = t->policies, .meta = t->meta, .path = t->path, .display = t->display,
@@ -311,6 +315,8 @@ static int parse_request(struct call *call, const json_t *body, const struct con
 		if (q->job)
 			return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
 		q->wraps = TOKEN_WRAPS_TOKEN;
+		if (q->max_ttl_ms && q->ttl_ms > q->max_ttl_ms)
+			q->ttl_ms = q->max_ttl_ms;
 		q->wrap_ttl_ms = q->ttl_ms > LIMIT_TOKEN_TTL_S * 1000ull ? LIMIT_TOKEN_TTL_S * 1000ull : q->ttl_ms;
 		q->wrap_uses = q->uses;
 		q->ttl_ms = call->wrap_ttl_s * 1000ull;
@@ -424,7 +430,7 @@ void token_create_orphan(struct call *call, const struct request *q)
 
 void token_create_role(struct call *call, const struct request *q)
 {
-	const struct config_role *role = config_role(&call->broker->config, strrchr(call->path, '/') + 1);
+	const struct config_role *role = config_role(&call->broker->config, call->path + strlen("auth/token/create/"));
 
 	if (role && role->kind == CONFIG_ROLE_TOKEN)
 		create(call, q, role);

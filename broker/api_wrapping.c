@@ -131,6 +131,8 @@ int api_wrap(struct call *call, const struct secret *body, struct secret *ret, u
 	/* the row may be gone: the hardware takes its time, and a last use ends it */
 	if (call->token)
 		row = token_find(&call->broker->tokens, call->token->id + 5);
+	if (call->token && !row)
+		return err_set(err, ERR_DENIED, "the token has ended meanwhile");
 	if (row) {
 		q.uid = row->uid;
 		q.cgroup = row->cgroup;

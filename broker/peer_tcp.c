@@ -69,7 +69,8 @@ static bool ask(int fd, const struct sockaddr_in *local, const struct sockaddr_i
 	    a.head.nlmsg_type != SOCK_DIAG_BY_FAMILY)
 		return false;
 	memcpy(&m, NLMSG_DATA(&a.head), sizeof(m));
-	if (m.idiag_family != AF_INET || m.idiag_state != ESTABLISHED || m.idiag_inode == 0 || m.id.idiag_sport != remote->sin_port ||
+	/* a socket of IPv6 may speak IPv4 */
+	if ((m.idiag_family != AF_INET && m.idiag_family != AF_INET6) || m.idiag_state != ESTABLISHED || m.idiag_inode == 0 || m.id.idiag_sport != remote->sin_port ||
 	    m.id.idiag_dport != local->sin_port)
 		return false;
 	*ret = (struct end){.uid = m.idiag_uid, .inode = m.idiag_inode};

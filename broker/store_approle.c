@@ -68,7 +68,8 @@ int store_secret_id_put(struct store *s, const struct store_secret_id *x, uint64
 {
 	uint8_t mac[STORE_MAC_LEN];
 	STMT *q = NULL;
-	int r = make_room(s, now_ms, err);
+	struct store_secret_id there;
+	int r = store_secret_id_get(s, x->hash, x->role, now_ms, &there, NULL) == 0 ? 0 : make_room(s, now_ms, err);
 
 	secret_id_mac(s, x, mac);
 	if (r == 0)

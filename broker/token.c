@@ -411,7 +411,10 @@ int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, 
 	if (row->deadline_ms <= token_boot_ms())
 		return denied(err, "the token has expired");
 	deadline_ms = token_boot_ms() + least(increment_ms ? increment_ms : row->ttl_ms, LIMIT_TOKEN_TTL_S * 1000ull);
-	row->deadline_ms = least(cut(deadline_ms, token_find(t, row->parent), row->job), row->max_deadline_ms);
+	deadline_ms = least(cut(deadline_ms, token_find(t, row->parent), row->job), row->max_deadline_ms);
+	/* never shorter: those made with it would outlive it, and belong to nobody */
+	if (deadline_ms > row->deadline_ms)
+		row->deadline_ms = deadline_ms;
 	row->renewed_ms = token_wall_ms();
 	r = store_token_put(t->store, t->boot_id, row, err);
 	if (r < 0) {

@@ -171,9 +171,9 @@ class Tokens(Vault):
         by_accessor = self.client.auth.token.lookup_accessor(made["accessor"])["data"]
         self.assertEqual([by_accessor["id"], by_accessor["policies"]], ["", ["app", "default"]])
         renewed = child.auth.token.renew_self(increment="20m")["auth"]
-        self.assertEqual([renewed["client_token"], renewed["lease_duration"]], [made["client_token"], 1200])
+        self.assertEqual([renewed["client_token"], renewed["lease_duration"]], [made["client_token"], 3600])
         self.assertIn("last_renewal", child.auth.token.lookup_self()["data"])
-        self.assertEqual(self.client.auth.token.renew(made["client_token"], increment=600)["auth"]["lease_duration"], 600)
+        self.assertEqual(self.client.auth.token.renew(made["client_token"], increment=600)["auth"]["lease_duration"], 3600)  # never shorter
         renewed = self.client.auth.token.renew_accessor(made["accessor"], increment="80m")["auth"]
         self.assertEqual([renewed["client_token"], renewed["lease_duration"]], ["", 4800])
         # up to its maximum, and it says so
@@ -261,7 +261,10 @@ class Tokens(Vault):
         self.assertEqual(self.ask("POST", "auth/token/create/wide", {}, made["client_token"])[0], 403)  # no policy of it says so
         tick = self.ask("POST", "auth/token/create/tick", {"ttl": "1h"})[1]["auth"]
         self.assertEqual(tick["lease_duration"], 120)
-        self.assertEqual(self.ask("POST", "auth/token/renew-self", {"increment": "90s"}, tick["client_token"])[1]["auth"]["lease_duration"], 90)
+        self.assertEqual(self.ask("POST", "auth/token/renew-self", {"increment": "90s"}, tick["client_token"])[1]["auth"]["lease_duration"], 120)
+        for path in ("x/wide", "wide/x"):
+            self.assertEqual(self.ask("POST", f"auth/token/create/{path}", {})[1]["errors"], ["unknown role"])
+        self.assertEqual(self.ask("POST", "auth/token/create/wide", {"ttl": "20h"})[1]["auth"]["lease_duration"], 300)
         self.assertEqual(self.operator.auth.token.list_roles()["data"]["keys"], ["wide", "tick"])
         self.assertEqual(self.operator.auth.token.read_role("tick")["data"]["token_period"], 120)
 
@@ -274,7 +277,7 @@ class Tokens(Vault):
     def test_bad_input(self):
         for body in ({"ttl": "x"}, {"ttl": -5}, {"ttl": []}, {"renewable": "yes"}, {"id": "root"}, {"type": "batch"}, {"entity_alias": "x"}, {"meta": []},
                      {"meta": {"a": 5}}, {"meta": {"": "x"}}, {"meta": {"a=b": "x"}}, {"meta": {"a": "b\nc=d"}}, {"meta": {"a\nb": "c"}}, {"display_name": "x" * 65},
-                     {"display_name": 5}, {"num_uses": "x"}, {"policies": ["nosuch"]}, {"policies": [5]}):
+                     {"display_name": 5}, {"num_uses": "x"}, {"policies": ["nosuch"]}, {"policies": [5]}, {"policies": "app"}, {"policies": {"a": "app"}}):
             self.assertEqual(self.ask("POST", "auth/token/create", body)[0], 400, body)
         for increment in ("x", -1, [], {}):
             self.assertEqual(self.ask("POST", "auth/token/renew-self", {"increment": increment}, self.create()["client_token"])[0], 400, increment)
