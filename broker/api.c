@@ -342,6 +342,13 @@ static int authorise(struct call *call, const struct route *route, const struct 
 	if (route->op && strncmp(call->path, PATH_PENDING, strlen(PATH_PENDING)) == 0)
 		return err_set(err, ERR_DENIED, "what waits to become current is the operators' alone");
 	r = check_token(call, err);
+	/* a rule for secrets, or a proven name that happens to read like it, gives no tokens */
+	if (r == 0 && route->prefix && strncmp(route->prefix, "auth/", 5) == 0) {
+		struct policy_answer a = policy_decide(&b->config, call->row->policies, call->row->meta, call->path, false, call->facts.op);
+
+		if (!a.rule || strncmp(a.rule->pattern, "auth/", 5) != 0)
+			r = err_set(err, ERR_DENIED, "only a rule whose path begins with auth/ allows it");
+	}
 	if (call->row && call->row->job)
 		job_id_text(call->row->job, call->job_id);
 	return r;

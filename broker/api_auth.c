@@ -41,6 +41,14 @@ static int use_secret_id(struct call *call, struct store_secret_id *x, struct er
 	return store_secret_id_put(&call->broker->store, x, call->facts.wall_ms, err);
 }
 
+/* As long as its token may be renewed. */
+static uint64_t job_ttl_ms(const struct token_request *q)
+{
+	const uint64_t most_ms = LIMIT_TOKEN_MAX_TTL_S * 1000ull, ms = q->max_ttl_ms > q->ttl_ms ? q->max_ttl_ms : q->ttl_ms;
+
+	return ms < most_ms ? ms : most_ms;
+}
+
 /* Within the transaction that the token is made in: job, and what is used up for them. */
 static int prepare(struct call *call, const json_t *body, const struct proof *proof, struct token_request *q, struct err *err)
 {
@@ -52,7 +60,7 @@ static int prepare(struct call *call, const json_t *body, const struct proof *pr
 
 	/* what the kernel said of the caller's cgroup is true for that one alone */
 	if (r == 0)
-		r = api_job(call, body, call->facts.uid, kernel ? call->facts.cgroup : 0, q->ttl_ms, &q->job, err);
+		r = api_job(call, body, call->facts.uid, kernel ? call->facts.cgroup : 0, job_ttl_ms(q), &q->job, err);
 	/* here its row goes with the commit: whoever gets nothing keeps the wrapping token */
 	if (r == 0 && proof->wrapping) {
 		r = store_token_delete(&b->store, proof->wrapping->id, err);

@@ -86,7 +86,7 @@ class Clients(Case):
         self.assertEqual(p.returncode, 0, p.stderr.decode())
         got = json.loads(p.stdout)
         self.assertEqual([got[k] for k in ("health", "status", "read", "v1", "child", "accessor", "renewed", "login", "loggedIn", "unwrapped", "signature")],
-                         [True, False, {"user": "n", "n": 5}, {"v": "1"}, ["app"], True, 300, ["app"], {"password": "kept", "port": 5432}, {"a": "b"}, "vault:v1:"])
+                         [True, False, {"user": "n", "n": 5}, {"v": "1"}, ["app"], True, 600, ["app"], {"password": "kept", "port": 5432}, {"a": "b"}, "vault:v1:"])
         self.assertIn("old/", got["mounts"])
         self.assertIn("node", got["list"])
         self.assertEqual([got[k]["status"] for k in ("deleted", "denied", "absent", "revoked", "again")], [404, 403, 404, 403, 400])
