@@ -161,8 +161,7 @@ bool policy_expand(const char *pattern, const char *meta, char *ret, size_t size
 
 /* ---- verdicts -------------------------------------------------------------------------------------------------- */
 
-enum policy_verdict policy_weigh(const struct config_policy *policy, const char *path, bool folder, uint32_t op, const char *meta,
-				 const struct config_rule **ret_rule)
+enum policy_verdict policy_weigh(const struct config_policy *policy, const struct policy_question *q, const struct config_rule **ret_rule)
 {
 	enum policy_verdict verdict = POLICY_SILENT;
 	const struct config_rule *rule;
@@ -171,10 +170,12 @@ enum policy_verdict policy_weigh(const struct config_policy *policy, const char 
 		bool denies = policy->rules[i].allow & POLICY_DENY;
 
 		rule = &policy->rules[i];
-		if (!denies && (verdict == POLICY_ALLOWS || !(rule->allow & op)))
+		if (!denies && (verdict == POLICY_ALLOWS || !(rule->allow & q->op)))
+			continue;
+		if (!denies && q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)
 			continue;
 		/* what cannot be told from what is denied is denied */
-		if (!policy_pattern_matches(rule->pattern, path, folder, meta, denies))
+		if (!policy_pattern_matches(rule->pattern, q->path, q->folder, q->meta, denies))
 			continue;
 		verdict = denies ? POLICY_DENIES : POLICY_ALLOWS;
 		if (ret_rule)
@@ -186,8 +187,7 @@ enum policy_verdict policy_weigh(const struct config_policy *policy, const char 
 }
 
 /* Weighs one more policy; true: nothing can change the answer any more. */
-static bool decide_one(const struct config *config, const char *name, size_t len, const char *meta, const char *path, bool folder,
-		       uint32_t op, struct policy_answer *a)
+static bool decide_one(const struct config *config, const char *name, size_t len, const struct policy_question *q, struct policy_answer *a)
 {
 	char text[LIMIT_NAME_LEN + 1];
 	const struct config_policy *policy;
@@ -199,14 +199,13 @@ static bool decide_one(const struct config *config, const char *name, size_t len
 	memcpy(text, name, len);
 	text[len] = '\0';
 	policy = config_policy(config, text);
-	verdict = policy ? policy_weigh(policy, path, folder, op, meta, &rule) : POLICY_SILENT;
+	verdict = policy ? policy_weigh(policy, q, &rule) : POLICY_SILENT;
 	if (verdict > a->verdict)
 		*a = (struct policy_answer){verdict, policy, rule};
 	return a->verdict == POLICY_DENIES;
 }
 
-struct policy_answer policy_decide(const struct config *config, const char *policies, const char *meta, const char *path, bool folder,
-				   uint32_t op)
+struct policy_answer policy_decide(const struct config *config, const char *policies, const struct policy_question *q)
 {
 	struct policy_answer a = {0};
 	const struct config_scope *scope;
@@ -216,13 +215,13 @@ struct policy_answer policy_decide(const struct config *config, const char *poli
 
 	for (;; policies += n + 1) {
 		n = strcspn(policies, ",");
-		if (decide_one(config, policies, n, meta, path, folder, op, &a))
+		if (decide_one(config, policies, n, q, &a))
 			return a;
 		if (!policies[n])
 			break;
 	}
 	/* the scope's own, and downward from the organisation */
-	own = policy_variable(meta, "scope", 5, &len);
+	own = policy_variable(q->meta, "scope", 5, &len);
 	for (size_t i = 1; own && len <= LIMIT_PATH_LEN && i <= len; i++) {
 		if (i < len && own[i] != '/')
 			continue;
@@ -230,7 +229,7 @@ struct policy_answer policy_decide(const struct config *config, const char *poli
 		name[i] = '\0';
 		scope = config_scope(config, name);
 		for (size_t k = 0; scope && k < scope->n_policies; k++)
-			if (decide_one(config, scope->policies[k], strlen(scope->policies[k]), meta, path, folder, op, &a))
+			if (decide_one(config, scope->policies[k], strlen(scope->policies[k]), q, &a))
 				return a;
 	}
 	return a;

@@ -41,9 +41,17 @@ bool policy_pattern_matches(const char *pattern, const char *path, bool folder, 
 
 enum policy_verdict { POLICY_SILENT, POLICY_ALLOWS, POLICY_DENIES };
 
-/* What one policy says. folder: as above. ret_rule (may be NULL): the rule that decided. */
-enum policy_verdict policy_weigh(const struct config_policy *policy, const char *path, bool folder, uint32_t op, const char *meta,
-				 const struct config_rule **ret_rule);
+/* What is asked of policies. */
+struct policy_question {
+	const char *path;
+	bool folder; /* as above */
+	uint32_t op;
+	const char *meta;
+	const char *literal; /* what the pattern of a rule that allows it must begin with, as it stands there; NULL: with anything */
+};
+
+/* What one policy says. ret_rule (may be NULL): the rule that decided. */
+enum policy_verdict policy_weigh(const struct config_policy *policy, const struct policy_question *q, const struct config_rule **ret_rule);
 
 struct policy_answer {
 	enum policy_verdict verdict;
@@ -55,8 +63,7 @@ struct policy_answer {
  * What all policies of a holder say, by name (joined by commas; those that the configuration no longer has say nothing), those of
  * the scope in meta and of every scope above it included. One that denies wins.
  */
-struct policy_answer policy_decide(const struct config *config, const char *policies, const char *meta, const char *path, bool folder,
-				   uint32_t op);
+struct policy_answer policy_decide(const struct config *config, const char *policies, const struct policy_question *q);
 
 /* Fills a role's scope template from meta. false: a name has no value, or the result is no scope. */
 bool policy_expand(const char *pattern, const char *meta, char *ret, size_t size);

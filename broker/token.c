@@ -5,6 +5,7 @@
 #include "broker/job.h"
 #include "broker/policy.h"
 #include "broker/store.h"
+#include "common/bind.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -471,9 +472,12 @@ static int check_peer(const struct token_row *row, const struct token_facts *fac
 static int check_policies(const struct tokens *t, const struct token_row *row, const struct token_facts *facts, struct token_verdict *v,
 			  struct err *err)
 {
-	struct policy_answer a = policy_decide(t->config, row->policies, row->meta, facts->path, facts->folder, facts->op);
+	const struct policy_question q = {.path = facts->path, .folder = facts->folder, .op = facts->op, .meta = row->meta, .literal = facts->literal};
+	struct policy_answer a = policy_decide(t->config, row->policies, &q);
 
 	v->step = "policy";
+	if (strncmp(facts->path, PATH_PENDING, strlen(PATH_PENDING)) == 0)
+		return denied(err, "what waits to become current is the operators' alone");
 	v->policy = a.policy ? a.policy->name : NULL;
 	v->rule = a.rule;
 	if (a.verdict == POLICY_ALLOWS)

@@ -65,6 +65,7 @@ struct token_facts {
 	uint32_t op;	   /* one enum policy_op_bit; 0: only to be known (lookup-self) */
 	const char *path;  /* NULL with op 0 */
 	bool folder;	   /* path is a folder to be listed */
+	const char *literal; /* see struct policy_question */
 	bool unwrap;	   /* sys/wrapping: for wrapping tokens, and for them alone */
 	uint64_t wall_ms, boot_ms;
 };

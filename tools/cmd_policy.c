@@ -199,7 +199,8 @@ static int answer(struct cli *cli, const struct config *config, const struct que
 	size_t refused = 0;
 
 	for (size_t i = 0; i < q->n_paths; i++) {
-		struct policy_answer a = policy_decide(config, q->policies, q->meta, q->paths[i], q->op == POLICY_LIST, q->op);
+		const struct policy_question question = {.path = q->paths[i], .folder = q->op == POLICY_LIST, .op = q->op, .meta = q->meta};
+		struct policy_answer a = policy_decide(config, q->policies, &question);
 		bool allowed = a.verdict == POLICY_ALLOWS;
 
 		refused += !allowed;

@@ -32,8 +32,8 @@ static void check_policy(const struct config *c, const struct config_policy *p)
 	CHECK(path_valid(p->name) && config_policy(c, p->name) && p->n_rules <= LIMIT_RULES);
 	for (size_t i = 0; i < p->n_rules; i++)
 		CHECK(policy_pattern_valid(p->rules[i].pattern));
-	policy_weigh(p, "release/signing/key", false, POLICY_GET, "project=release\n", NULL);
-	policy_weigh(p, "release", true, POLICY_LIST, "", NULL);
+	policy_weigh(p, &(struct policy_question){.path = "release/signing/key", .op = POLICY_GET, .meta = "project=release\n"}, NULL);
+	policy_weigh(p, &(struct policy_question){.path = "release", .folder = true, .op = POLICY_LIST, .meta = "", .literal = "rel"}, NULL);
 }
 
 static void check_role(const struct config *c, const struct config_role *r)
