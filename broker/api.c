@@ -82,7 +82,8 @@ static const struct route {
 	{M(LIST), "auth/token/roles", PERMIT_OPERATOR_OPEN, 0, "token.roles", token_roles, NULL, NULL},
 	{M(GET), "auth/token/roles/*", PERMIT_OPERATOR_OPEN, 0, "token.roles", token_role, NULL, NULL},
 	{M(POST) | M(PUT), "auth/token/create", PERMIT_TOKEN, 0, "token.create", token_create, NULL, NULL},
-	{M(POST) | M(PUT), "auth/token/create-orphan", PERMIT_OPERATOR_OPEN, 0, "token.create", token_create_orphan, NULL, NULL},
+	/* an operator's has no parent anyway */
+	{M(POST) | M(PUT), "auth/token/create-orphan", PERMIT_OPERATOR_OPEN, 0, "token.create", token_create, NULL, NULL},
 	{M(POST) | M(PUT), "auth/token/create/*", PERMIT_TOKEN, POLICY_UPDATE, "token.create", token_create_role, NULL, "auth/token/create/"},
 	{M(POST) | M(PUT), "auth/token/renew-self", PERMIT_TOKEN, 0, "token.renew", token_renew_self, NULL, NULL},
 	{M(POST) | M(PUT), "auth/token/renew", PERMIT_TOKEN, 0, "token.renew", token_renew_any, NULL, NULL},

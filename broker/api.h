@@ -154,7 +154,7 @@ api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
 api_handler sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler sys_mounts, sys_auth, sys_ui_mounts, sys_ui_mount, sys_capabilities_self;
-api_handler token_create, token_create_orphan, token_create_role;
+api_handler token_create, token_create_role;
 api_handler token_lookup_self, token_lookup, token_lookup_accessor, token_accessors, token_roles, token_role;
 api_handler token_renew_self, token_renew_any, token_renew_accessor;
 api_handler token_revoke_self, token_revoke_any, token_revoke_accessor, token_revoke_orphan;

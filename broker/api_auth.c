@@ -54,13 +54,13 @@ static int prepare(struct call *call, const json_t *body, const struct proof *pr
 {
 	struct broker *b = call->broker;
 	const struct config_role *role = proof->id ? proof->id->role : NULL;
-	bool kernel = role && (role->kind == CONFIG_ROLE_KERNEL || (role->kind == CONFIG_ROLE_APPROLE && (role->n_cgroups || role->n_units))), jwt = proof->id && proof->id->role->kind == CONFIG_ROLE_JWT;
+	bool here = role && (role->kind == CONFIG_ROLE_KERNEL || role->n_cgroups || role->n_units), jwt = role && role->kind == CONFIG_ROLE_JWT;
 	/* an ID token's use is remembered with its token or not at all, and so is that of a secret id */
 	int r = jwt ? check_replay(call, proof->id, err) : proof->secret_id ? use_secret_id(call, proof->secret_id, err) : 0;
 
 	/* what the kernel said of the caller's cgroup is true for that one alone */
 	if (r == 0)
-		r = api_job(call, body, call->facts.uid, kernel ? call->facts.cgroup : 0, job_ttl_ms(q), &q->job, err);
+		r = api_job(call, body, call->facts.uid, here ? call->facts.cgroup : 0, job_ttl_ms(q), &q->job, err);
 	/* here its row goes with the commit: whoever gets nothing keeps the wrapping token */
 	if (r == 0 && proof->wrapping) {
 		r = store_token_delete(&b->store, proof->wrapping->id, err);
@@ -97,12 +97,14 @@ static void join_policies(const struct config_role *role, char ret[LIMIT_TOKEN_P
 		n += (size_t)snprintf(ret + n, LIMIT_TOKEN_POLICY_TEXT - n, "%s%s", i ? "," : "", role->policies[i]);
 }
 
-/* For less time than the role gives, when it asks for that. */
-static int check_body(struct call *call, const json_t *body, uint64_t *ret_ttl_ms, struct err *err)
+/* The body of a login, which may ask for less time than the role gives. */
+static int read_body(struct call *call, const struct request *q, json_t **ret, uint64_t *ret_ttl_ms, struct err *err)
 {
-	int r = api_job_check(call, body, err);
+	int r = api_body(q, ret, err);
 
-	return r < 0 ? r : api_ttl(json_object_get(body, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
+	if (r == 0)
+		r = api_job_check(call, *ret, err);
+	return r < 0 ? r : api_ttl(json_object_get(*ret, "ttl"), LIMIT_TOKEN_TTL_S, ret_ttl_ms, err);
 }
 
 static void give_role(struct call *call, const json_t *body, const struct proof *proof, uint64_t ttl_ms)
@@ -131,10 +133,8 @@ void auth_jwt_login(struct call *call, const struct request *q)
 	struct identity id;
 	struct err err = {0};
 	uint64_t ttl_ms = 0;
-	int r = api_body(q, &body, &err);
+	int r = read_body(call, q, &body, &ttl_ms, &err);
 
-	if (r == 0)
-		r = check_body(call, body, &ttl_ms, &err);
 	if (r == 0) {
 		role = json_string_value(json_object_get(body, "role"));
 		jwt = json_string_value(json_object_get(body, "jwt"));
@@ -180,10 +180,8 @@ void auth_approle_login(struct call *call, const struct request *q)
 	struct identity id;
 	struct err err = {0};
 	uint64_t ttl_ms = 0;
-	int r = api_body(q, &body, &err);
+	int r = read_body(call, q, &body, &ttl_ms, &err);
 
-	if (r == 0)
-		r = check_body(call, body, &ttl_ms, &err);
 	if (r == 0)
 		r = check_approle(call, body, &id, &x, &err);
 	if (r < 0)
@@ -203,10 +201,8 @@ void auth_kernel_login(struct call *call, const struct request *q)
 	struct identity id;
 	struct err err = {0};
 	uint64_t ttl_ms = 0;
-	int r = api_body(q, &body, &err);
+	int r = read_body(call, q, &body, &ttl_ms, &err);
 
-	if (r == 0)
-		r = check_body(call, body, &ttl_ms, &err);
 	if (r == 0)
 		role = json_string_value(json_object_get(body, "role"));
 	if (r == 0 && !role)

@@ -109,6 +109,22 @@ static void reply_renewed(struct call *call, struct lease *l, const json_t *answ
 		call_reply(call, 200, &body, seq);
 }
 
+/* NULL: it was told why, and the call ended. */
+static struct lease *take(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct lease *l = NULL;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r == 0)
+		r = named(call, body, &l, &err);
+	if (r == 0)
+		return l;
+	call_fail(call, r, err.msg);
+	return NULL;
+}
+
 void lease_renewal(struct call *call, const struct request *q)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
@@ -141,18 +157,13 @@ static void reply_revoked(struct call *call, struct lease *l, const json_t *answ
 /* Waits for the engine, sync or not: node-vault takes a 202 for an error. */
 void lease_revocation(struct call *call, const struct request *q)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
-	struct lease *l = NULL;
+	struct lease *l = take(call, q);
 	struct err err = {0};
 	uint64_t seq = 0;
-	int r = api_body(q, &body, &err);
+	int r;
 
-	if (r == 0)
-		r = named(call, body, &l, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
+	if (!l)
 		return;
-	}
 	call->takes = true;
 	if (call_grant(call, &seq) < 0)
 		return;
@@ -163,19 +174,13 @@ void lease_revocation(struct call *call, const struct request *q)
 
 void lease_lookup(struct call *call, const struct request *q)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret data = {0};
 	char id[LEASE_ID_TEXT], issued[40], expires[40], renewed[40];
-	struct lease *l = NULL;
-	struct err err = {0};
-	int r = api_body(q, &body, &err);
+	const struct lease *l = take(call, q);
+	int r;
 
-	if (r == 0)
-		r = named(call, body, &l, &err);
-	if (r < 0) {
-		call_fail(call, r, err.msg);
+	if (!l)
 		return;
-	}
 	lease_id_text(l, id);
 	api_time(l->created_ms, issued);
 	api_time(l->expires_ms, expires);

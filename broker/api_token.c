@@ -284,6 +284,23 @@ static int parse_times(const struct call *call, const json_t *body, const struct
 	return 0;
 }
 
+/* What an operator asks to be wrapped is made when it is unwrapped: so it joins the job of whoever does that. */
+static int wrap_request(struct call *call, struct token_request *q, struct err *err)
+{
+	const uint64_t most_ms = LIMIT_TOKEN_TTL_S * 1000ull, ttl_ms = q->max_ttl_ms && q->ttl_ms > q->max_ttl_ms ? q->max_ttl_ms : q->ttl_ms;
+
+	if (q->job)
+		return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
+	q->wraps = TOKEN_WRAPS_TOKEN;
+	q->wrap_ttl_ms = ttl_ms < most_ms ? ttl_ms : most_ms;
+	q->wrap_uses = q->uses;
+	q->ttl_ms = call->wrap_ttl_s * 1000ull;
+	q->max_ttl_ms = 0;
+	q->uses = -1;
+	call->wrap_ttl_s = 0;
+	return 0;
+}
+
 static int parse_request(struct call *call, const json_t *body, const struct config_role *role, struct token_request *q, struct texts *t,
 			 struct err *err)
 {
@@ -310,20 +327,8 @@ static int parse_request(struct call *call, const json_t *body, const struct con
 		r = parse_numbers(call, body, q, err);
 	if (r == 0 && call->row && json_is_true(json_object_get(body, "no_parent")))
 		r = err_set(err, ERR_DENIED, "tokens without a parent are made by operators, or by a role");
-	/* an operator's is made when it is unwrapped: so it joins the job of whoever does that */
-	if (r == 0 && call->wrap_ttl_s && !row) {
-		if (q->job)
-			return err_set(err, ERR_INPUT, "a wrapped token joins the job of whoever unwraps it: cotter_job cannot be said");
-		q->wraps = TOKEN_WRAPS_TOKEN;
-		if (q->max_ttl_ms && q->ttl_ms > q->max_ttl_ms)
-			q->ttl_ms = q->max_ttl_ms;
-		q->wrap_ttl_ms = q->ttl_ms > LIMIT_TOKEN_TTL_S * 1000ull ? LIMIT_TOKEN_TTL_S * 1000ull : q->ttl_ms;
-		q->wrap_uses = q->uses;
-		q->ttl_ms = call->wrap_ttl_s * 1000ull;
-		q->max_ttl_ms = 0;
-		q->uses = -1;
-		call->wrap_ttl_s = 0;
-	}
+	if (r == 0 && call->wrap_ttl_s && !row)
+		r = wrap_request(call, q, err);
 	return r < 0 ? r : check_parent(call, q, err);
 }
 
@@ -397,7 +402,6 @@ void api_give(struct call *call, struct token_request *q, struct job *made, int 
 	call_reply(call, 200, &reply, seq);
 }
 
-
 static void create(struct call *call, const struct request *q, const struct config_role *role)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
@@ -418,12 +422,6 @@ static void create(struct call *call, const struct request *q, const struct conf
 }
 
 void token_create(struct call *call, const struct request *q)
-{
-	create(call, q, NULL);
-}
-
-/* On the operators' socket, where no token has a parent. */
-void token_create_orphan(struct call *call, const struct request *q)
 {
 	create(call, q, NULL);
 }

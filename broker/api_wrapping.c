@@ -188,6 +188,22 @@ static void refuse(struct call *call, int r, const struct err *err)
 	call_fail(call, hidden ? -ERR_LOGIN : r, hidden ? "wrapping token is not valid or does not exist" : err->msg);
 }
 
+/* NULL: it was told why, and the call ended. */
+static struct token_row *shown(struct call *call, const struct request *q)
+{
+	CLEANUP(json_cleanup) json_t *body = NULL;
+	struct token_row *row = NULL;
+	struct err err = {0};
+	int r = api_body(q, &body, &err);
+
+	if (r == 0)
+		r = find(call, q, body, &row, &err);
+	if (r == 0)
+		return row;
+	refuse(call, r, &err);
+	return NULL;
+}
+
 static int read_wrapped(struct call *call, const struct token_row *row, struct secret *ret, struct err *err)
 {
 	CLEANUP(cleanup_free) uint8_t *sealed = NULL;
@@ -256,19 +272,13 @@ void wrapping_unwrap(struct call *call, const struct request *q)
 
 void wrapping_lookup(struct call *call, const struct request *q)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret data = {0};
-	struct token_row *row = NULL;
-	struct err err = {0};
+	const struct token_row *row = shown(call, q);
 	char created[40];
-	int r = api_body(q, &body, &err);
+	int r;
 
-	if (r == 0)
-		r = find(call, q, body, &row, &err);
-	if (r < 0) {
-		refuse(call, r, &err);
+	if (!row)
 		return;
-	}
 	api_time(row->created_ms, created);
 	r = secret_new(&data, 512, NULL);
 	if (r == 0)
@@ -282,21 +292,16 @@ void wrapping_lookup(struct call *call, const struct request *q)
 
 void wrapping_rewrap(struct call *call, const struct request *q)
 {
-	CLEANUP(json_cleanup) json_t *body = NULL;
 	CLEANUP(secret_clear) struct secret kept = {0}, reply = {0};
-	struct token_row *row = NULL;
+	struct token_row *row = shown(call, q);
 	struct token_request want;
 	struct err err = {0};
 	char path[LIMIT_TOKEN_PATH_TEXT];
 	uint64_t seq = 0;
-	int r = api_body(q, &body, &err);
+	int r = 0;
 
-	if (r == 0)
-		r = find(call, q, body, &row, &err);
-	if (r < 0) {
-		refuse(call, r, &err);
+	if (!row)
 		return;
-	}
 	snprintf(path, sizeof(path), "%s", row->path);
 	want = (struct token_request){.policies = row->policies, .meta = row->meta, .path = path, .display = row->display, .uid = row->uid,
 				      .cgroup = row->cgroup, .job = row->job, .ttl_ms = row->ttl_ms, .uses = -1, .wraps = row->wraps,

@@ -2,6 +2,7 @@
 
 #include "broker/config.h"
 #include "broker/sandbox.h"
+#include "broker/spawn.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -68,21 +69,15 @@ static _Noreturn void child(const struct config_engine *e, int fd, pid_t parent)
 
 int engine_spawn(const struct config_engine *e, int *ret_fd, pid_t *ret_pid, struct err *err)
 {
-	CLEANUP(cleanup_close) int near = -1;
-	CLEANUP(cleanup_close) int far = -1;
 	pid_t parent = getpid(), pid;
-	int sv[2];
+	int fd;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		return err_errno(err, errno, "socketpair");
-	near = sv[0];
-	far = sv[1];
-	pid = fork();
+	pid = spawn_fork(SOCK_STREAM, &fd, err);
 	if (pid < 0)
-		return err_errno(err, errno, "fork");
+		return pid;
 	if (pid == 0)
-		child(e, far, parent);
-	*ret_fd = steal_fd(&near);
+		child(e, fd, parent);
+	*ret_fd = fd;
 	*ret_pid = pid;
 	return 0;
 }

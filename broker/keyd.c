@@ -1,6 +1,7 @@
 #include "broker/keyd.h"
 
 #include "broker/config.h"
+#include "broker/spawn.h"
 #include "common/age_p256tag.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -161,24 +162,19 @@ static _Noreturn void child(char **argv, int fd, pid_t parent)
 int keyd_spawn(const struct config_provider *config, int *ret_fd, pid_t *ret_pid, struct err *err)
 {
 	CLEANUP(free_argv) char **argv = build_argv(config);
-	CLEANUP(cleanup_close) int near = -1, far = -1;
 	pid_t parent = getpid(), pid;
-	int sv[2];
+	int fd;
 
 	if (!argv)
 		return err_set(err, ERR_FAILED, "out of memory");
 	if (access(argv[0], X_OK) < 0)
 		return err_errno(err, errno, "the helper %.300s", argv[0]);
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
-		return err_errno(err, errno, "socketpair");
-	near = sv[0];
-	far = sv[1];
-	pid = fork();
+	pid = spawn_fork(SOCK_SEQPACKET, &fd, err);
 	if (pid < 0)
-		return err_errno(err, errno, "fork");
+		return pid;
 	if (pid == 0)
-		child(argv, far, parent);
-	*ret_fd = steal_fd(&near);
+		child(argv, fd, parent);
+	*ret_fd = fd;
 	*ret_pid = pid;
 	return 0;
 }

@@ -1,11 +1,7 @@
-#include "broker/token.h"
+#include "broker/token_key.h"
 
-#include "broker/caveat.h"
-#include "broker/config.h"
 #include "broker/job.h"
-#include "broker/policy.h"
 #include "broker/store.h"
-#include "common/bind.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -164,16 +160,18 @@ void tokens_expire(struct tokens *t, uint64_t boot_ms)
 		store_end(t->store, true, NULL);
 }
 
+/* NULL: it has none, or that one is gone. */
+static struct token_row *parent_of(struct tokens *t, const struct token_row *row)
+{
+	return sodium_is_zero(row->parent, sizeof(row->parent)) ? NULL : token_find(t, row->parent);
+}
+
 /* It or any that it was made from is to go. A lineage is at most as long as there are tokens. */
 static bool descends_from_doomed(struct tokens *t, const struct token_row *row)
 {
-	for (size_t n = 0; row && n < LIMIT_TOKENS; n++) {
+	for (size_t n = 0; row && n < LIMIT_TOKENS; n++, row = parent_of(t, row))
 		if (row->doomed)
 			return true;
-		if (sodium_is_zero(row->parent, sizeof(row->parent)))
-			return false;
-		row = token_find(t, row->parent);
-	}
 	return false;
 }
 
@@ -236,24 +234,39 @@ void token_forget(struct tokens *t, const uint8_t id[16])
 		unlink_row(t, at);
 }
 
+/* Of its children: in the store, and then here. */
+static int free_children(struct tokens *t, const struct token_row *row, bool stored, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
+		for (struct token_row *child = t->buckets[i]; r == 0 && child; child = child->next) {
+			struct token_row freed = *child;
+
+			if (memcmp(child->parent, row->id, sizeof(row->id)) != 0)
+				continue;
+			memset(freed.parent, 0, sizeof(freed.parent));
+			if (stored)
+				*child = freed;
+			else
+				r = store_token_put(t->store, t->boot_id, &freed, err);
+		}
+	}
+	return r;
+}
+
 int token_set_free(struct tokens *t, const struct token_row *row, struct err *err)
 {
 	int r = store_begin(t->store, err);
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; r == 0 && i < TOKEN_BUCKETS; i++) {
-		for (struct token_row *child = t->buckets[i]; r == 0 && child; child = child->next) {
-			if (memcmp(child->parent, row->id, sizeof(row->id)) != 0)
-				continue;
-			memset(child->parent, 0, sizeof(child->parent));
-			r = store_token_put(t->store, t->boot_id, child, err);
-		}
-	}
+	r = free_children(t, row, false, err);
 	if (r == 0)
-		return store_end(t->store, true, err);
-	store_end(t->store, false, NULL);
-	return r;
+		r = store_end(t->store, true, err);
+	else
+		store_end(t->store, false, NULL);
+	return r < 0 ? r : free_children(t, row, true, err);
 }
 
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)
@@ -301,12 +314,12 @@ int tokens_revoke_all(struct tokens *t, struct err *err)
 
 /* ---- making ---------------------------------------------------------------------------------------------------- */
 
-static void epoch_key(const struct tokens *t, uint32_t epoch, uint8_t ret[32])
+void token_epoch_key(const struct tokens *t, uint32_t epoch, uint8_t ret[32])
 {
 	crypto_kdf_derive_from_key(ret, 32, epoch, "cot-mac1", t->key.data);
 }
 
-static void macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN])
+void token_macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN])
 {
 	struct writer w = writer_init(ret, MACAROON_ID_LEN);
 
@@ -376,8 +389,8 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 	if (r < 0)
 		return r;
 	fill_row(t, q, &row);
-	macaroon_id(&row, id);
-	epoch_key(t, row.epoch, key);
+	token_macaroon_id(&row, id);
+	token_epoch_key(t, row.epoch, key);
 	r = macaroon_mint(key, id, ret_text, err);
 	sodium_memzero(key, sizeof(key));
 	if (r == 0)
@@ -396,11 +409,6 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 	return r;
 }
 
-static int denied(struct err *err, const char *why)
-{
-	return err_set(err, ERR_DENIED, "%s", why);
-}
-
 int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, struct err *err)
 {
 	uint64_t deadline_ms, old_ms = row->deadline_ms, renewed_ms = row->renewed_ms;
@@ -410,9 +418,9 @@ int token_renew(struct tokens *t, struct token_row *row, uint64_t increment_ms, 
 		return err_set(err, ERR_INPUT, "lease is not renewable");
 	/* it may not be swept away yet */
 	if (row->deadline_ms <= token_boot_ms())
-		return denied(err, "the token has expired");
+		return err_set(err, ERR_DENIED, "the token has expired");
 	deadline_ms = token_boot_ms() + least(increment_ms ? increment_ms : row->ttl_ms, LIMIT_TOKEN_TTL_S * 1000ull);
-	deadline_ms = least(cut(deadline_ms, token_find(t, row->parent), row->job), row->max_deadline_ms);
+	deadline_ms = least(cut(deadline_ms, parent_of(t, row), row->job), row->max_deadline_ms);
 	/* never shorter: those made with it would outlive it, and belong to nobody */
 	if (deadline_ms > row->deadline_ms)
 		row->deadline_ms = deadline_ms;
@@ -436,168 +444,8 @@ void token_wrap_key(const struct tokens *t, const struct token_row *row, uint8_t
 
 bool token_descends(struct tokens *t, const struct token_row *row, const struct token_row *of)
 {
-	/* a lineage is at most as long as there are tokens */
-	for (size_t n = 0; row && n < LIMIT_TOKENS; n++) {
+	for (size_t n = 0; row && n < LIMIT_TOKENS; n++, row = parent_of(t, row))
 		if (row == of)
 			return true;
-		if (sodium_is_zero(row->parent, sizeof(row->parent)))
-			return false;
-		row = token_find(t, row->parent);
-	}
 	return false;
-}
-
-/* ---- checking -------------------------------------------------------------------------------------------------- */
-
-static int check_peer(const struct token_row *row, const struct token_facts *facts, struct token_verdict *v, struct err *err)
-{
-	v->step = "peer";
-	if (row->uid != TOKEN_ANY_UID && row->uid != facts->uid)
-		return denied(err, "the token belongs to another uid");
-	if (row->cgroup && row->cgroup != facts->cgroup)
-		return denied(err, "the token belongs to another cgroup");
-	v->step = "row";
-	if (facts->boot_ms >= row->deadline_ms)
-		return denied(err, "the token has expired");
-	if (facts->op && row->uses_left == 0)
-		return denied(err, "the token's uses are used up");
-	if (facts->unwrap != (row->wraps != TOKEN_WRAPS_NOTHING))
-		return denied(err, row->wraps ? "a wrapping token is good for sys/wrapping/unwrap alone" : "not a wrapping token");
-	v->step = "job";
-	if (!sodium_is_zero(row->job_id, sizeof(row->job_id)) && (!row->job || job_ended(row->job, facts->boot_ms)))
-		return denied(err, "the token's job has ended");
-	return 0;
-}
-
-static int check_policies(const struct tokens *t, const struct token_row *row, const struct token_facts *facts, struct token_verdict *v,
-			  struct err *err)
-{
-	const struct policy_question q = {.path = facts->path, .folder = facts->folder, .op = facts->op, .meta = row->meta, .literal = facts->literal};
-	struct policy_answer a = policy_decide(t->config, row->policies, &q);
-
-	v->step = "policy";
-	if (strncmp(facts->path, PATH_PENDING, strlen(PATH_PENDING)) == 0)
-		return denied(err, "what waits to become current is the operators' alone");
-	v->policy = a.policy ? a.policy->name : NULL;
-	v->rule = a.rule;
-	if (a.verdict == POLICY_ALLOWS)
-		return 0;
-	return denied(err, a.verdict == POLICY_DENIES ? "a policy of the token denies it" : "no policy of the token allows it");
-}
-
-/* Everything behind the HMAC chain; count takes one use. */
-static int weigh(struct tokens *t, struct token_row *row, const struct macaroon *m, const struct token_facts *facts, bool count,
-		 struct token_verdict *v, struct err *err)
-{
-	struct caveat_context c = {.facts = facts, .store = t->store, .row = row, .count = count};
-	int r = check_peer(row, facts, v, err);
-
-	for (size_t i = 0; r == 0 && i < m->n_caveats; i++) {
-		v->step = "caveat";
-		v->caveat = i + 1;
-		c.chain = m->chain[i];
-		r = caveat_check(&m->caveats[i], &c, err);
-	}
-	if (r == 0)
-		v->caveat = 0;
-	return r == 0 && facts->op ? check_policies(t, row, facts, v, err) : r;
-}
-
-static int find_row(struct tokens *t, const struct macaroon *m, struct token_row **ret_row, struct err *err)
-{
-	struct token_row *row = token_find(t, m->id + 5);
-	uint8_t id[MACAROON_ID_LEN];
-
-	if (!row)
-		return denied(err, "no such token: it ended, or was never made here");
-	macaroon_id(row, id);
-	if (memcmp(id, m->id, sizeof(id)) != 0)
-		return denied(err, "no such token");
-	*ret_row = row;
-	return 0;
-}
-
-static int identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct token_verdict *v, struct err *err)
-{
-	uint8_t key[32];
-	int r;
-
-	*v = (struct token_verdict){.step = "row"};
-	r = find_row(t, m, ret_row, err);
-	if (r < 0)
-		return r;
-	v->step = "signature";
-	epoch_key(t, (*ret_row)->epoch, key);
-	if (!macaroon_verify(m, key))
-		r = denied(err, "the token's signature is wrong");
-	sodium_memzero(key, sizeof(key));
-	return r;
-}
-
-int token_identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct err *err)
-{
-	struct token_verdict unused;
-
-	return identify(t, m, ret_row, &unused, err);
-}
-
-int token_check(struct tokens *t, struct macaroon *m, const struct token_facts *facts, struct token_row **ret_row,
-		struct token_verdict *ret_verdict, struct err *err)
-{
-	struct token_verdict unused = {0}, *v = ret_verdict ? ret_verdict : &unused;
-	int r = identify(t, m, ret_row, v, err);
-
-	if (r < 0)
-		return r;
-	v->row = *ret_row;
-	return weigh(t, *ret_row, m, facts, false, v, err);
-}
-
-bool token_may(struct tokens *t, const struct macaroon *m, const struct token_facts *facts)
-{
-	struct token_verdict v;
-	struct token_row *row;
-
-	return m->verified && find_row(t, m, &row, NULL) == 0 && weigh(t, row, m, facts, false, &v, NULL) == 0;
-}
-
-static bool has_uses_caveat(const struct macaroon *m)
-{
-	for (size_t i = 0; i < m->n_caveats; i++)
-		if (m->caveats[i].len > 5 && memcmp(m->caveats[i].p, "uses ", 5) == 0)
-			return true;
-	return false;
-}
-
-int token_use(struct tokens *t, const struct macaroon *m, const struct token_facts *facts, struct err *err)
-{
-	struct token_verdict v;
-	struct token_row *row;
-	int64_t uses_left;
-	int r;
-
-	/* the bytes in the arena are those that token_check verified: the chain need not be computed again */
-	if (!m->verified)
-		return denied(err, "the token was not verified");
-	r = find_row(t, m, &row, err);
-	if (r < 0)
-		return r;
-	uses_left = row->uses_left;
-	if (facts->op == 0 || (row->uses_left < 0 && !has_uses_caveat(m)))
-		return weigh(t, row, m, facts, false, &v, err);
-	r = store_begin(t->store, err);
-	if (r < 0)
-		return r;
-	r = weigh(t, row, m, facts, true, &v, err);
-	if (r == 0 && row->uses_left > 0) {
-		row->uses_left--;
-		r = store_token_put(t->store, t->boot_id, row, err);
-	}
-	if (r == 0)
-		r = store_end(t->store, true, err);
-	else
-		store_end(t->store, false, NULL);
-	if (r < 0)
-		row->uses_left = uses_left;
-	return r;
 }
