@@ -15,6 +15,7 @@ struct totp {
 	enum hash_type hash;
 	unsigned int digits, period;
 	char code[TOTP_CODE_LEN + 1]; /* to be checked; "": one is asked for */
+	char quoted[TOTP_CODE_LEN + 3], tried[TOTP_CODE_LEN + 1];
 };
 
 static void free_totp(void *p)
@@ -59,24 +60,28 @@ static int read_key(const json_t *object, struct totp *t, struct err *err)
 
 /* ---- codes ------------------------------------------------------------------------------------------------------- */
 
-static void reply(struct call *call, const char *text)
+/* {"name": value}; value may be a code: it goes through no buffer of ours. */
+static void reply(struct call *call, const char *name, const char *value)
 {
 	CLEANUP(secret_clear) struct secret data = {0};
+	int r = secret_new(&data, 64, NULL);
 
-	call_reply_data(call, &data, secret_copy(&data, text, strlen(text), NULL));
+	if (r == 0)
+		r = api_append(&data, "{\"%s\":", name);
+	if (r == 0)
+		r = secret_append(&data, value, strlen(value), NULL);
+	call_reply_data(call, &data, r < 0 ? r : api_append(&data, "}"));
 }
 
 /* The one before and the one behind count, too: clocks differ. 0: it is none of them. */
-static uint64_t matching(const struct totp *t, uint64_t counter)
+static uint64_t matching(struct totp *t, uint64_t counter)
 {
-	char code[TOTP_CODE_LEN + 1];
 	uint64_t found = 0;
 
 	for (uint64_t c = counter - 1; c <= counter + 1; c++)
-		if (totp_code(t->hash, t->digits, t->key, t->key_len, c, code) && strlen(code) == strlen(t->code) &&
-		    sodium_memcmp(code, t->code, strlen(code)) == 0)
+		if (totp_code(t->hash, t->digits, t->key, t->key_len, c, t->tried) && strlen(t->code) == t->digits &&
+		    sodium_memcmp(t->tried, t->code, t->digits) == 0)
 			found = c;
-	sodium_memzero(code, sizeof(code));
 	return found;
 }
 
@@ -98,21 +103,20 @@ static bool was_used(struct call *call, uint64_t counter)
 	return false;
 }
 
-static void check_code(struct call *call, const struct totp *t, uint64_t counter)
+static void check_code(struct call *call, struct totp *t, uint64_t counter)
 {
 	uint64_t found = matching(t, counter);
 
 	if (found && was_used(call, found))
 		call_fail(call, -ERR_INPUT, "code already used; wait until the next time period");
 	else
-		reply(call, found ? "{\"valid\":true}" : "{\"valid\":false}");
+		reply(call, "valid", found ? "true" : "false");
 }
 
 static void answer_code(struct call *call, const struct secret *object)
 {
 	CLEANUP(json_cleanup) json_t *key = NULL;
 	struct totp *t = call->work;
-	char code[TOTP_CODE_LEN + 1], data[64];
 	struct err err = {0};
 	uint64_t counter;
 	int r = object ? json_parse((const char *)object->data, object->len, &key, &err) : err_set(&err, ERR_NOT_FOUND, "the key is deleted");
@@ -126,11 +130,11 @@ static void answer_code(struct call *call, const struct secret *object)
 	counter = token_wall_ms() / 1000 / t->period;
 	if (t->code[0]) {
 		check_code(call, t, counter);
-	} else if (totp_code(t->hash, t->digits, t->key, t->key_len, counter, code)) {
-		snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
-		reply(call, data);
-		sodium_memzero(data, sizeof(data));
-		sodium_memzero(code, sizeof(code));
+	} else if (totp_code(t->hash, t->digits, t->key, t->key_len, counter, t->quoted + 1)) {
+		t->quoted[0] = '"';
+		t->quoted[1 + t->digits] = '"';
+		t->quoted[2 + t->digits] = '\0';
+		reply(call, "code", t->quoted);
 	} else {
 		call_fail(call, -ERR_FAILED, "libcrypto has no such hash");
 	}
@@ -202,35 +206,45 @@ static int take_url(json_t *body, struct err *err)
 	return 0;
 }
 
+/* A key of its own, as "key" of the body, and the url that is told once. */
+static int generate(json_t *body, struct secret *ret_url, struct err *err)
+{
+	CLEANUP(secret_clear) struct secret key = {0}, text = {0};
+	const char *issuer = json_string_value(json_object_get(body, "issuer")), *account = json_string_value(json_object_get(body, "account_name"));
+	unsigned int size = 20;
+	int r;
+
+	if (!number(json_object_get(body, "key_size"), 20, TOTP_KEY_MAX, &size) || size < 16)
+		return err_set(err, ERR_INPUT, "key_size is 16 to %u bytes", TOTP_KEY_MAX);
+	if (!issuer || !account || !path_valid(issuer) || !path_valid(account) || strchr(issuer, '/') || strchr(account, '/'))
+		return err_set(err, ERR_INPUT, "issuer and account_name are required: letters, digits and ._@+-");
+	r = secret_new(&key, size, err);
+	if (r == 0)
+		r = secret_new(&text, 8 * (size / 5 + 1) + 1, err);
+	if (r < 0)
+		return r;
+	randombytes_buf(key.data, size);
+	base32_encode(key.data, size, (char *)text.data);
+	if (json_object_set_new(body, "key", json_string((const char *)text.data)) < 0)
+		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	r = secret_new(ret_url, 1024, err);
+	if (r == 0)
+		r = api_append(ret_url, "{\"url\":\"otpauth://totp/%s:%s?secret=", issuer, account);
+	if (r == 0)
+		r = secret_append(ret_url, text.data, strlen((const char *)text.data), err);
+	return r < 0 ? r : api_append(ret_url, "&issuer=%s\"}", issuer);
+}
+
 /* The object that is kept. */
 static int build(json_t *body, json_t **ret, struct secret *ret_url, struct err *err)
 {
 	static const char *const kept[] = {"key", "algorithm", "digits", "period", "issuer", "account_name"};
-	CLEANUP(secret_clear) struct secret text = {0};
-	const char *issuer = json_string_value(json_object_get(body, "issuer")), *account = json_string_value(json_object_get(body, "account_name"));
-	uint8_t key[TOTP_KEY_MAX];
-	unsigned int size = 20;
 	int r = take_url(body, err);
 
 	if (r < 0)
 		return r;
-	if (json_is_true(json_object_get(body, "generate"))) {
-		if (!number(json_object_get(body, "key_size"), 20, TOTP_KEY_MAX, &size) || size < 16)
-			return err_set(err, ERR_INPUT, "key_size is 16 to %u bytes", TOTP_KEY_MAX);
-		if (!issuer || !account || !path_valid(issuer) || !path_valid(account) || strchr(issuer, '/') || strchr(account, '/'))
-			return err_set(err, ERR_INPUT, "issuer and account_name are required: letters, digits and ._@+-");
-		randombytes_buf(key, size);
-		r = secret_new(&text, 8 * (size / 5 + 1) + 1, err);
-		if (r == 0)
-			base32_encode(key, size, (char *)text.data);
-		sodium_memzero(key, sizeof(key));
-		if (r == 0 && json_object_set_new(body, "key", json_string((const char *)text.data)) < 0)
-			r = err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-		if (r == 0)
-			r = secret_new(ret_url, 1024, err);
-		if (r == 0)
-			r = api_append(ret_url, "{\"url\":\"otpauth://totp/%s:%s?secret=%s&issuer=%s\"}", issuer, account, (const char *)text.data, issuer);
-	}
+	if (json_is_true(json_object_get(body, "generate")))
+		r = generate(body, ret_url, err);
 	*ret = json_object();
 	for (size_t i = 0; r == 0 && i < sizeof(kept) / sizeof(kept[0]); i++)
 		if (json_object_get(body, kept[i]) && json_object_set(*ret, kept[i], json_object_get(body, kept[i])) < 0)

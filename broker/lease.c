@@ -13,13 +13,16 @@
 #define TRY_AT_ONCE 8u	      /* programs for ends that nobody waits for: the others are for those who wait */
 #define RETRY_MAX_MS 60000u
 
+enum verb { CREATE, RENEW, REVOKE };
+static const char *const verbs[] = {[CREATE] = "create", [RENEW] = "renew", [REVOKE] = "revoke"};
+
 /* One request to an engine. */
 struct lease_op {
 	struct lease_op *next;
 	struct broker *broker;
 	struct lease *lease;
 	struct call *call; /* NULL: nobody waits, or not any more */
-	const char *verb;
+	enum verb verb;
 	uint64_t expires_ms; /* of a renewal: what it becomes */
 	lease_reply *reply;
 	bool started; /* the engine was asked */
@@ -164,7 +167,7 @@ static int build(const struct lease_op *op, const struct config_engine_role *rol
 	api_time(op->expires_ms, expires);
 	if (r < 0)
 		return err_set(err, ERR_INPUT, "the engine's secret is no JSON object");
-	if (json_object_set_new(object, "verb", json_string(op->verb)) < 0 || json_object_set_new(object, "lease", json_string(id)) < 0 ||
+	if (json_object_set_new(object, "verb", json_string(verbs[op->verb])) < 0 || json_object_set_new(object, "lease", json_string(id)) < 0 ||
 	    json_object_set_new(object, "role", json_string(l->role)) < 0 || json_object_set_new(object, "expires", json_string(expires)) < 0 ||
 	    json_object_set_new(object, "parameters", role ? parameters(role) : json_object()) < 0 ||
 	    json_object_set(object, "config", told ? told : json_null()) < 0)
@@ -206,23 +209,22 @@ static void retry_later(struct lease *l, int code, const char *why)
 /* Whoever waited hears of it; without anybody the lease is ended, or tried again. */
 static void fail(struct lease_op *op, int code, const char *message)
 {
+	struct broker *b = op->broker;
 	struct call *call = op->call;
 	struct lease *l = op->lease;
+	bool unheard = op->verb == CREATE && !op->started;
 	char event[24];
 
-	bool create = strcmp(op->verb, "create") == 0, started = op->started;
-	struct broker *b = op->broker;
-
-	snprintf(event, sizeof(event), "lease.%s", op->verb);
+	snprintf(event, sizeof(event), "lease.%s", verbs[op->verb]);
 	if (code != -ERR_BUSY || call)
 		record(b, l, event, "failed", message);
-	if (strcmp(op->verb, "renew") != 0) {
+	if (op->verb != RENEW) {
 		l->state = LEASE_ENDING;
 		retry_later(l, code, message);
 	}
 	op_free(op);
 	/* what the engine never heard of needs no end; if the row cannot go, it is ended as any other */
-	if (create && !started && store_lease_delete(&b->store, l->id, NULL) == 0)
+	if (unheard && store_lease_delete(&b->store, l->id, NULL) == 0)
 		take_out(b, l);
 	/* what its engine said is nothing for a job */
 	if (call)
@@ -295,9 +297,9 @@ static void done(void *ctx, int result, const json_t *answer, const char *messag
 
 	if (result < 0)
 		fail(op, -ERR_FAILED, message);
-	else if (strcmp(op->verb, "create") == 0)
+	else if (op->verb == CREATE)
 		created(op, answer);
-	else if (strcmp(op->verb, "renew") == 0)
+	else if (op->verb == RENEW)
 		renewed(op, answer);
 	else
 		ended(op);
@@ -309,7 +311,7 @@ static size_t running(const struct broker *b, const char *engine, bool ends)
 	size_t n = 0;
 
 	for (const struct lease_op *op = b->leases.ops; op; op = op->next)
-		n += (!op->call && strcmp(op->verb, "revoke") == 0) == ends && (!engine || strcmp(op->lease->engine, engine) == 0);
+		n += (!op->call && op->verb == REVOKE) == ends && (!engine || strcmp(op->lease->engine, engine) == 0);
 	return n;
 }
 
@@ -322,7 +324,7 @@ static void with_config(struct lease_op *op, const struct secret *config)
 	int r = engine ? build(op, config_engine_role(engine, op->lease->role), config, &request, &err)
 		       : err_set(&err, ERR_FAILED, "the configuration has no engine of that name any more");
 
-	if (r == 0 && op->call && strcmp(op->verb, "revoke") != 0 && running(b, NULL, false) > LIMIT_ENGINE_RUNS - TRY_AT_ONCE)
+	if (r == 0 && op->call && op->verb != REVOKE && running(b, NULL, false) > LIMIT_ENGINE_RUNS - TRY_AT_ONCE)
 		r = err_set(&err, ERR_BUSY, "the other places are for ends");
 	if (r == 0)
 		r = engine_start(&b->engines, (uint32_t)(engine - b->config.engines), &request, done, op, &err);
@@ -387,7 +389,7 @@ static void begin(struct lease_op *op)
 	free(v.sealed);
 }
 
-static int start(struct broker *b, struct lease *l, const char *verb, uint64_t expires_ms, struct call *call, lease_reply *reply, struct err *err)
+static int start(struct broker *b, struct lease *l, enum verb verb, uint64_t expires_ms, struct call *call, lease_reply *reply, struct err *err)
 {
 	struct lease_op *op = calloc(1, sizeof(*op));
 
@@ -407,7 +409,7 @@ static size_t waiting_of_uid(const struct broker *b, uint32_t uid)
 	size_t n = 0;
 
 	for (const struct lease_op *op = b->leases.ops; op; op = op->next)
-		n += op->lease->uid == uid && strcmp(op->verb, "revoke") != 0;
+		n += op->lease->uid == uid && op->verb != REVOKE;
 	return n;
 }
 
@@ -447,7 +449,7 @@ int lease_create(struct call *call, const struct config_engine *engine, const st
 		take_out(b, l);
 		return r;
 	}
-	r = start(b, l, "create", l->expires_ms, call, reply, err);
+	r = start(b, l, CREATE, l->expires_ms, call, reply, err);
 	if (r < 0 && store_lease_delete(&b->store, l->id, NULL) == 0)
 		take_out(b, l);
 	return r;
@@ -459,7 +461,7 @@ int lease_renew(struct call *call, struct lease *l, uint64_t ttl_ms, lease_reply
 
 	if (l->busy)
 		return err_set(err, ERR_BUSY, "the engine is at this lease just now: try again");
-	return start(call->broker, l, "renew", expires_ms < l->max_ms ? expires_ms : l->max_ms, call, reply, err);
+	return start(call->broker, l, RENEW, expires_ms < l->max_ms ? expires_ms : l->max_ms, call, reply, err);
 }
 
 int lease_doom(struct broker *b, struct lease *l, struct err *err)
@@ -474,7 +476,7 @@ int lease_revoke(struct call *call, struct lease *l, lease_reply *reply, struct 
 
 	if (r == 0 && l->busy)
 		return err_set(err, ERR_BUSY, "the engine is at this lease just now: it is ended after that");
-	return r < 0 ? r : start(call->broker, l, "revoke", 0, call, reply, err);
+	return r < 0 ? r : start(call->broker, l, REVOKE, 0, call, reply, err);
 }
 
 int lease_forget(struct broker *b, struct lease *l, struct err *err)
@@ -517,6 +519,6 @@ void leases_tick(struct broker *b, uint64_t boot_ms)
 		l->state = LEASE_ENDING;
 		n++;
 		/* it may end at once, with a failure that is tried again */
-		start(b, l, "revoke", 0, NULL, NULL, NULL);
+		start(b, l, REVOKE, 0, NULL, NULL, NULL);
 	}
 }

@@ -42,7 +42,7 @@ static int run(const struct rotation *x, const char *verb, struct secret *ret, s
 	return in.len == n ? program_run(&program, &in, ret, err) : err_set(err, ERR_BUSY, "the locked memory for secrets is full");
 }
 
-/* 0 or the version written. cas < 0: none. */
+/* cas: the version that it replaces. */
 static int put(const char *path, json_t *object, json_int_t cas, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
@@ -53,8 +53,8 @@ static int put(const char *path, json_t *object, json_int_t cas, struct err *err
 	return client_call(CLIENT_OPERATOR, "POST", url, body, &reply, err);
 }
 
-/* The object and its version; both as they were where there is none. */
-static int get(const char *path, json_t **ret, uint64_t *ret_version, struct err *err)
+/* The object of the current version. */
+static int get(const char *path, json_t **ret, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	char url[LIMIT_PATH_LEN + 64];
@@ -65,8 +65,6 @@ static int get(const char *path, json_t **ret, uint64_t *ret_version, struct err
 	if (r < 0)
 		return r;
 	*ret = json_incref(json_object_get(client_data(&reply), "data"));
-	if (ret_version)
-		*ret_version = (uint64_t)json_integer_value(client_at(client_data(&reply), "metadata.version"));
 	return 0;
 }
 
@@ -83,7 +81,7 @@ static int drop_pending(const struct rotation *x, struct err *err)
 static int create(struct rotation *x, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret text = {0};
-	int r = get(x->pending, &x->next, NULL, err);
+	int r = get(x->pending, &x->next, err);
 
 	if (r == 0) {
 		fprintf(stderr, "%s: an earlier rotation did not come to its end: going on with it\n", x->path);
@@ -144,7 +142,7 @@ static int get_current(struct rotation *x, struct err *err)
 	if (r < 0)
 		return r;
 	x->version = (uint64_t)json_integer_value(json_object_get(client_data(&reply), "current_version"));
-	r = get(x->path, &x->current, NULL, err);
+	r = get(x->path, &x->current, err);
 	return r == -ERR_NOT_FOUND ? 0 : r;
 }
 
@@ -157,11 +155,20 @@ static int store(const struct rotation *x, bool *ret_unknown, struct err *err)
 	*ret_unknown = false;
 	if (r == 0 || r == -ERR_INPUT || r == -ERR_CONFLICT || r == -ERR_DENIED || r == -ERR_LIMIT)
 		return r;
-	if (get(x->path, &now, NULL, NULL) < 0)
+	if (get(x->path, &now, NULL) < 0)
 		*ret_unknown = true;
 	else if (json_equal(now, x->next))
 		return 0;
 	return r;
+}
+
+static int tidy_up(const struct rotation *x, struct err *err)
+{
+	int r = retire(x, err);
+
+	if (r == 0)
+		r = drop_pending(x, err);
+	return r < 0 ? err_wrap(err, "%s: the new value is current; what was to be tidied up was not", x->path) : 0;
 }
 
 static int rotate(struct rotation *x, struct err *err)
@@ -173,6 +180,11 @@ static int rotate(struct rotation *x, struct err *err)
 		r = create(x, err);
 	if (r < 0)
 		return r;
+	/* an earlier one whose answer was lost: all but the tidying up was done */
+	if (x->current && json_equal(x->current, x->next)) {
+		x->version--;
+		return tidy_up(x, err);
+	}
 	r = run(x, "apply", NULL, err);
 	if (r == 0)
 		r = run(x, "check", NULL, err);
@@ -181,12 +193,7 @@ static int rotate(struct rotation *x, struct err *err)
 		r = store(x, &unknown, err);
 	if (r < 0 && unknown)
 		return err_wrap(err, "%s: the new value holds, and whether it is current is not known: call it again when the broker answers", x->path);
-	if (r < 0)
-		return undo(x, r, err);
-	r = retire(x, err);
-	if (r == 0)
-		r = drop_pending(x, err);
-	return r < 0 ? err_wrap(err, "%s: the new value is current; what was to be tidied up was not", x->path) : 0;
+	return r < 0 ? undo(x, r, err) : tidy_up(x, err);
 }
 
 static int prepare(struct rotation *x, const struct config *config, const char *program, struct err *err)
