@@ -245,20 +245,21 @@ engines:
 
     def test_what_cannot_be_dropped_cannot_log_in(self):
         reply = self.creds()
-        name = reply["data"]["username"]
-        self.pg.sql("CREATE SCHEMA kept")
-        self.pg.sql(f"ALTER DEFAULT PRIVILEGES FOR ROLE admin IN SCHEMA kept GRANT SELECT ON TABLES TO \"{name}\"")
+        name, env = reply["data"]["username"], {"PATH": os.environ["PATH"], "PGPASSWORD": reply["data"]["password"]}
+        as_role = ["psql", "-XAtq", "-h", "127.0.0.1", "-p", str(self.pg.port), "-U", name]
+        # it owns something where nobody can connect any more
+        run(*as_role, "-d", "template1", "-c", "SELECT lo_create(0)", env=env, check=True)
         self.pg.sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'template1'")
         try:
-            self.pg.sql(f"CREATE ROLE other; GRANT \"{name}\" TO other")
-            session = subprocess.Popen(["psql", "-XAtq", "-h", "127.0.0.1", "-p", str(self.pg.port), "-U", name, "-d", "postgres", "-c", "SELECT pg_sleep(600)"],
-                                       env={"PATH": os.environ["PATH"], "PGPASSWORD": reply["data"]["password"]}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            session = subprocess.Popen([*as_role, "-d", "postgres", "-c", "SELECT pg_sleep(600)"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             wait_for("a session", lambda: self.pg.sql(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}'").stdout == b"1\n")
-            self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})
-            session.wait(20)
+            self.assertEqual(self.ask("POST", "sys/leases/revoke", {"lease_id": reply["lease_id"]})[0], 500)
+            self.assertNotEqual(session.wait(20), 0)
+            self.assertIn(name, self.pg.roles())
             self.assertFalse(self.works(reply))
         finally:
             self.pg.sql("UPDATE pg_database SET datallowconn = true WHERE datname = 'template1'")
+        self.gone(reply)
 
     def test_wrapped(self):
         with connect(self.b.socket) as s:

@@ -426,6 +426,17 @@ rotations:
         self.b.cli("rotate", "db/k", check=True)
         self.assertEqual((self.password("db/k"), self.database()), ("p2", "p2"))
 
+    def test_an_answer_that_was_lost(self):
+        """The value is current already, and still waits: only the tidying up is left."""
+        for _ in range(2):
+            self.b.cli("rotate", "db/l", check=True)
+        self.b.cli("put", "rotation.pending/db/l", "--data", "-", stdin='{"password":"p2"}', check=True)
+        os.remove(os.path.join(self.scratch, "log"))
+        p = self.b.cli("rotate", "db/l", "--json", check=True)
+        self.assertEqual(p.stdout, b'{"version":2}\n')
+        self.assertFalse(os.path.exists(os.path.join(self.scratch, "log")))  # the program had nothing to do
+        self.assertEqual((self.password("db/l"), self.b.cli("list", "rotation.pending").returncode), ("p2", 4))
+
     def test_after_a_deletion(self):
         self.b.cli("rotate", "db/d", check=True)
         self.b.cli("rm", "db/d", check=True)
@@ -449,7 +460,7 @@ rotations:
         self.assertIn("names no program", p.stderr.decode())
 
     def test_programs_that_are_none(self):
-        for program, why in (("/nonexistent", "No such file"), ("relative", "absolute"), ("/bin/cat", "")):
+        for program, why in (("/nonexistent", "No such file"), ("relative", "absolute"), ("/bin/cat", "create: its exit status is 1")):
             p = self.b.cli("rotate", "db/n", "--program", program)
             self.assertNotEqual(p.returncode, 0)
             self.assertIn(why, p.stderr.decode())

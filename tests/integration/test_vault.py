@@ -12,7 +12,7 @@ import unittest
 import hvac
 
 from harness import Case, free_port_pair, run
-from peers import Cgroup, as_peer, cgroups_missing, connect, request
+from peers import Cgroup, Process, Session, as_peer, ask, cgroups_missing, connect, request
 from test_sign import hvac_client
 
 CONFIG = """\
@@ -51,11 +51,17 @@ roles:
     token: {orphan: true}
     policies: [other, app]
     ttl: 5m
+  few:
+    token: {orphan: true}
+    policies: [app]
+    uses: 3
   tick:
     token: {orphan: false}
     policies: [app]
     period: 2m
 """
+
+NO_CGROUP = cgroups_missing()
 
 
 class Vault(Case):
@@ -84,6 +90,13 @@ class Vault(Case):
         files = [f for f in glob.glob(f"{self.b.state}/**", recursive=True) if os.path.isfile(f)]
         self.assertIn(b"SQLite format 3", b"".join(open(f, "rb").read(15) for f in files))
         return b"".join(open(f, "rb").read() for f in files)
+
+    def configure(self, change):
+        """For this test alone."""
+        with open(self.b.config) as f:
+            before = f.read()
+        self.b.reload(change)
+        self.addCleanup(self.b.reload, lambda _: before)
 
     def create(self, token=None, **body):
         status, reply = self.ask("POST", "auth/token/create", body, token)
@@ -203,6 +216,61 @@ class Tokens(Vault):
         self.assertEqual(self.ask("POST", "auth/token/revoke-self", {}, parent)[0], 204)
         self.assertEqual(self.lookup(child)[0], 403)
 
+    def test_a_renewal_never_shortens(self):
+        """What was made with it would outlive it, and escape when its lineage is revoked."""
+        first = self.b.token("--policy", "app", "--ttl", "10m", "--max-ttl", "30m")
+        second = self.create(token=first, explicit_max_ttl="20m", ttl="5m")
+        third = self.create(token=second["client_token"], ttl="5m")
+        self.assertEqual(self.ask("POST", "auth/token/renew-self", {"increment": "1s"}, second["client_token"])[0], 200)
+        time.sleep(2.2)
+        self.assertEqual(self.lookup(second["client_token"])[0], 200)
+        self.assertEqual(self.ask("POST", "auth/token/revoke-self", {}, first)[0], 204)
+        self.assertEqual([self.lookup(t["client_token"])[0] for t in (second, third)], [403, 403])
+
+    def test_a_policy_that_is_called_default(self):
+        ro = self.b.token("--policy", "other")
+        self.assertEqual(self.ask("POST", "auth/token/create", {"policies": ["default"]}, ro)[0], 200)
+        self.configure(lambda text: text.replace("mounts:\n", "  default:\n    - path: shared/*\n      allow: [get]\nmounts:\n", 1))
+        self.assertEqual(self.ask("POST", "auth/token/create", {"policies": ["default"]}, ro)[0], 403)
+
+    def test_an_explicit_maximum_holds_through_wrapping(self):
+        status, reply = self.operate("POST", "auth/token/create", {"policies": ["app"], "ttl": "1h", "explicit_max_ttl": "10m"}, ["X-Vault-Wrap-TTL: 60"])
+        self.assertEqual(status, 200)
+        self.assertEqual(self.ask("POST", "sys/wrapping/unwrap", {"token": reply["wrap_info"]["token"]})[1]["auth"]["lease_duration"], 600)
+
+    def test_only_rules_for_auth_give_tokens(self):
+        self.configure(lambda text: text.replace("mounts:\n", """\
+  everything:
+    - path: "*"
+      allow: [get, put, list, delete]
+  project:
+    - path: "{{project}}/*"
+      allow: [get, put, list]
+  both:
+    - path: "*"
+      allow: [get, put, list, delete]
+    - path: auth/token/create/wide
+      allow: [update]
+  never:
+    - path: auth/token/create/*
+      allow: [update]
+    - path: "*"
+      allow: [deny]
+mounts:
+""", 1))
+        for args, status in (("everything",), 403), (("project", "--meta", "project=auth/token/create"), 403), (("both",), 200), (("never",), 403):
+            token = self.b.token("--policy", *args)
+            self.assertEqual(self.ask("POST", "auth/token/create/wide", {}, token)[0], status, args)
+            may = self.ask("POST", "sys/capabilities-self", {"paths": ["auth/token/create/wide"]}, token)[1]["capabilities"]
+            self.assertEqual(may, ["update"] if status == 200 else ["deny"], args)
+        token = self.b.token("--policy", "project", "--meta", "project=auth/approle")
+        self.assertEqual(self.ask("POST", "auth/approle/role/web/secret-id", {}, token)[0], 403)
+
+    def test_what_a_role_gives_at_most(self):
+        for body, uses in (({}, 3), ({"num_uses": 0}, 3), ({"num_uses": 1000}, 3), ({"num_uses": 2}, 2)):
+            status, reply = self.ask("POST", "auth/token/create/few", body)
+            self.assertEqual((status, reply["auth"]["num_uses"]), (200, uses), body)
+
     def test_not_renewable(self):
         for token in (self.b.token("--policy", "app"), self.create(renewable=False)["client_token"]):
             self.assertFalse(self.lookup(token)[1]["data"]["renewable"])
@@ -265,7 +333,7 @@ class Tokens(Vault):
         for path in ("x/wide", "wide/x"):
             self.assertEqual(self.ask("POST", f"auth/token/create/{path}", {})[1]["errors"], ["unknown role"])
         self.assertEqual(self.ask("POST", "auth/token/create/wide", {"ttl": "20h"})[1]["auth"]["lease_duration"], 300)
-        self.assertEqual(self.operator.auth.token.list_roles()["data"]["keys"], ["wide", "tick"])
+        self.assertEqual(self.operator.auth.token.list_roles()["data"]["keys"], ["wide", "few", "tick"])
         self.assertEqual(self.operator.auth.token.read_role("tick")["data"]["token_period"], 120)
 
     def test_uses(self):
@@ -350,6 +418,45 @@ class AppRole(Vault):
         short = self.secret_id("web", ttl=1)
         time.sleep(1.1)
         self.assertEqual(self.login("web-role", short)[0], 400)
+
+    def test_full_of_secret_ids(self):
+        """Whoever may make them for one role keeps nobody from using those of another."""
+        two = self.secret_id("web", num_uses=3)
+        with Session(self.b.operator_socket) as s:
+            made = 0
+            while s.request("POST", "auth/approle/role/once/secret-id", None, {})[0] == 200:
+                made += 1
+        self.assertGreater(made, 4000)
+        self.assertEqual([self.login("web-role", two)[0] for _ in range(2)], [200, 200])
+        keys = self.operate("LIST", "auth/approle/role/once/secret-id")[1]["data"]["keys"]
+        with Session(self.b.operator_socket) as s:
+            for key in keys:
+                s.request("POST", "auth/approle/role/once/secret-id-accessor/destroy", None, {"secret_id_accessor": key})
+
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_bound_to_a_cgroup(self):
+        here, there = Cgroup(), Cgroup()
+        self.addCleanup(here.remove)
+        self.addCleanup(there.remove)
+        self.configure(lambda text: text.replace("roles:\n", f"roles:\n  bound:\n    approle: {{role_id: bound-role}}\n    kernel: {{cgroups: [{here.name}]}}\n    policies: [app]\n", 1))
+        secret = self.secret_id("bound")
+        other = Process(cgroup=there)
+        self.addCleanup(other.end)
+        said = {"role_id": "bound-role", "secret_id": secret, "cgroup": here.name}
+        self.assertEqual(as_peer(ask, self.b.socket, "POST", "auth/approle/login", None, said, cgroup=here)[0], 200)
+        self.assertEqual(as_peer(ask, self.b.socket, "POST", "auth/approle/login", None, said, cgroup=there)[0], 400)
+        self.assertEqual(as_peer(ask, self.b.socket, "POST", "auth/approle/login", None, {**said, "leader": other.pid}, cgroup=here)[0], 400)
+
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_renewed_within_a_job(self):
+        here = Cgroup()
+        self.addCleanup(here.remove)
+        keeper = Process(cgroup=here)
+        self.addCleanup(keeper.end)
+        _, reply = keeper.do(ask, self.b.socket, "POST", "auth/approle/login", None, {"role_id": "web-role", "secret_id": self.secret_id("web")})
+        token = reply["auth"]["client_token"]
+        _, reply = keeper.do(ask, self.b.socket, "POST", "auth/token/renew-self", token, {"increment": "20m"})
+        self.assertIn(reply["auth"]["lease_duration"], range(1190, 1201))  # beyond the role's ttl of 10m, up to its max_ttl
 
     def test_who_may(self):
         self.assertEqual(self.ask("POST", "auth/approle/role/web/secret-id", {})[0], 200)
@@ -534,9 +641,6 @@ def tcp(port, method, path, token=None, body=None, head=()):
         return request(s, method, path, token, body, head)
 
 
-NO_CGROUP = cgroups_missing()
-
-
 class Tcp(Vault):
     """Requests by TCP, when configured: the kernel tells whose socket it is."""
 
@@ -595,11 +699,27 @@ class Tcp(Vault):
             self.assertEqual(request(s, "GET", "sys/health", None)[0], 200)
         for s in conns:
             s.close()
-        # whoever said that nothing more comes is in a state that the kernel tells uid 0 of: refused, not believed
-        with socket.create_connection(("127.0.0.1", self.port)) as s:
+        # whoever said that nothing more comes, before the broker looked, is in a state that the kernel tells uid 0 of: refused, not believed
+        self.b.put("app/t", "1")
+        self.b.process.send_signal(signal.SIGSTOP)
+        try:
+            s = socket.create_connection(("127.0.0.1", self.port))
+            s.settimeout(20)
             s.sendall(f"GET /v1/secret/data/app/t HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {self.token}\r\n\r\n".encode())
             s.shutdown(socket.SHUT_WR)
-            self.assertIn(s.recv(65536)[:12], (b"HTTP/1.1 403", b"HTTP/1.1 200", b""))
+        finally:
+            self.b.process.send_signal(signal.SIGCONT)
+        with s:
+            self.assertEqual(s.recv(65536)[:12], b"HTTP/1.1 403")
+        self.assertEqual(tcp(self.port, "GET", "secret/data/app/t", self.token)[0], 200)
+
+    def test_a_socket_of_ipv6(self):
+        """As Java's are: one that speaks IPv4 all the same."""
+        self.b.put("app/t", "1")
+        with socket.socket(socket.AF_INET6) as s:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            s.connect(("::ffff:127.0.0.1", self.port))
+            self.assertEqual(request(s, "GET", "secret/data/app/t", self.token)[0], 200)
 
     def test_nobody_else_has_the_port(self):
         p = run("ss", "-Hltn", f"sport = :{self.port}")
