@@ -146,12 +146,15 @@ static _Noreturn void child(char **argv, int fd, pid_t parent)
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		_exit(1);
-	if (null < 0 || dup2(fd, HELPER_FD) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
+	/* its socket last: null may stand in that place */
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
 		_exit(1);
 #ifndef COTTER_SANITIZE /* whose reports must be seen */
 	if (dup2(null, 2) < 0)
 		_exit(1);
 #endif
+	if (dup2(fd, HELPER_FD) < 0)
+		_exit(1);
 	if (fd == HELPER_FD)
 		fcntl(fd, F_SETFD, 0);
 	close_range(HELPER_FD + 1, ~0u, 0);
