@@ -50,6 +50,10 @@
 #define LIMIT_PROGRAM_OUTPUT LIMIT_SECRET_LEN
 #define LIMIT_PROGRAM_MS 60000u
 
+/* masking */
+#define LIMIT_MASK_FILE (1u << 20) /* a file of values */
+#define LIMIT_MASK_SECRETS 256u
+
 /* carrying */
 #define LIMIT_MANIFEST (64u << 20)
 #define LIMIT_MANIFEST_LINES 100000u
@@ -171,6 +175,6 @@
 
 /* memory */
 #define LIMIT_ARENA_BROKER (4u << 20)
-#define LIMIT_ARENA_TOOL (2u << 20)
+#define LIMIT_ARENA_TOOL (4u << 20)
 #define LIMIT_ARENA_KEYD (256u << 10)
 #define LIMIT_ARENA_AGENT (512u << 10)

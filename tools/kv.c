@@ -52,3 +52,10 @@ int kv_field(const json_t *object, const char *field, const char *path, struct s
 		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
 	return api_dump(value, SIZE_MAX, ret, err);
 }
+
+const char *kv_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}

@@ -65,6 +65,16 @@ static const struct command commands[] = {
 	{"get", "PATH[#FIELD] [--version N] [--json]", "Prints a secret: the bytes alone into a pipe, a line on a terminal.\n", cmd_get, false},
 	{"list", "[FOLDER] [--json]", "Lists secrets and folders below FOLDER.\n", cmd_list, false},
 	{"rm", "PATH [--all]", "Deletes the current version; --all removes the secret with every version.\n", cmd_rm, false},
+	{"mask", "[--values-file F] [--secret PATH[#FIELD]]... [--mask TEXT] [options] < log",
+	 "Copies standard input to standard output and hides secrets in it, in every disguise that 'cotter run' knows: escapes, base64,\n"
+	 "hex, lines, leaves of JSON. What may be the beginning of a secret is kept back until it is decided, nothing else.\n\n"
+	 "  --values-file F           a JSON array: strings, or objects with name and value (or base64); - is no file here\n"
+	 "  --secret PATH[#FIELD]     a secret of the broker's; may repeat\n"
+	 "  --mask TEXT               in place of ***(name)*** and ***\n"
+	 "  --min-length N            values with fewer bytes are not hidden (default: 1)\n"
+	 "  --token-prefix P          hide what follows it, as after glpat- and ghp_; may repeat\n"
+	 "  --values-only             not also passwords in URLs and tokens with a known prefix\n",
+	 cmd_mask, false},
 	{"history", "PATH [--json]", "The versions of a secret: when, by whom, by which job; which are deleted.\n", cmd_history, false},
 	{"rollback", "PATH --to N [--json]", "Makes what version N was the newest version. Nothing is lost: it is a version of its own.\n", cmd_rollback, false},
 	{"reseal", "[--json]",

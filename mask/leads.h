@@ -1,0 +1,23 @@
+#pragma once
+/*
+ * Secrets that nobody named, known by what stands before them: the values of some parameters of URLs, the password in a
+ * URL, tokens with a known prefix. What GitLab's, Azure's and Buildkite's runners hide, too.
+ */
+#include "mask/match.h"
+
+struct err;
+
+#define LEADS_PREFIXES 64u /* that the caller adds */
+#define LEADS_PREFIX_MAX 64u
+#define LEADS_URL_PART 256u /* a user's name, a password */
+
+enum lead { LEAD_NONE, LEAD_PARAMETER, LEAD_TOKEN, LEAD_URL };
+
+/* The known ones, and the caller's prefixes of tokens. */
+int leads_make(struct match *m, const char *const *prefixes, size_t n_prefixes, struct err *err);
+
+/* Does c belong to the value behind such a lead? A parameter's value may be empty, and is hidden then, too. */
+bool lead_has(enum lead lead, uint8_t c);
+
+/* The password behind "://" at text[at]. 1 and its place; 0: there is none; -1: the text's end cuts it off. */
+int lead_password(const uint8_t *text, size_t len, size_t at, size_t *ret_start, size_t *ret_end);

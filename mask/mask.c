@@ -1,0 +1,418 @@
+#include "mask/mask.h"
+
+#include "common/cleanup.h"
+#include "common/err.h"
+#include "mask/dense.h"
+#include "mask/forms.h"
+#include "mask/leads.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define WINDOW (MASK_WINDOW + MASK_SPAN + 2 * LEADS_URL_PART + MATCH_MAX)
+#define OUT 65536u
+#define IDLE_SHOWN                                                                                                         \
+	3u /* bytes of a secret that a pause may show: with less, each line that ends like one begins would wait */
+#define NO_VALUE UINT32_MAX
+
+struct range {
+	size_t start, end;
+	uint32_t value; /* NO_VALUE: of a lead */
+};
+
+struct mask {
+	struct mask_options options;
+	struct forms forms;
+	struct match leads;
+	char (*names)[MASK_NAME_MAX + 1];
+	size_t n_values;
+	uint8_t *window; /* in the arena, as what is in it is not hidden yet */
+	size_t len;
+	size_t shown;	/* of the window's begin, by mask_idle */
+	size_t covered; /* the same, hidden by what began before it */
+	bool in_run;	/* the last thing written is a mask */
+	enum lead open; /* the value of a lead that is gone goes on, at covered */
+	struct dense dense;
+	struct range *ranges;
+	size_t n_ranges, cap_ranges;
+	struct range *leads_seen; /* from a lead's begin to its value's */
+	size_t n_leads, cap_leads;
+	enum lead open_new; /* the first whose value reaches the window's end, and where it stands */
+	size_t open_new_at;
+	bool failed;	  /* no room for a range */
+	size_t tail_hold; /* where a match stands whose end may come */
+	size_t lead_hold;
+	uint8_t *out;
+	size_t out_len;
+};
+
+int mask_new(const struct mask_options *o, struct mask **ret, struct err *err)
+{
+	CLEANUP(mask_free) struct mask *m = calloc(1, sizeof(*m));
+	int r = 0;
+
+	if (!m)
+		return err_set(err, ERR_FAILED, "out of memory");
+	m->options = *o;
+	m->forms.min = o->min ? o->min : 1;
+	m->window = secret_alloc(WINDOW);
+	m->dense.bytes = secret_alloc(WINDOW);
+	m->dense.marks = reallocarray(NULL, DENSE_MARKS(WINDOW), sizeof(*m->dense.marks));
+	dense_init(&m->dense);
+	m->names = calloc(MASK_VALUES, sizeof(*m->names));
+	m->out = malloc(OUT);
+	if (!m->window || !m->dense.bytes || !m->dense.marks || !m->names || !m->out)
+		return err_set(err, ERR_FAILED, "out of memory for the masker");
+	if (o->leads)
+		r = leads_make(&m->leads, o->prefixes, o->n_prefixes, err);
+	if (r == 0)
+		*ret = steal_ptr(&m);
+	return r;
+}
+
+void mask_free(struct mask **mp)
+{
+	struct mask *m = *mp;
+
+	if (!m)
+		return;
+	forms_done(&m->forms);
+	match_done(&m->leads);
+	secret_free(m->window);
+	secret_free(m->dense.bytes);
+	free(m->dense.marks);
+	free(m->names);
+	free(m->ranges);
+	free(m->leads_seen);
+	free(m->out);
+	free(m);
+	*mp = NULL;
+}
+
+int mask_add(struct mask *m, const void *value, size_t len, const char *name, bool *ret_added, struct err *err)
+{
+	int r;
+
+	if (m->n_values == MASK_VALUES)
+		return err_set(err, ERR_LIMIT, "at most %u secrets are hidden at once", MASK_VALUES);
+	r = forms_add(&m->forms, value, len, (uint32_t)m->n_values, ret_added, err);
+	if (r < 0 || !*ret_added)
+		return r;
+	snprintf(m->names[m->n_values++], sizeof(*m->names), "%s", name ? name : "");
+	return 0;
+}
+
+int mask_ready(struct mask *m, struct err *err)
+{
+	return forms_build(&m->forms, err);
+}
+
+/* ---- what is to be hidden ---------------------------------------------------------------------------------------------
+ */
+
+static void note(struct mask *m, struct range **list, size_t *n, size_t *cap, struct range range)
+{
+	if (*n == *cap) {
+		size_t more = *cap ? 2 * *cap : 64;
+		struct range *grown = reallocarray(*list, more, sizeof(*grown));
+
+		if (!grown) {
+			m->failed = true;
+			return;
+		}
+		*list = grown;
+		*cap = more;
+	}
+	(*list)[(*n)++] = range;
+}
+
+static void hide(struct mask *m, size_t start, size_t end, uint32_t value)
+{
+	struct range *last = m->n_ranges ? &m->ranges[m->n_ranges - 1] : NULL;
+
+	/* what comes in order, as nearly all does, is joined at once */
+	if (last && last->value == value && start >= last->start && start <= last->end && start != end) {
+		if (end > last->end)
+			last->end = end;
+		return;
+	}
+	note(m, &m->ranges, &m->n_ranges, &m->cap_ranges, (struct range){start, end, value});
+}
+
+static void found_plain(void *context, size_t at, const struct match_entry *e)
+{
+	hide(context, at, at + e->len, e->value);
+}
+
+static bool in_base64(uint8_t c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c && strchr("+/-_=", c));
+}
+
+static void found_dense(void *context, size_t at, const struct match_entry *e)
+{
+	struct mask *m = context;
+	size_t start = dense_place(&m->dense, m->window, at), end = dense_place(&m->dense, m->window, at + e->len - 1) + 1;
+
+	if (end - start > MASK_SPAN)
+		return;
+	/* the last characters of base64 hold the secret's last bits, and others' */
+	for (unsigned int i = 0; i < e->tail; i++) {
+		if (end == m->len && start < m->tail_hold)
+			m->tail_hold = start;
+		if (end == m->len || !in_base64(m->window[end]))
+			break;
+		end++;
+	}
+	hide(m, start, end, e->value);
+}
+
+/* Does it reach the window's end? */
+static bool hide_value(struct mask *m, enum lead lead, size_t start)
+{
+	size_t end = start;
+
+	while (end < m->len && lead_has(lead, m->window[end]))
+		end++;
+	if (end > start || lead == LEAD_PARAMETER)
+		hide(m, start, end, NO_VALUE);
+	return end == m->len;
+}
+
+static void found_lead(void *context, size_t at, const struct match_entry *e)
+{
+	struct mask *m = context;
+	size_t start = at + e->len, end;
+	int r;
+
+	if (e->value == LEAD_URL) {
+		r = lead_password(m->window, m->len, at, &start, &end);
+		if (r > 0)
+			hide(m, start, end, NO_VALUE);
+		else if (r < 0 && at < m->lead_hold)
+			m->lead_hold = at;
+		if (r <= 0)
+			return;
+	} else if (hide_value(m, (enum lead)e->value, start) && (!m->open_new || at < m->open_new_at)) {
+		m->open_new = (enum lead)e->value;
+		m->open_new_at = at;
+	}
+	note(m, &m->leads_seen, &m->n_leads, &m->cap_leads, (struct range){at, start, NO_VALUE});
+}
+
+static void look(struct mask *m, bool final)
+{
+	m->n_ranges = m->n_leads = 0;
+	m->tail_hold = m->lead_hold = m->len;
+	m->open_new = LEAD_NONE;
+	if (m->covered)
+		hide(m, 0, m->covered, NO_VALUE);
+	if (m->open) {
+		size_t end = m->covered;
+
+		while (end < m->len && lead_has(m->open, m->window[end]))
+			end++;
+		if (end > m->covered)
+			hide(m, m->covered, end, NO_VALUE);
+		if (end < m->len)
+			m->open = LEAD_NONE;
+	}
+	match_scan(&m->forms.plain, m->window, m->len, found_plain, m);
+	if (m->forms.dense.n) {
+		dense_make(&m->dense, m->window, m->len, final);
+		match_scan(&m->forms.dense, m->dense.bytes, m->dense.len, found_dense, m);
+	}
+	if (m->options.leads)
+		match_scan(&m->leads, m->window, m->len, found_lead, m);
+}
+
+/* ---- what may be shown --------------------------------------------------------------------------------------------------
+ */
+
+static size_t min_of(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Where something begins that a secret may become; what is no longer than seen does not count. */
+static size_t unfinished(const struct mask *m, size_t seen)
+{
+	size_t h = match_unfinished(&m->forms.plain, m->window, m->len, 0), place, p = 0;
+
+	if (m->len - h <= seen)
+		h = m->len;
+	if (!m->forms.dense.n)
+		return h;
+	h = min_of(h, min_of(m->tail_hold, m->dense.unfinished));
+	while ((p = match_unfinished(&m->forms.dense, m->dense.bytes, m->dense.len, p)) < m->dense.len) {
+		place = dense_place(&m->dense, m->window, p);
+		/* what is spread too far is let go */
+		if (m->len - place <= MASK_SPAN)
+			return m->dense.len - p <= seen ? h : min_of(h, place);
+		p++;
+	}
+	return h;
+}
+
+/* The first byte that may belong to something which is not complete. */
+static size_t hold(const struct mask *m)
+{
+	size_t h = unfinished(m, 0), before;
+
+	if (m->options.leads)
+		h = min_of(h, min_of(m->lead_hold, match_unfinished(&m->leads, m->window, m->len, 0)));
+	do {
+		before = h;
+		/* what is cut here must be seen whole again */
+		if (m->forms.dense.n)
+			h = dense_outside(&m->dense, m->window, m->len, h);
+		for (size_t i = 0; i < m->n_leads; i++)
+			if (m->leads_seen[i].start < h && h <= m->leads_seen[i].end)
+				h = m->leads_seen[i].start;
+	} while (h < before);
+	return h;
+}
+
+static int flush(struct mask *m, struct err *err)
+{
+	size_t n = m->out_len;
+
+	m->out_len = 0;
+	return n ? m->options.write(m->options.context, m->out, n, err) : 0;
+}
+
+static int show(struct mask *m, const void *data, size_t len, struct err *err)
+{
+	int r = len > OUT - m->out_len ? flush(m, err) : 0;
+
+	if (r < 0)
+		return r;
+	if (len > OUT / 4) {
+		r = flush(m, err);
+		return r == 0 ? m->options.write(m->options.context, data, len, err) : r;
+	}
+	memcpy(m->out + m->out_len, data, len);
+	m->out_len += len;
+	return 0;
+}
+
+static int show_mask(struct mask *m, uint32_t value, struct err *err)
+{
+	char text[MASK_NAME_MAX + 16];
+
+	if (m->in_run)
+		return 0;
+	m->in_run = true;
+	if (m->options.text)
+		return show(m, m->options.text, strlen(m->options.text), err);
+	if (value == NO_VALUE || !m->names[value][0])
+		return show(m, "***", 3, err);
+	snprintf(text, sizeof(text), "***(%s)***", m->names[value]);
+	return show(m, text, strlen(text), err);
+}
+
+static int show_plain(struct mask *m, size_t start, size_t end, struct err *err)
+{
+	if (start < m->shown)
+		start = min_of(m->shown, end);
+	if (start >= end)
+		return 0;
+	m->in_run = false;
+	return show(m, m->window + start, end - start, err);
+}
+
+/* The first to begin, and of those the longest. */
+static int compare_ranges(const void *a, const void *b)
+{
+	const struct range *x = a, *y = b;
+
+	if (x->start != y->start)
+		return x->start < y->start ? -1 : 1;
+	return (x->end < y->end) - (x->end > y->end);
+}
+
+/* Shows what stands before h, and forgets it. */
+static int let_go(struct mask *m, size_t h, struct err *err)
+{
+	size_t at = 0;
+	int r = 0;
+
+	if (m->n_ranges)
+		qsort(m->ranges, m->n_ranges, sizeof(*m->ranges), compare_ranges);
+	for (size_t i = 0; r == 0 && i < m->n_ranges; i++) {
+		const struct range *range = &m->ranges[i];
+		bool empty = range->start == range->end;
+
+		if (range->start > h || (range->start == h && !(empty && h == m->len)))
+			break;
+		if (range->end < at || (range->end == at && !empty))
+			continue;
+		r = show_plain(m, at, range->start, err);
+		if (r == 0 && (range->end > m->shown || empty))
+			r = show_mask(m, range->value, err);
+		at = range->end > at ? range->end : at;
+	}
+	if (r == 0)
+		r = show_plain(m, at, h, err);
+	/* a new lead before h has its value's begin before h, too: hold() sees to that */
+	if (m->open_new && m->open_new_at < h)
+		m->open = m->open_new;
+	if (at < m->covered)
+		at = m->covered;
+	m->covered = m->open ? m->len - h : at > h ? at - h : 0;
+	m->len -= h;
+	memmove(m->window, m->window + h, m->len);
+	m->shown = m->shown > h ? m->shown - h : 0;
+	return r == 0 ? flush(m, err) : r;
+}
+
+uint8_t *mask_room(struct mask *m, size_t *ret_len)
+{
+	*ret_len = WINDOW - m->len;
+	if (*ret_len > MASK_WINDOW)
+		*ret_len = MASK_WINDOW;
+	return m->window + m->len;
+}
+
+static int step(struct mask *m, bool final, struct err *err)
+{
+	look(m, final);
+	if (m->failed)
+		return err_set(err, ERR_FAILED, "out of memory: what could not be looked at is not shown");
+	return let_go(m, final ? m->len : hold(m), err);
+}
+
+int mask_put(struct mask *m, size_t len, struct err *err)
+{
+	assert(len <= WINDOW - m->len);
+	m->len += len;
+	return m->len ? step(m, false, err) : 0;
+}
+
+bool mask_waits(const struct mask *m)
+{
+	return m->len > m->shown;
+}
+
+int mask_idle(struct mask *m, struct err *err)
+{
+	size_t end;
+	int r = mask_put(m, 0, err);
+
+	if (r < 0 || !m->len)
+		return r;
+	look(m, false);
+	end = unfinished(m, IDLE_SHOWN);
+	/* shown, and kept all the same: what follows may make a secret of it, and the rest of that is hidden */
+	for (size_t i = 0; i < m->n_ranges; i++)
+		end = min_of(end, m->ranges[i].start);
+	r = show_plain(m, 0, end, err);
+	if (end > m->shown)
+		m->shown = end;
+	return r == 0 ? flush(m, err) : r;
+}
+
+int mask_end(struct mask *m, struct err *err)
+{
+	return m->len ? step(m, true, err) : 0;
+}
