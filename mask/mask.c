@@ -20,12 +20,17 @@ struct range {
 	uint32_t value; /* NO_VALUE: of a lead */
 };
 
-struct mask {
-	struct mask_options options;
+struct mask_values {
 	struct forms forms;
 	struct match leads;
+	bool has_leads;
 	char (*names)[MASK_NAME_MAX + 1];
-	size_t n_values;
+	size_t n;
+};
+
+struct mask {
+	struct mask_options options;
+	const struct mask_values *values;
 	uint8_t *window; /* in the arena, as what is in it is not hidden yet */
 	size_t len;
 	size_t shown;	/* of the window's begin, by mask_idle */
@@ -46,28 +51,73 @@ struct mask {
 	size_t out_len;
 };
 
-int mask_new(const struct mask_options *o, struct mask **ret, struct err *err)
+int mask_values_new(size_t min, bool leads, const char *const *prefixes, size_t n_prefixes, struct mask_values **ret, struct err *err)
+{
+	CLEANUP(mask_values_free) struct mask_values *v = calloc(1, sizeof(*v));
+	int r = 0;
+
+	if (v)
+		v->names = calloc(MASK_VALUES, sizeof(*v->names));
+	if (!v || !v->names)
+		return err_set(err, ERR_FAILED, "out of memory");
+	v->forms.min = min ? min : 1;
+	v->has_leads = leads;
+	if (leads)
+		r = leads_make(&v->leads, prefixes, n_prefixes, err);
+	if (r == 0)
+		r = forms_build(&v->forms, err);
+	if (r == 0)
+		*ret = steal_ptr(&v);
+	return r;
+}
+
+void mask_values_free(struct mask_values **vp)
+{
+	struct mask_values *v = *vp;
+
+	if (!v)
+		return;
+	forms_done(&v->forms);
+	match_done(&v->leads);
+	free(v->names);
+	free(v);
+	*vp = NULL;
+}
+
+int mask_values_add(struct mask_values *v, const void *value, size_t len, const char *name, bool *ret_added, struct err *err)
+{
+	int r;
+
+	if (v->n == MASK_VALUES)
+		return err_set(err, ERR_LIMIT, "at most %u secrets are hidden at once", MASK_VALUES);
+	r = forms_add(&v->forms, value, len, (uint32_t)v->n, ret_added, err);
+	if (r == 0 && *ret_added)
+		snprintf(v->names[v->n++], sizeof(*v->names), "%s", name ? name : "");
+	return r;
+}
+
+int mask_values_ready(struct mask_values *v, struct err *err)
+{
+	return forms_build(&v->forms, err);
+}
+
+int mask_new(struct mask_values *v, const struct mask_options *o, struct mask **ret, struct err *err)
 {
 	CLEANUP(mask_free) struct mask *m = calloc(1, sizeof(*m));
-	int r = 0;
 
 	if (!m)
 		return err_set(err, ERR_FAILED, "out of memory");
 	m->options = *o;
-	m->forms.min = o->min ? o->min : 1;
+	m->values = v;
 	m->window = secret_alloc(WINDOW);
 	m->dense.bytes = secret_alloc(WINDOW);
 	m->dense.marks = reallocarray(NULL, DENSE_MARKS(WINDOW), sizeof(*m->dense.marks));
-	dense_init(&m->dense);
-	m->names = calloc(MASK_VALUES, sizeof(*m->names));
 	m->out = malloc(OUT);
-	if (!m->window || !m->dense.bytes || !m->dense.marks || !m->names || !m->out)
+	dense_init(&m->dense);
+	if (!m->window || !m->dense.bytes || !m->dense.marks || !m->out)
 		return err_set(err, ERR_FAILED, "out of memory for the masker");
-	if (o->leads)
-		r = leads_make(&m->leads, o->prefixes, o->n_prefixes, err);
-	if (r == 0)
-		*ret = steal_ptr(&m);
-	return r;
+	*ret = steal_ptr(&m);
+	return 0;
 }
 
 void mask_free(struct mask **mp)
@@ -76,35 +126,14 @@ void mask_free(struct mask **mp)
 
 	if (!m)
 		return;
-	forms_done(&m->forms);
-	match_done(&m->leads);
 	secret_free(m->window);
 	secret_free(m->dense.bytes);
 	free(m->dense.marks);
-	free(m->names);
 	free(m->ranges);
 	free(m->leads_seen);
 	free(m->out);
 	free(m);
 	*mp = NULL;
-}
-
-int mask_add(struct mask *m, const void *value, size_t len, const char *name, bool *ret_added, struct err *err)
-{
-	int r;
-
-	if (m->n_values == MASK_VALUES)
-		return err_set(err, ERR_LIMIT, "at most %u secrets are hidden at once", MASK_VALUES);
-	r = forms_add(&m->forms, value, len, (uint32_t)m->n_values, ret_added, err);
-	if (r < 0 || !*ret_added)
-		return r;
-	snprintf(m->names[m->n_values++], sizeof(*m->names), "%s", name ? name : "");
-	return 0;
-}
-
-int mask_ready(struct mask *m, struct err *err)
-{
-	return forms_build(&m->forms, err);
 }
 
 /* ---- what is to be hidden ---------------------------------------------------------------------------------------------
@@ -217,13 +246,13 @@ static void look(struct mask *m, bool final)
 		if (end < m->len)
 			m->open = LEAD_NONE;
 	}
-	match_scan(&m->forms.plain, m->window, m->len, found_plain, m);
-	if (m->forms.dense.n) {
+	match_scan(&m->values->forms.plain, m->window, m->len, found_plain, m);
+	if (m->values->forms.dense.n) {
 		dense_make(&m->dense, m->window, m->len, final);
-		match_scan(&m->forms.dense, m->dense.bytes, m->dense.len, found_dense, m);
+		match_scan(&m->values->forms.dense, m->dense.bytes, m->dense.len, found_dense, m);
 	}
-	if (m->options.leads)
-		match_scan(&m->leads, m->window, m->len, found_lead, m);
+	if (m->values->has_leads)
+		match_scan(&m->values->leads, m->window, m->len, found_lead, m);
 }
 
 /* ---- what may be shown --------------------------------------------------------------------------------------------------
@@ -237,14 +266,14 @@ static size_t min_of(size_t a, size_t b)
 /* Where something begins that a secret may become; what is no longer than seen does not count. */
 static size_t unfinished(const struct mask *m, size_t seen)
 {
-	size_t h = match_unfinished(&m->forms.plain, m->window, m->len, 0), place, p = 0;
+	size_t h = match_unfinished(&m->values->forms.plain, m->window, m->len, 0), place, p = 0;
 
 	if (m->len - h <= seen)
 		h = m->len;
-	if (!m->forms.dense.n)
+	if (!m->values->forms.dense.n)
 		return h;
 	h = min_of(h, min_of(m->tail_hold, m->dense.unfinished));
-	while ((p = match_unfinished(&m->forms.dense, m->dense.bytes, m->dense.len, p)) < m->dense.len) {
+	while ((p = match_unfinished(&m->values->forms.dense, m->dense.bytes, m->dense.len, p)) < m->dense.len) {
 		place = dense_place(&m->dense, m->window, p);
 		/* what is spread too far is let go */
 		if (m->len - place <= MASK_SPAN)
@@ -259,12 +288,12 @@ static size_t hold(const struct mask *m)
 {
 	size_t h = unfinished(m, 0), before;
 
-	if (m->options.leads)
-		h = min_of(h, min_of(m->lead_hold, match_unfinished(&m->leads, m->window, m->len, 0)));
+	if (m->values->has_leads)
+		h = min_of(h, min_of(m->lead_hold, match_unfinished(&m->values->leads, m->window, m->len, 0)));
 	do {
 		before = h;
 		/* what is cut here must be seen whole again */
-		if (m->forms.dense.n)
+		if (m->values->forms.dense.n)
 			h = dense_outside(&m->dense, m->window, m->len, h);
 		for (size_t i = 0; i < m->n_leads; i++)
 			if (m->leads_seen[i].start < h && h <= m->leads_seen[i].end)
@@ -305,9 +334,9 @@ static int show_mask(struct mask *m, uint32_t value, struct err *err)
 	m->in_run = true;
 	if (m->options.text)
 		return show(m, m->options.text, strlen(m->options.text), err);
-	if (value == NO_VALUE || !m->names[value][0])
+	if (value == NO_VALUE || !m->values->names[value][0])
 		return show(m, "***", 3, err);
-	snprintf(text, sizeof(text), "***(%s)***", m->names[value]);
+	snprintf(text, sizeof(text), "***(%s)***", m->values->names[value]);
 	return show(m, text, strlen(text), err);
 }
 

@@ -18,6 +18,9 @@ struct masking {
 	const char *secrets[LIMIT_MASK_SECRETS]; /* PATH or PATH#FIELD */
 	size_t n_secrets;
 	const char *prefixes[LEADS_PREFIXES];
+	size_t n_prefixes;
+	size_t min;
+	bool leads;
 	struct mask_options options;
 };
 
@@ -33,8 +36,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 	unsigned long long n;
 	int opt, r = 0;
 
-	o->options.leads = true;
-	o->options.prefixes = o->prefixes;
+	o->leads = true;
 	while (r == 0 && (opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
 		case 'f': o->values_file = optarg; break;
@@ -46,14 +48,14 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 		case 'm': o->options.text = optarg; break;
 		case 'n':
 			r = cli_number(cli, optarg, LIMIT_SECRET_LEN, "--min-length", &n, err);
-			o->options.min = r == 0 ? (size_t)n : 0;
+			o->min = r == 0 ? (size_t)n : 0;
 			break;
 		case 't':
-			if (o->options.n_prefixes == LEADS_PREFIXES || !*optarg || strlen(optarg) > LEADS_PREFIX_MAX)
+			if (o->n_prefixes == LEADS_PREFIXES || !*optarg || strlen(optarg) > LEADS_PREFIX_MAX)
 				return cli_usage(cli, err, "at most %u --token-prefix of 1 to %u bytes", LEADS_PREFIXES, LEADS_PREFIX_MAX);
-			o->prefixes[o->options.n_prefixes++] = optarg;
+			o->prefixes[o->n_prefixes++] = optarg;
 			break;
-		case 'v': o->options.leads = false; break;
+		case 'v': o->leads = false; break;
 		default: return cli_usage(cli, err, "unknown option");
 		}
 	}
@@ -63,7 +65,7 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 }
 
 /* A string, or an object: name, and value or base64. */
-static int add_item(struct mask *m, const json_t *item, size_t i, struct err *err)
+static int add_item(struct mask_values *v, const json_t *item, size_t i, struct err *err)
 {
 	const json_t *value = json_is_object(item) ? json_object_get(item, "value") : item;
 	const char *name = json_string_value(json_object_get(item, "name")), *base64 = json_string_value(json_object_get(item, "base64"));
@@ -81,14 +83,14 @@ static int add_item(struct mask *m, const json_t *item, size_t i, struct err *er
 		r = err_set(err, ERR_INPUT, "item %zu: neither a string nor an object with value or base64", i);
 	}
 	if (r == 0)
-		r = mask_add(m, bytes.data, bytes.len, name, &added, err);
+		r = mask_values_add(v, bytes.data, bytes.len, name, &added, err);
 	if (r < 0)
 		return err_wrap(err, "item %zu", i);
 	relay_tell_short(bytes.len, name, i, added);
 	return 0;
 }
 
-static int add_file(struct mask *m, const char *path, struct err *err)
+static int add_file(struct mask_values *v, const char *path, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret text = {0};
 	CLEANUP(client_json_free) json_t *values = NULL;
@@ -108,7 +110,7 @@ static int add_file(struct mask *m, const char *path, struct err *err)
 	return r < 0 ? err_wrap(err, "%.200s", path) : 0;
 }
 
-static int add_secret(struct mask *m, const char *ref, struct err *err)
+static int add_secret(struct mask_values *v, const char *ref, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(secret_clear) struct secret value = {0};
@@ -123,7 +125,7 @@ static int add_secret(struct mask *m, const char *ref, struct err *err)
 	if (r == 0)
 		r = kv_field(object, field, path, &value, err);
 	if (r == 0)
-		r = mask_add(m, value.data, value.len, kv_name(path), &added, err);
+		r = mask_values_add(v, value.data, value.len, kv_name(path), &added, err);
 	if (r == 0)
 		relay_tell_short(value.len, path, 0, added);
 	return r;
@@ -131,6 +133,7 @@ static int add_secret(struct mask *m, const char *ref, struct err *err)
 
 int cmd_mask(struct cli *cli, int argc, char **argv, struct err *err)
 {
+	CLEANUP(mask_values_free) struct mask_values *values = NULL;
 	CLEANUP(mask_free) struct mask *m = NULL;
 	struct masking o = {0};
 	int out = 1;
@@ -139,12 +142,14 @@ int cmd_mask(struct cli *cli, int argc, char **argv, struct err *err)
 	o.options.write = relay_write;
 	o.options.context = &out;
 	if (r == 0)
-		r = mask_new(&o.options, &m, err);
+		r = mask_values_new(o.min, o.leads, o.prefixes, o.n_prefixes, &values, err);
 	if (r == 0 && o.values_file)
-		r = add_file(m, o.values_file, err);
+		r = add_file(values, o.values_file, err);
 	for (size_t i = 0; r == 0 && i < o.n_secrets; i++)
-		r = add_secret(m, o.secrets[i], err);
+		r = add_secret(values, o.secrets[i], err);
 	if (r == 0)
-		r = mask_ready(m, err);
+		r = mask_values_ready(values, err);
+	if (r == 0)
+		r = mask_new(values, &o.options, &m, err);
 	return r == 0 ? relay_all(m, 0, err) : r;
 }

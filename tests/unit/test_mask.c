@@ -44,7 +44,7 @@ static struct bytes bytes_of(const json_t *j)
 	return b;
 }
 
-static void add_all(struct mask *m, const json_t *secrets)
+static void add_all(struct mask_values *v, const json_t *secrets)
 {
 	struct err err = {0};
 	size_t i;
@@ -55,10 +55,10 @@ static void add_all(struct mask *m, const json_t *secrets)
 		struct bytes b = bytes_of(item);
 		bool added;
 
-		assert_int_equal(mask_add(m, b.data, b.len, NULL, &added, &err), 0);
+		assert_int_equal(mask_values_add(v, b.data, b.len, NULL, &added, &err), 0);
 		free(b.data);
 	}
-	assert_int_equal(mask_ready(m, &err), 0);
+	assert_int_equal(mask_values_ready(v, &err), 0);
 }
 
 static void put(struct mask *m, const char *data, size_t len)
@@ -77,25 +77,24 @@ static void put(struct mask *m, const char *data, size_t len)
 	}
 }
 
+/* One at a time. */
+static struct mask_values *values;
+
 static struct mask *mask_for(const json_t *c, struct bytes *out)
 {
 	const char *prefixes[16];
-	struct mask_options o = {.text = json_string_value(json_object_get(c, "mask")),
-				 .leads = true,
-				 .prefixes = prefixes,
-				 .write = collect,
-				 .context = out};
+	struct mask_options o = {.text = json_string_value(json_object_get(c, "mask")), .write = collect, .context = out};
 	json_int_t min = json_integer_value(json_object_get(c, "min_length"));
 	struct mask *m = NULL;
 	struct err err = {0};
-	size_t i;
+	size_t i, n = 0;
 	json_t *item;
 
-	o.min = min > 0 ? (size_t)min : 0;
-	json_array_foreach(json_object_get(c, "token_prefixes"), i, item) prefixes[o.n_prefixes++] =
-		json_string_value(item);
-	assert_int_equal(mask_new(&o, &m, &err), 0);
-	add_all(m, json_object_get(c, "secrets"));
+	json_array_foreach (json_object_get(c, "token_prefixes"), i, item)
+		prefixes[n++] = json_string_value(item);
+	assert_int_equal(mask_values_new(min > 0 ? (size_t)min : 0, true, prefixes, n, &values, &err), 0);
+	add_all(values, json_object_get(c, "secrets"));
+	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	return m;
 }
 
@@ -105,6 +104,7 @@ static void finish(struct mask *m)
 
 	assert_int_equal(mask_end(m, &err), 0);
 	mask_free(&m);
+	mask_values_free(&values);
 }
 
 /* The case's own writes, and secrets that come between them. */
@@ -123,7 +123,7 @@ static struct bytes as_written(const json_t *c)
 
 		snprintf(number, sizeof(number), "%zu", i);
 		if (json_object_get(later, number))
-			add_all(m, json_object_get(later, number));
+			add_all(values, json_object_get(later, number));
 		put(m, b.data, b.len);
 		free(b.data);
 	}
@@ -284,14 +284,15 @@ static void test_peer_failures(void **state)
 static struct bytes once(const char *secret, const char *name, const char *text, size_t len)
 {
 	struct bytes out = {0};
-	struct mask_options o = {.leads = true, .min = 4, .write = collect, .context = &out};
+	struct mask_options o = {.write = collect, .context = &out};
 	struct mask *m = NULL;
 	struct err err = {0};
 	bool added;
 
-	assert_int_equal(mask_new(&o, &m, &err), 0);
-	assert_int_equal(mask_add(m, secret, strlen(secret), name, &added, &err), 0);
-	assert_int_equal(mask_ready(m, &err), 0);
+	assert_int_equal(mask_values_new(4, true, NULL, 0, &values, &err), 0);
+	assert_int_equal(mask_values_add(values, secret, strlen(secret), name, &added, &err), 0);
+	assert_int_equal(mask_values_ready(values, &err), 0);
+	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	put(m, text, len);
 	finish(m);
 	return out;
@@ -356,15 +357,16 @@ static void test_parts(void **state)
 static void test_no_delay(void **state)
 {
 	struct bytes out = {0};
-	struct mask_options o = {.leads = true, .write = collect, .context = &out};
+	struct mask_options o = {.write = collect, .context = &out};
 	struct mask *m = NULL;
 	struct err err = {0};
 	bool added;
 
 	(void)state;
-	assert_int_equal(mask_new(&o, &m, &err), 0);
-	assert_int_equal(mask_add(m, S, strlen(S), NULL, &added, &err), 0);
-	assert_int_equal(mask_ready(m, &err), 0);
+	assert_int_equal(mask_values_new(1, true, NULL, 0, &values, &err), 0);
+	assert_int_equal(mask_values_add(values, S, strlen(S), NULL, &added, &err), 0);
+	assert_int_equal(mask_values_ready(values, &err), 0);
+	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	put(m, "Enter it? ", 10);
 	assert_string_equal(out.data, "Enter it? ");
 	assert_false(mask_waits(m));
@@ -404,7 +406,7 @@ static void test_model(void **state)
 		struct mask *m = NULL;
 		struct err err = {0};
 
-		assert_int_equal(mask_new(&o, &m, &err), 0);
+		assert_int_equal(mask_values_new(1, false, NULL, 0, &values, &err), 0);
 		for (size_t s = 0; s < n; s++) {
 			size_t l = 1 + randombytes_uniform(11);
 			bool added;
@@ -412,9 +414,10 @@ static void test_model(void **state)
 			for (size_t i = 0; i < l; i++)
 				secrets[s][i] = (char)('a' + randombytes_uniform(2));
 			secrets[s][l] = '\0';
-			assert_int_equal(mask_add(m, secrets[s], l, NULL, &added, &err), 0);
+			assert_int_equal(mask_values_add(values, secrets[s], l, NULL, &added, &err), 0);
 		}
-		assert_int_equal(mask_ready(m, &err), 0);
+		assert_int_equal(mask_values_ready(values, &err), 0);
+		assert_int_equal(mask_new(values, &o, &m, &err), 0);
 		for (size_t i = 0; i < len; i++)
 			text[i] = (char)('a' + randombytes_uniform(round % 2 ? 2 : 3));
 		for (size_t s = 0; s < n; s++)
@@ -480,7 +483,7 @@ static void test_window(void **state)
 static void test_spread(void **state)
 {
 	struct bytes out = {0};
-	struct mask_options o = {.leads = true, .write = collect, .context = &out};
+	struct mask_options o = {.write = collect, .context = &out};
 	CLEANUP(cleanup_free) char *spaces = malloc(MASK_WINDOW);
 	struct mask *m = NULL;
 	struct err err = {0};
@@ -489,9 +492,10 @@ static void test_spread(void **state)
 
 	(void)state;
 	memset(spaces, ' ', MASK_WINDOW);
-	assert_int_equal(mask_new(&o, &m, &err), 0);
-	assert_int_equal(mask_add(m, S, strlen(S), NULL, &added, &err), 0);
-	assert_int_equal(mask_ready(m, &err), 0);
+	assert_int_equal(mask_values_new(1, true, NULL, 0, &values, &err), 0);
+	assert_int_equal(mask_values_add(values, S, strlen(S), NULL, &added, &err), 0);
+	assert_int_equal(mask_values_ready(values, &err), 0);
+	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	put(m, "aHVud", 5);
 	for (int i = 0; i < 5; i++) {
 		put(m, spaces, MASK_WINDOW);
