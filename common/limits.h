@@ -32,6 +32,8 @@
 #define LIMIT_CUSTOM_KEYS 64u
 #define LIMIT_CUSTOM_KEY 128u
 #define LIMIT_CUSTOM_VALUE 512u
+#define LIMIT_READ 64u		   /* secrets that one request reads */
+#define LIMIT_READ_LEN 524288u
 #define LIMIT_LIST 100000u	   /* keys in one listing */
 
 /* engines */
@@ -53,6 +55,13 @@
 /* masking */
 #define LIMIT_MASK_FILE (1u << 20) /* a file of values */
 #define LIMIT_MASK_SECRETS 256u
+
+/* cotter run */
+#define LIMIT_RUN_DELIVERIES 64u
+#define LIMIT_RUN_NAME 128u	   /* of a variable */
+#define LIMIT_REFRESH_S 86400u
+#define LIMIT_TEMPLATE 262144u
+#define LIMIT_PROJECT 65536u	   /* bytes of a project file */
 
 /* carrying */
 #define LIMIT_MANIFEST (64u << 20)

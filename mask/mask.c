@@ -51,7 +51,8 @@ struct mask {
 	size_t out_len;
 };
 
-int mask_values_new(size_t min, bool leads, const char *const *prefixes, size_t n_prefixes, struct mask_values **ret, struct err *err)
+int mask_values_new(size_t min, bool leads, const char *const *prefixes, size_t n_prefixes, struct mask_values **ret,
+		    struct err *err)
 {
 	CLEANUP(mask_values_free) struct mask_values *v = calloc(1, sizeof(*v));
 	int r = 0;
@@ -84,7 +85,8 @@ void mask_values_free(struct mask_values **vp)
 	*vp = NULL;
 }
 
-int mask_values_add(struct mask_values *v, const void *value, size_t len, const char *name, bool *ret_added, struct err *err)
+int mask_values_add(struct mask_values *v, const void *value, size_t len, const char *name, bool *ret_added,
+		    struct err *err)
 {
 	int r;
 

@@ -18,13 +18,15 @@ struct mask_values;
 #define MASK_VALUES 4096u
 #define MASK_IDLE_MS 100 /* after which mask_idle is to be called */
 
-/* What is to be hidden: shared by the streams of a job. min: bytes; values below it are not hidden. leads: also what is no value:
- * passwords in URLs, tokens with a known prefix (mask/leads.h), or with one of these (lent). */
-int mask_values_new(size_t min, bool leads, const char *const *prefixes, size_t n_prefixes, struct mask_values **ret, struct err *err);
+/* What is to be hidden: shared by the streams of a job. min: bytes; values below it are not hidden. leads: also what is no
+ * value: passwords in URLs, tokens with a known prefix (mask/leads.h), or with one of these (lent). */
+int mask_values_new(size_t min, bool leads, const char *const *prefixes, size_t n_prefixes, struct mask_values **ret,
+		    struct err *err);
 void mask_values_free(struct mask_values **v);
 /* name may be NULL. *ret_added is false for what is too short or white space. Before the first byte of a stream or later;
  * mask_values_ready after the last one. */
-int mask_values_add(struct mask_values *v, const void *value, size_t len, const char *name, bool *ret_added, struct err *err);
+int mask_values_add(struct mask_values *v, const void *value, size_t len, const char *name, bool *ret_added,
+		    struct err *err);
 int mask_values_ready(struct mask_values *v, struct err *err);
 
 struct mask_options {

@@ -10,8 +10,15 @@ struct config;
 
 struct harden_saved;
 
+/* How a command that ran another one ends this process: as the other one ended. */
+struct cli_end {
+	bool set;
+	int status; /* as of wait(2) */
+};
+
 struct cli {
 	const char *command;
+	struct cli_end end;
 	bool json;
 	const struct harden_saved *saved; /* for programs that are run */
 };

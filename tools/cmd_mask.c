@@ -52,7 +52,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 			break;
 		case 't':
 			if (o->n_prefixes == LEADS_PREFIXES || !*optarg || strlen(optarg) > LEADS_PREFIX_MAX)
-				return cli_usage(cli, err, "at most %u --token-prefix of 1 to %u bytes", LEADS_PREFIXES, LEADS_PREFIX_MAX);
+				return cli_usage(cli, err, "at most %u --token-prefix of 1 to %u bytes", LEADS_PREFIXES,
+						 LEADS_PREFIX_MAX);
 			o->prefixes[o->n_prefixes++] = optarg;
 			break;
 		case 'v': o->leads = false; break;
@@ -68,7 +69,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 static int add_item(struct mask_values *v, const json_t *item, size_t i, struct err *err)
 {
 	const json_t *value = json_is_object(item) ? json_object_get(item, "value") : item;
-	const char *name = json_string_value(json_object_get(item, "name")), *base64 = json_string_value(json_object_get(item, "base64"));
+	const char *name = json_string_value(json_object_get(item, "name")),
+		   *base64 = json_string_value(json_object_get(item, "base64"));
 	CLEANUP(secret_clear) struct secret bytes = {0};
 	bool added;
 	int r;
@@ -103,10 +105,9 @@ static int add_file(struct mask_values *v, const char *path, struct err *err)
 		return r;
 	values = json_loadb((const char *)text.data, text.len, JSON_ALLOW_NUL, &error);
 	if (!json_is_array(values))
-		return err_set(err, ERR_INPUT, "%.200s: not a JSON array%s", path, values ? "" : ", or larger than the locked memory");
-	json_array_foreach (values, i, item)
-		if (r == 0)
-			r = add_item(m, item, i, err);
+		return err_set(err, ERR_INPUT, "%.200s: not a JSON array%s", path,
+			       values ? "" : ", or larger than the locked memory");
+	json_array_foreach(values, i, item) if (r == 0) r = add_item(v, item, i, err);
 	return r < 0 ? err_wrap(err, "%.200s", path) : 0;
 }
 

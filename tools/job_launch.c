@@ -38,28 +38,30 @@ static int write_to(const char *dir, const char *file, const char *text)
 	return fd >= 0 && write(fd, text, n) == (ssize_t)n ? 0 : -1;
 }
 
-/* Ends the cgroup: no process of it outlives its leader. */
-static void reap(int pidfd, const char *dir, const char *agent_dir) __attribute__((noreturn));
-static void reap(int pidfd, const char *dir, const char *agent_dir)
+/* Ends the cgroup (dir ""; there is none): no process of it outlives its leader, nor does what it left. */
+static void reap(int pidfd, const char *dir, const struct job_launch *l) __attribute__((noreturn));
+static void reap(int pidfd, const char *dir, const struct job_launch *l)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
 		;
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; *dir && i < 500; i++) {
 		write_to(dir, "cgroup.kill", "1");
 		/* ENOENT: it was never entered, or somebody else removed it */
 		if (rmdir(dir) == 0 || errno == ENOENT)
 			break;
 		usleep(10000);
 	}
-	if (agent_dir)
-		agent_remove_dir(agent_dir);
+	for (size_t i = 0; l->files && l->files[i]; i++)
+		unlink(l->files[i]);
+	if (l->agent_dir)
+		agent_remove_dir(l->agent_dir);
 	_exit(0);
 }
 
 /* A grandchild in a session of its own: the command never sees it, no terminal reaches it, and it holds no pipe open. */
-static int start_reaper(const char *dir, const char *agent_dir, struct err *err)
+static int start_reaper(const char *dir, const struct job_launch *l, struct err *err)
 {
 	CLEANUP(cleanup_close) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	int null, status;
@@ -88,11 +90,17 @@ static int start_reaper(const char *dir, const char *agent_dir, struct err *err)
 		/* others of this uid may read it for as long as the job runs */
 		for (char **e = environ; *e; e++)
 			explicit_bzero(*e, strlen(*e));
-		reap(3, dir, agent_dir);
+		reap(3, dir, l);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return 0;
+}
+
+/* Files have to go all the same. */
+static int without_cgroup(const struct job_launch *l, struct err *err)
+{
+	return l->files && l->files[0] ? start_reaper("", l, err) : 0;
 }
 
 int job_launch_cgroup(struct job_launch *l, struct err *err)
@@ -105,14 +113,14 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 
 	job_launch_look(l);
 	if (!root || !l->cgroup[0])
-		return 0;
+		return without_cgroup(l, err);
 	randombytes_buf(random, sizeof(random));
 	sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
 	snprintf(dir, sizeof(dir), "%s%s/cotter-%s", root, strcmp(l->cgroup, "/") == 0 ? "" : l->cgroup, hex);
 	if (mkdir(dir, 0755) < 0)
-		return 0;
+		return without_cgroup(l, err);
 	/* from outside: what kills the cgroup must not stand in it */
-	r = start_reaper(dir, l->agent_dir, err);
+	r = start_reaper(dir, l, err);
 	if (r < 0) {
 		rmdir(dir);
 		return r;

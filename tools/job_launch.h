@@ -11,6 +11,7 @@ struct job_launch {
 	bool own_cgroup;
 	char cgroup[LIMIT_CGROUP_PATH]; /* of this process, "/" first; "": no v2 tree */
 	bool isolated;			/* the domain will hold: a kernel that has it, and not root */
+	const char *const *files;	/* removed at the end, up to NULL; NULL: none */
 	const char *agent_dir;		/* removed at the end, too: the agent dies with the cgroup. NULL: none */
 };
 

@@ -4,6 +4,7 @@
 #include "common/limits.h"
 #include "common/secret.h"
 #include "tools/cli.h"
+#include "tools/terminal.h"
 
 #include "build-config.h"
 
@@ -243,5 +244,5 @@ int main(int argc, char **argv)
 	if (r < 0)
 		fprintf(stderr, "cotter: %s\n", err.msg);
 	secret_arena_done();
-	return err_exit_status(r);
+	return r == 0 && cli.end.set ? terminal_end_like(cli.end.status) : err_exit_status(r);
 }

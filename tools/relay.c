@@ -61,6 +61,8 @@ void relay_tell_short(size_t len, const char *name, size_t number, bool added)
 	if (added && len >= FORMS_MIN_DEFAULT)
 		return;
 	snprintf(text, sizeof(text), "value %zu", number);
-	fprintf(stderr, added ? "cotter: %s has %zu bytes: hiding it hides much else\n" : "cotter: %s has %zu bytes (or white space alone): it is not hidden\n",
+	fprintf(stderr,
+		added ? "cotter: %s has %zu bytes: hiding it hides much else\n"
+		      : "cotter: %s has %zu bytes (or white space alone): it is not hidden\n",
 		name ? name : text, len);
 }
