@@ -328,7 +328,7 @@ void token_macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN]
 	writer_bytes(&w, row->id, sizeof(row->id));
 }
 
-static int check_request(const struct tokens *t, const struct token_request *q, struct err *err)
+int token_room(const struct tokens *t, const struct token_request *q, struct err *err)
 {
 	/* a quarter is kept for operators: one job cannot take every place */
 	if (t->n >= (q->by_operator ? LIMIT_TOKENS : LIMIT_TOKENS / 4 * 3))
@@ -384,7 +384,7 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 {
 	struct token_row row, *made;
 	uint8_t id[MACAROON_ID_LEN], key[32];
-	int r = check_request(t, q, err);
+	int r = token_room(t, q, err);
 
 	if (r < 0)
 		return r;

@@ -90,6 +90,8 @@ struct token_request {
 	const uint8_t *unwrapped_from; /* 16 bytes: the wrapping token that it stood in; NULL: in none */
 	bool by_operator;	  /* who may take the last places */
 };
+/* Whether there is a place for it. ERR_BUSY; ERR_LIMIT: its texts are too long for any. */
+int token_room(const struct tokens *t, const struct token_request *q, struct err *err);
 /* Makes a row and its token text (in the arena). */
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err);
 /* For longer, from now on: cut as when it was made, and to its own maximum. increment_ms 0: what it was made with. ERR_INPUT: not renewable. */
