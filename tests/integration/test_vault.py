@@ -694,6 +694,21 @@ class Wrapping(Vault):
         self.assertEqual(self.operate("POST", "sys/wrapping/wrap", {"x": 1}, head)[0], 200)
         self.assertEqual(self.ask("POST", "auth/token/revoke", {"token": token})[0], 204)
 
+    @unittest.skipIf(os.getuid() != 0, "needs root")
+    def test_a_quarter_is_the_operators(self):
+        head = ["X-Vault-Wrap-TTL: 60"]
+        os.chmod(self.dir, 0o755)
+        tokens = {uid: self.b.token("--policy", "app", "--uid", str(uid)) for uid in range(54321, 54325)}
+
+        def fill(token):
+            with Session(self.b.socket) as s:
+                return [s.request("POST", "sys/wrapping/wrap", token, {"x": 1}, head)[0] for _ in range(257)].count(200)
+        self.assertLessEqual(sum(as_peer(fill, token, uid=uid) for uid, token in tokens.items()), 768)
+        self.assertEqual(self.ask("POST", "sys/wrapping/wrap", {"x": 1}, head=head)[0], 429)
+        self.assertEqual(self.operate("POST", "sys/wrapping/wrap", {"x": 1}, head)[0], 200)
+        for token in tokens.values():
+            self.operate("POST", "auth/token/revoke", {"token": token})
+
     def test_the_last_place_of_a_job(self):
         """A token takes it that its own answer was to be wrapped in."""
         leader = Process()
