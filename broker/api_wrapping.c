@@ -69,6 +69,13 @@ int api_wrap_info(const struct token_row *row, const struct secret *text, const 
 	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
 }
 
+/* Under whose limit an answer is kept: of who asks, whatever the token is bound to. */
+static int room(const struct call *call, uint32_t *ret_uid, struct err *err)
+{
+	*ret_uid = call->conn->peer.operator_socket ? TOKEN_ANY_UID : call->facts.uid;
+	return store_wrapped_room(&call->broker->store, *ret_uid, err);
+}
+
 /* Within the caller's transaction. body: NULL where nothing is kept. */
 static int make(struct call *call, const struct token_request *q, const struct secret *body, struct token_row **ret_row, struct secret *ret,
 		uint64_t *ret_seq, struct err *err)
@@ -76,15 +83,16 @@ static int make(struct call *call, const struct token_request *q, const struct s
 	struct broker *b = call->broker;
 	CLEANUP(secret_clear) struct secret text = {0};
 	CLEANUP(cleanup_free) uint8_t *sealed = NULL;
+	uint32_t uid = 0;
 	size_t len = 0;
 	int r = token_make(&b->tokens, q, &text, ret_row, err);
 
 	if (r == 0 && body)
 		r = seal(&b->tokens, *ret_row, body, &sealed, &len, err);
 	if (r == 0 && body)
-		r = store_wrapped_room(&b->store, q->uid, q->by_operator, err);
+		r = room(call, &uid, err);
 	if (r == 0 && body)
-		r = store_wrapped_put(&b->store, (*ret_row)->id, q->uid, sealed, len, err);
+		r = store_wrapped_put(&b->store, (*ret_row)->id, uid, sealed, len, err);
 	if (r == 0)
 		r = api_wrap_info(*ret_row, &text, q->path, ret, err);
 	if (r < 0)
@@ -147,11 +155,12 @@ static int fill(struct call *call, struct token_request *q, struct err *err)
 int api_wrap_room(struct call *call, struct err *err)
 {
 	struct token_request q;
+	uint32_t uid;
 	int r = fill(call, &q, err);
 
 	if (r == 0)
 		r = token_room(&call->broker->tokens, &q, err);
-	return r < 0 ? r : store_wrapped_room(&call->broker->store, q.uid, q.by_operator, err);
+	return r < 0 ? r : room(call, &uid, err);
 }
 
 int api_wrap(struct call *call, const struct secret *body, struct secret *ret, uint64_t *ret_seq, struct err *err)
@@ -325,7 +334,7 @@ void wrapping_rewrap(struct call *call, const struct request *q)
 	want = (struct token_request){.policies = row->policies, .meta = row->meta, .path = path, .display = row->display, .uid = row->uid,
 				      .cgroup = row->cgroup, .job = row->job, .ttl_ms = row->ttl_ms, .uses = -1, .wraps = row->wraps,
 				      .wrap_ttl_ms = row->wrap_ttl_ms, .wrap_uses = row->wrap_uses,
-				      .parent = token_find(&call->broker->tokens, row->parent), .by_operator = row->uid == TOKEN_ANY_UID};
+				      .parent = token_find(&call->broker->tokens, row->parent), .by_operator = call->conn->peer.operator_socket};
 	if (row->wraps == TOKEN_WRAPS_RESPONSE)
 		r = read_wrapped(call, row, &kept, &err);
 	if (r < 0) {

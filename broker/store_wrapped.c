@@ -19,7 +19,7 @@ static int count(struct store *s, const char *sql, uint32_t uid, uint64_t *ret, 
 	return r < 0 ? r : 0;
 }
 
-int store_wrapped_room(struct store *s, uint32_t uid, bool by_operator, struct err *err)
+int store_wrapped_room(struct store *s, uint32_t uid, struct err *err)
 {
 	uint64_t all = 0, own = 0;
 	int r = count(s, "SELECT count(*) FROM wrapped", 0, &all, err);
@@ -29,7 +29,7 @@ int store_wrapped_room(struct store *s, uint32_t uid, bool by_operator, struct e
 	if (r < 0)
 		return r;
 	/* a quarter is kept for operators, as of the tokens */
-	if (all >= (by_operator ? LIMIT_WRAPPED : LIMIT_WRAPPED / 4 * 3) || (uid != TOKEN_ANY_UID && own >= LIMIT_WRAPPED_PER_UID))
+	if (uid == TOKEN_ANY_UID ? all >= LIMIT_WRAPPED : all >= LIMIT_WRAPPED / 4 * 3 || own >= LIMIT_WRAPPED_PER_UID)
 		return err_set(err, ERR_BUSY, "too many answers wait to be unwrapped already");
 	return 0;
 }

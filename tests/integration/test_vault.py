@@ -694,6 +694,19 @@ class Wrapping(Vault):
         self.assertEqual(self.operate("POST", "sys/wrapping/wrap", {"x": 1}, head)[0], 200)
         self.assertEqual(self.ask("POST", "auth/token/revoke", {"token": token})[0], 204)
 
+    def test_a_token_of_no_uid_has_its_limit(self):
+        """Also where what it wrapped is wrapped anew."""
+        token, kept = self.b.token("--policy", "app"), []
+        with Session(self.b.socket) as s:
+            for _ in range(300):
+                status, reply = s.request("POST", "sys/wrapping/wrap", token, {"x": 1}, ["X-Vault-Wrap-TTL: 60"])
+                if status == 200:
+                    status, reply = s.request("POST", "sys/wrapping/rewrap", None, {"token": reply["wrap_info"]["token"]})
+                    kept.append(status)
+        self.assertEqual(set(kept), {200})
+        self.assertLessEqual(len(kept), 256)
+        self.assertEqual(self.ask("POST", "auth/token/revoke", {"token": token})[0], 204)
+
     @unittest.skipIf(os.getuid() != 0, "needs root")
     def test_a_quarter_is_the_operators(self):
         head = ["X-Vault-Wrap-TTL: 60"]
