@@ -396,10 +396,10 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	return r;
 }
 
-/* What comes out of a wrapping is not wrapped again. */
+/* What is answered while sealed is not, when there is nowhere to keep it; what comes out of a wrapping is not again. */
 static bool can_wrap(const struct route *route)
 {
-	return route->permit != PERMIT_OPEN && route->handler != wrapping_unwrap && route->handler != wrapping_rewrap && route->handler != wrapping_lookup;
+	return route->permit != PERMIT_OPEN && route->permit != PERMIT_OPERATOR && route->handler != wrapping_unwrap && route->handler != wrapping_rewrap && route->handler != wrapping_lookup;
 }
 
 /* What is not known when the answer is there; and whether it will have a place, while nothing is done yet. */
