@@ -397,14 +397,20 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	return r;
 }
 
-/* What is not known when the answer is there. */
+/* What is answered while sealed is not, when there is nowhere to keep it; what comes out of a wrapping is not again. */
+static bool can_wrap(const struct route *route)
+{
+	return route->permit != PERMIT_OPEN && route->permit != PERMIT_OPERATOR && route->handler != wrapping_unwrap && route->handler != wrapping_rewrap && route->handler != wrapping_lookup;
+}
+
+/* What is not known when the answer is there; and whether it will have a place, while nothing is done yet. */
 static int prepare_wrap(struct call *call, const struct request *q, struct err *err)
 {
 	call->asked = strdup(q->path + strlen("/v1/"));
 	if (!call->asked)
 		return err_set(err, ERR_FAILED, "out of memory");
 	call->wrap_ttl_s = q->wrap_ttl_s;
-	return 0;
+	return api_wrap_room(call, err);
 }
 
 void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
@@ -436,7 +442,7 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 	r = set_path(call, route, t.place.folder, t.rest, &err);
 	if (r == 0)
 		r = authorise(call, route, q, &err);
-	if (r == 0 && q->wrap_ttl_s && route->permit != PERMIT_OPEN)
+	if (r == 0 && q->wrap_ttl_s && can_wrap(route))
 		r = prepare_wrap(call, q, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);

@@ -36,7 +36,7 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
-	/* the answer was granted, and could not be told after all */
+	/* the answer was granted, and could not be told after all: what it told of goes */
 	void (*unsaid)(struct call *call);
 	uint8_t unsaid_id[16];
 	uint32_t wrap_ttl_s; /* of the answer; 0: it is not wrapped */
@@ -120,6 +120,8 @@ int api_ttl(const json_t *j, uint64_t fallback_s, uint64_t *ret_ms, struct err *
  * q->job, for "data"; may be NULL.
  */
 void api_give(struct call *call, struct token_request *q, struct job *made, int (*show)(struct secret *s, const struct job *job));
+/* Before anything is done whose answer is to be wrapped. ERR_BUSY: there is no room for it. */
+int api_wrap_room(struct call *call, struct err *err);
 /* An answer becomes a token that is good for it once: what is told instead. Nothing is told of the answer itself. */
 int api_wrap(struct call *call, const struct secret *body, struct secret *ret, uint64_t *ret_seq, struct err *err);
 /* Vault's wrap_info for a wrapping token. */

@@ -219,6 +219,9 @@ int kv_read_cas(const json_t *options, int64_t *ret, struct err *err)
 	const char *text = json_string_value(cas);
 
 	*ret = -1;
+	/* a check that somebody asked for is not passed over */
+	if (options && !json_is_object(options) && !json_is_null(options))
+		return err_set(err, ERR_INPUT, "options is an object");
 	if (!cas)
 		return 0;
 	if (json_is_integer(cas) && json_integer_value(cas) >= 0) {

@@ -125,7 +125,12 @@ static int dump_custom(const json_t *custom, char ret[LIMIT_CUSTOM + 1], struct 
 static int read_custom(struct call *call, const json_t *custom, bool patch, char ret[LIMIT_CUSTOM + 1], struct err *err)
 {
 	CLEANUP(json_cleanup) json_t *merged = NULL;
-	int r = check_custom(custom, patch, err);
+	int r;
+
+	ret[0] = '\0'; /* null: none any more */
+	if (json_is_null(custom))
+		return 0;
+	r = check_custom(custom, patch, err);
 
 	if (r == 0 && patch)
 		r = merge_custom(call, custom, &merged, err);

@@ -7,37 +7,56 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Numbers, or, as some clients send them, strings of digits. */
-static bool read_version(const json_t *j, uint64_t *ret)
+/* 0: it is none. */
+static uint64_t parse_version(const char *text, size_t len)
 {
-	const char *text = json_string_value(j);
-	char *end;
+	uint64_t version = 0;
 
-	if (json_is_integer(j)) {
-		*ret = json_integer_value(j) > 0 ? (uint64_t)json_integer_value(j) : 0;
-		return *ret > 0;
+	if (len > 15)
+		return 0;
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return 0;
+		version = version * 10 + (uint64_t)(text[i] - '0');
 	}
-	if (!text || text[0] < '1' || text[0] > '9' || strlen(text) > 15)
-		return false;
-	*ret = strtoull(text, &end, 10);
-	return !*end;
+	return version;
+}
+
+static uint64_t read_version(const json_t *j)
+{
+	if (json_is_string(j))
+		return parse_version(json_string_value(j), json_string_length(j));
+	return json_integer_value(j) > 0 ? (uint64_t)json_integer_value(j) : 0;
+}
+
+/* [1, 2], or as some clients send them ["1", "2"] or "1,2". LIMIT_VERSIONS_AT_ONCE + 1: more than that. */
+static size_t list_versions(const json_t *list, uint64_t ret[LIMIT_VERSIONS_AT_ONCE + 1])
+{
+	const char *text = json_string_value(list);
+	size_t n = 0, len;
+
+	for (; n < json_array_size(list) && n <= LIMIT_VERSIONS_AT_ONCE; n++)
+		ret[n] = read_version(json_array_get(list, n));
+	for (; text && *text && n <= LIMIT_VERSIONS_AT_ONCE; text += len + (text[len] == ','), n++) {
+		len = strcspn(text, ",");
+		ret[n] = parse_version(text, len);
+	}
+	return n;
 }
 
 /* after_ms: how long what is deleted can still be read. */
-static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT_ONCE], size_t *ret_n, uint64_t *ret_after_ms, struct err *err)
+static int read_versions(const struct request *q, uint64_t ret[LIMIT_VERSIONS_AT_ONCE + 1], size_t *ret_n, uint64_t *ret_after_ms, struct err *err)
 {
 	CLEANUP(json_cleanup) json_t *body = NULL;
-	const json_t *list;
 	int r = api_body(q, &body, err);
 
 	if (r < 0)
 		return r;
-	list = json_object_get(body, "versions");
-	*ret_n = json_array_size(list);
+	*ret_n = list_versions(json_object_get(body, "versions"), ret);
 	if (*ret_n < 1 || *ret_n > LIMIT_VERSIONS_AT_ONCE)
 		return err_set(err, ERR_INPUT, "no version number provided: {\"versions\": [...]} takes 1 to %u", LIMIT_VERSIONS_AT_ONCE);
 	for (size_t i = 0; i < *ret_n; i++)
-		if (!read_version(json_array_get(list, i), &ret[i]))
+		if (!ret[i])
 			return err_set(err, ERR_INPUT, "a version is a number from 1");
 	return api_duration(json_object_get(body, "cotter_after"), 0, ret_after_ms, err);
 }
@@ -112,7 +131,7 @@ static void change(struct call *call, uint64_t *versions, size_t n, bool current
 
 static void change_named(struct call *call, const struct request *q, enum store_change what)
 {
-	uint64_t versions[LIMIT_VERSIONS_AT_ONCE];
+	uint64_t versions[LIMIT_VERSIONS_AT_ONCE + 1];
 	struct err err = {0};
 	uint64_t after_ms = 0;
 	size_t n = 0;
@@ -173,7 +192,8 @@ void kv_rollback(struct call *call, const struct request *q)
 	uint64_t version = 0;
 	int r = api_body(q, &body, &err);
 
-	if (r == 0 && !read_version(json_object_get(body, "version"), &version))
+	version = read_version(json_object_get(body, "version"));
+	if (r == 0 && !version)
 		r = err_set(&err, ERR_INPUT, "no version number provided: {\"version\": N}");
 	if (r == 0)
 		r = kv_read_cas(json_object_get(body, "options"), &call->cas, &err);

@@ -369,6 +369,16 @@ static void undo(struct broker *b, const struct token_request *q, struct job *ma
 		token_revoke(&b->tokens, row, &n, NULL);
 }
 
+/* It could not be wrapped. unsaid_id begins with the id of the job that was made for it, or is zeros. */
+static void unsay(struct call *call)
+{
+	struct broker *b = call->broker;
+	struct token_row *row = token_find(&b->tokens, call->made_id);
+
+	if (row)
+		undo(b, &(struct token_request){.parent = token_find(&b->tokens, row->parent)}, job_by_id(&b->jobs, call->unsaid_id), row);
+}
+
 void api_give(struct call *call, struct token_request *q, struct job *made, int (*show)(struct secret *s, const struct job *job))
 {
 	struct broker *b = call->broker;
@@ -397,8 +407,11 @@ void api_give(struct call *call, struct token_request *q, struct job *made, int 
 	}
 	if (q->unwrapped_from)
 		token_forget(&b->tokens, q->unwrapped_from);
-	if (made)
+	call->unsaid = unsay;
+	if (made) {
+		memcpy(call->unsaid_id, made->id, sizeof(made->id));
 		job_record(&b->jobs, made);
+	}
 	call_reply(call, 200, &reply, seq);
 }
 

@@ -158,9 +158,7 @@ static void end(struct call *call, const struct request *q, enum token_by by, bo
 		call->detail[0] = '\0';
 	if (call_grant(call, &seq) < 0)
 		return;
-	r = alone ? token_set_free(t, row, &err) : 0;
-	if (r == 0)
-		r = token_revoke(t, row, &n, &err);
+	r = alone ? token_revoke_alone(t, row, &err) : token_revoke(t, row, &n, &err);
 	call->row = NULL;
 	call_end(call, r, err.msg, seq);
 }

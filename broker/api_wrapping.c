@@ -69,6 +69,13 @@ int api_wrap_info(const struct token_row *row, const struct secret *text, const 
 	return r < 0 ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
 }
 
+/* Under whose limit an answer is kept: of who asks, whatever the token is bound to. */
+static int room(const struct call *call, uint32_t *ret_uid, struct err *err)
+{
+	*ret_uid = call->conn->peer.operator_socket ? TOKEN_ANY_UID : call->facts.uid;
+	return store_wrapped_room(&call->broker->store, *ret_uid, err);
+}
+
 /* Within the caller's transaction. body: NULL where nothing is kept. */
 static int make(struct call *call, const struct token_request *q, const struct secret *body, struct token_row **ret_row, struct secret *ret,
 		uint64_t *ret_seq, struct err *err)
@@ -76,13 +83,16 @@ static int make(struct call *call, const struct token_request *q, const struct s
 	struct broker *b = call->broker;
 	CLEANUP(secret_clear) struct secret text = {0};
 	CLEANUP(cleanup_free) uint8_t *sealed = NULL;
+	uint32_t uid = 0;
 	size_t len = 0;
 	int r = token_make(&b->tokens, q, &text, ret_row, err);
 
 	if (r == 0 && body)
 		r = seal(&b->tokens, *ret_row, body, &sealed, &len, err);
 	if (r == 0 && body)
-		r = store_wrapped_put(&b->store, (*ret_row)->id, q->uid, sealed, len, err);
+		r = room(call, &uid, err);
+	if (r == 0 && body)
+		r = store_wrapped_put(&b->store, (*ret_row)->id, uid, sealed, len, err);
 	if (r == 0)
 		r = api_wrap_info(*ret_row, &text, q->path, ret, err);
 	if (r < 0)
@@ -102,11 +112,13 @@ static int wrap(struct call *call, const struct token_request *q, const struct s
 
 	if (r < 0)
 		return r;
-	r = make(call, q, body, &row, ret, ret_seq, err);
-	if (r == 0 && replaces) {
+	/* first: its place is the new one's */
+	if (replaces) {
 		memcpy(old, replaces->id, sizeof(old));
 		r = store_token_delete(&b->store, old, err);
 	}
+	if (r == 0)
+		r = make(call, q, body, &row, ret, ret_seq, err);
 	if (r == 0)
 		r = store_end(&b->store, true, err);
 	else
@@ -119,27 +131,44 @@ static int wrap(struct call *call, const struct token_request *q, const struct s
 	return r;
 }
 
+/* It is bound as the token is that it was asked for with, and ends with it. */
+static int fill(struct call *call, struct token_request *q, struct err *err)
+{
+	struct token_row *row = NULL;
+	bool operator = call->conn->peer.operator_socket;
+
+	*q = (struct token_request){.policies = "", .meta = "", .display = "token", .path = call->asked, .uses = -1, .wraps = TOKEN_WRAPS_RESPONSE,
+				    .ttl_ms = call->wrap_ttl_s * 1000ull, .by_operator = operator, .uid = operator ? TOKEN_ANY_UID : call->facts.uid,
+				    .cgroup = operator ? 0 : call->facts.cgroup};
+	if (!call->token)
+		return 0;
+	row = token_find(&call->broker->tokens, call->token->id + 5);
+	if (!row)
+		return err_set(err, ERR_DENIED, "the token has ended meanwhile");
+	q->uid = row->uid;
+	q->cgroup = row->cgroup;
+	q->job = row->job;
+	q->parent = row;
+	return 0;
+}
+
+int api_wrap_room(struct call *call, struct err *err)
+{
+	struct token_request q;
+	uint32_t uid;
+	int r = fill(call, &q, err);
+
+	if (r == 0)
+		r = token_room(&call->broker->tokens, &q, err);
+	return r < 0 ? r : room(call, &uid, err);
+}
+
 int api_wrap(struct call *call, const struct secret *body, struct secret *ret, uint64_t *ret_seq, struct err *err)
 {
-	struct token_row *row = call->row;
-	bool operator = call->conn->peer.operator_socket;
-	/* it is bound as the token is that it was asked for with, and ends with it */
-	struct token_request q = {.policies = "", .meta = "", .display = "token", .path = call->asked, .uses = -1, .wraps = TOKEN_WRAPS_RESPONSE,
-				  .ttl_ms = call->wrap_ttl_s * 1000ull, .by_operator = operator, .uid = operator ? TOKEN_ANY_UID : call->facts.uid,
-				  .cgroup = operator ? 0 : call->facts.cgroup};
+	struct token_request q;
+	int r = fill(call, &q, err);
 
-	/* the row may be gone: the hardware takes its time, and a last use ends it */
-	if (call->token)
-		row = token_find(&call->broker->tokens, call->token->id + 5);
-	if (call->token && !row)
-		return err_set(err, ERR_DENIED, "the token has ended meanwhile");
-	if (row) {
-		q.uid = row->uid;
-		q.cgroup = row->cgroup;
-		q.job = row->job;
-		q.parent = row;
-	}
-	return wrap(call, &q, body, NULL, ret, ret_seq, err);
+	return r < 0 ? r : wrap(call, &q, body, NULL, ret, ret_seq, err);
 }
 
 void wrapping_wrap(struct call *call, const struct request *q)
@@ -167,7 +196,6 @@ static int find(struct call *call, const struct request *q, const json_t *body, 
 	const json_t *given = json_object_get(body, "token");
 	int r;
 
-	call->wrap_ttl_s = 0;
 	call->facts.unwrap = true;
 	r = json_is_string(given) ? macaroon_parse(json_string_value(given), json_string_length(given), &m, err)
 	    : q->token		  ? macaroon_parse(q->token, q->token_len, &m, err)
@@ -306,7 +334,7 @@ void wrapping_rewrap(struct call *call, const struct request *q)
 	want = (struct token_request){.policies = row->policies, .meta = row->meta, .path = path, .display = row->display, .uid = row->uid,
 				      .cgroup = row->cgroup, .job = row->job, .ttl_ms = row->ttl_ms, .uses = -1, .wraps = row->wraps,
 				      .wrap_ttl_ms = row->wrap_ttl_ms, .wrap_uses = row->wrap_uses,
-				      .parent = token_find(&call->broker->tokens, row->parent), .by_operator = row->uid == TOKEN_ANY_UID};
+				      .parent = token_find(&call->broker->tokens, row->parent), .by_operator = call->conn->peer.operator_socket};
 	if (row->wraps == TOKEN_WRAPS_RESPONSE)
 		r = read_wrapped(call, row, &kept, &err);
 	if (r < 0) {

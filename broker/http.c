@@ -14,7 +14,7 @@ static const char *const methods[METHOD_N] = {
 
 struct head {
 	struct request *q;
-	bool have_length, have_vault_token, have_bearer, have_host, have_vault_request, close_asked, http10;
+	bool have_length, have_vault_token, have_bearer, have_host, have_vault_request, have_wrap, close_asked, http10;
 };
 
 static int bad(struct err *err, const char *what)
@@ -38,6 +38,12 @@ static bool parse_number(const char *p, size_t len, uint64_t *ret)
 	return true;
 }
 
+/* As Go reads a bool. */
+static bool is_true(const char *p, size_t len)
+{
+	return (len == 1 && strchr("1tT", *p)) || (len == 4 && (memcmp(p, "true", 4) == 0 || memcmp(p, "TRUE", 4) == 0 || memcmp(p, "True", 4) == 0));
+}
+
 static int parse_query(const char *p, size_t len, struct request *q, struct err *err)
 {
 	size_t n;
@@ -46,8 +52,8 @@ static int parse_query(const char *p, size_t len, struct request *q, struct err 
 		n = strcspn(p, "& ");
 		if (n > (size_t)(end - p))
 			n = (size_t)(end - p);
-		if (n == 9 && memcmp(p, "list=true", 9) == 0) {
-			q->query_list = true;
+		if (n > 5 && memcmp(p, "list=", 5) == 0) {
+			q->query_list = is_true(p + 5, n - 5);
 		} else if (n > 8 && memcmp(p, "version=", 8) == 0) {
 			if (!parse_number(p + 8, n - 8, &q->query_version))
 				return bad(err, "version is not a number");
@@ -219,12 +225,20 @@ static int set_origin(struct head *h, const char *value, size_t len, struct err 
 	return bad(err, "a browser's request");
 }
 
+/* Of no time, or empty: the answer is not wrapped, as with Vault. */
 static int set_wrap(struct head *h, const char *value, size_t len, struct err *err)
 {
-	if (!len)
-		return 0;
-	h->q->wrap_ttl_s = (uint32_t)duration_parse(value, len, LIMIT_WRAP_TTL_S);
-	return h->q->wrap_ttl_s ? 0 : bad(err, "error parsing X-Vault-Wrap-TTL header: a duration such as 60s, of at most a day");
+	char text[24];
+	uint64_t s = 0;
+
+	if (h->have_wrap)
+		return bad(err, "two X-Vault-Wrap-TTL headers");
+	h->have_wrap = true;
+	snprintf(text, sizeof(text), "%.*s", (int)len, value);
+	if (len && (len >= sizeof(text) || !duration_parse_go(text, LIMIT_WRAP_TTL_S, &s)))
+		return bad(err, "error parsing X-Vault-Wrap-TTL header: a duration such as 60s, of at most a day");
+	h->q->wrap_ttl_s = (uint32_t)s;
+	return 0;
 }
 
 static const struct {

@@ -1,6 +1,7 @@
 /* cotterd: the broker. */
 #include "broker/broker.h"
 #include "broker/launcher.h"
+#include "broker/policy_lint.h"
 #include "broker/server.h"
 #include "common/err.h"
 #include "common/harden.h"
@@ -23,7 +24,7 @@ static const char usage[] =
 	"The broker: unseals secrets with hardware keys and hands them to jobs over a Unix socket.\n"
 	"\n"
 	"  --config FILE  configuration (default: $COTTER_CONFIG or " COTTER_CONFIG_DEFAULT ")\n"
-	"  --check        check the configuration and end: 0 when it is right\n"
+	"  --check        check the configuration and end: 0 when it is right, with the warnings of 'cotter policy lint'\n"
 	"  --debug        log more\n"
 	"  --version, --help\n"
 	"\n"
@@ -70,6 +71,12 @@ static int lock_libcrypto(struct err *err)
 #endif
 }
 
+static void print_warning(void *ctx, const char *role, const char *text)
+{
+	(void)ctx;
+	log_warn("role '%s': %s", role, text);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct harden harden = {.keep_fd_below = 3, .clear_environment = 1, .arena_size = LIMIT_ARENA_BROKER};
@@ -104,6 +111,7 @@ int main(int argc, char **argv)
 	if (r == 0)
 		r = config_load(args.config, &broker.config, &err);
 	if (r == 0 && args.check) {
+		policy_lint(&broker.config, print_warning, NULL);
 		printf("%s: all right: %zu provider%s, %zu recipient%s, %zu polic%s\n", args.config, broker.config.n_providers,
 		       broker.config.n_providers == 1 ? "" : "s", broker.config.n_recipients,
 		       broker.config.n_recipients == 1 ? "" : "s", broker.config.n_policies,

@@ -207,6 +207,15 @@ static bool ids_alone(const struct config *c, const struct config_role *r)
 	return r->kind == CONFIG_ROLE_KERNEL && !r->n_cgroups && !r->n_units;
 }
 
+static bool root_by_tcp(const struct config *c, const struct config_role *r)
+{
+	bool root = false;
+
+	for (size_t i = 0; !root && i < r->n_uids; i++)
+		root = r->uids[i] == 0;
+	return root && c->listen.sin_family;
+}
+
 static const struct {
 	bool (*applies)(const struct config *c, const struct config_role *r);
 	const char *text;
@@ -222,6 +231,7 @@ static const struct {
 	{star_value, "a '*' alone matches anything: leave the claim out, or say what it must be"},
 	{stars_without_glob, "has a '*' that stands for itself: bound_claims_type: glob is not set"},
 	{ids_alone, "goes by uid or gid alone: every process of that user gets in; bind a cgroup or a unit, too"},
+	{root_by_tcp, "is for uid 0 while http.listen is set: by TCP a setuid program of any user is uid 0; leave the uid out, or http.listen"},
 };
 
 size_t policy_lint(const struct config *config, void (*each)(void *ctx, const char *role, const char *text), void *ctx)

@@ -219,7 +219,9 @@ int store_secret_id_delete(struct store *s, const uint8_t hash[32], struct err *
 int store_secret_ids(struct store *s, const char *role, uint64_t now_ms, int (*each)(void *ctx, const struct store_secret_id *x), void *ctx,
 		     struct err *err);
 
-/* What a wrapping token stands for. uid: whose jobs' limit it is under; TOKEN_ANY_UID: an operator's. ERR_BUSY: too many. */
+/* Whether there is room for one more that this uid asks for; TOKEN_ANY_UID: an operator. ERR_BUSY: there is not. */
+int store_wrapped_room(struct store *s, uint32_t uid, struct err *err);
+/* What a wrapping token stands for. */
 int store_wrapped_put(struct store *s, const uint8_t id[16], uint32_t uid, const uint8_t *sealed, size_t len, struct err *err);
 /* malloc'ed. ERR_NOT_FOUND. */
 int store_wrapped_get(struct store *s, const uint8_t id[16], uint8_t **ret, size_t *ret_len, struct err *err);

@@ -19,18 +19,26 @@ static int count(struct store *s, const char *sql, uint32_t uid, uint64_t *ret, 
 	return r < 0 ? r : 0;
 }
 
-int store_wrapped_put(struct store *s, const uint8_t id[16], uint32_t uid, const uint8_t *sealed, size_t len, struct err *err)
+int store_wrapped_room(struct store *s, uint32_t uid, struct err *err)
 {
 	uint64_t all = 0, own = 0;
-	STMT *q = NULL;
 	int r = count(s, "SELECT count(*) FROM wrapped", 0, &all, err);
 
 	if (r == 0)
 		r = count(s, "SELECT count(*) FROM wrapped WHERE uid = ?", uid, &own, err);
-	if (r == 0 && (all >= LIMIT_WRAPPED || (uid != TOKEN_ANY_UID && own >= LIMIT_WRAPPED_PER_UID)))
+	if (r < 0)
+		return r;
+	/* a quarter is kept for operators, as of the tokens */
+	if (uid == TOKEN_ANY_UID ? all >= LIMIT_WRAPPED : all >= LIMIT_WRAPPED / 4 * 3 || own >= LIMIT_WRAPPED_PER_UID)
 		return err_set(err, ERR_BUSY, "too many answers wait to be unwrapped already");
-	if (r == 0)
-		r = store_prepare(s, "INSERT INTO wrapped VALUES (?, ?, ?)", &q, err, "bib", id, (size_t)16, (int64_t)uid, sealed, len);
+	return 0;
+}
+
+int store_wrapped_put(struct store *s, const uint8_t id[16], uint32_t uid, const uint8_t *sealed, size_t len, struct err *err)
+{
+	STMT *q = NULL;
+	int r = store_prepare(s, "INSERT INTO wrapped VALUES (?, ?, ?)", &q, err, "bib", id, (size_t)16, (int64_t)uid, sealed, len);
+
 	return r < 0 ? r : store_step(s, q, err);
 }
 

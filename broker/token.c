@@ -234,44 +234,37 @@ void token_forget(struct tokens *t, const uint8_t id[16])
 		unlink_row(t, at);
 }
 
-/* Of its children: in the store, and then here. */
-static int free_children(struct tokens *t, const struct token_row *row, bool stored, struct err *err)
+int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)
 {
-	int r = 0;
+	return tokens_revoke(t, is_row, row, ret_n, err);
+}
+
+/* Where the store cannot say it (begun < 0), they keep a parent that is gone, which is as good. */
+static int free_children(struct tokens *t, const struct token_row *row, int begun, struct err *err)
+{
+	int r = begun;
 
 	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
-		for (struct token_row *child = t->buckets[i]; r == 0 && child; child = child->next) {
-			struct token_row freed = *child;
-
+		for (struct token_row *child = t->buckets[i]; child; child = child->next) {
 			if (memcmp(child->parent, row->id, sizeof(row->id)) != 0)
 				continue;
-			memset(freed.parent, 0, sizeof(freed.parent));
-			if (stored)
-				*child = freed;
-			else
-				r = store_token_put(t->store, t->boot_id, &freed, err);
+			memset(child->parent, 0, sizeof(child->parent));
+			if (r == 0)
+				r = store_token_put(t->store, t->boot_id, child, err);
 		}
 	}
 	return r;
 }
 
-int token_set_free(struct tokens *t, const struct token_row *row, struct err *err)
+int token_revoke_alone(struct tokens *t, struct token_row *row, struct err *err)
 {
-	int r = store_begin(t->store, err);
+	size_t n;
+	int begun = store_begin_removal(t->store, err), freed = free_children(t, row, begun, err), r = token_revoke(t, row, &n, err), ended;
 
-	if (r < 0)
-		return r;
-	r = free_children(t, row, false, err);
-	if (r == 0)
-		r = store_end(t->store, true, err);
-	else
-		store_end(t->store, false, NULL);
-	return r < 0 ? r : free_children(t, row, true, err);
-}
-
-int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err)
-{
-	return tokens_revoke(t, is_row, row, ret_n, err);
+	if (begun < 0)
+		return begun;
+	ended = store_end(t->store, freed == 0 && r == 0, err);
+	return freed < 0 ? freed : r < 0 ? r : ended;
 }
 
 int tokens_end_job(struct tokens *t, struct job *job, struct err *err)
@@ -328,7 +321,7 @@ void token_macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN]
 	writer_bytes(&w, row->id, sizeof(row->id));
 }
 
-static int check_request(const struct tokens *t, const struct token_request *q, struct err *err)
+int token_room(const struct tokens *t, const struct token_request *q, struct err *err)
 {
 	/* a quarter is kept for operators: one job cannot take every place */
 	if (t->n >= (q->by_operator ? LIMIT_TOKENS : LIMIT_TOKENS / 4 * 3))
@@ -384,7 +377,7 @@ int token_make(struct tokens *t, const struct token_request *q, struct secret *r
 {
 	struct token_row row, *made;
 	uint8_t id[MACAROON_ID_LEN], key[32];
-	int r = check_request(t, q, err);
+	int r = token_room(t, q, err);
 
 	if (r < 0)
 		return r;

@@ -90,6 +90,8 @@ struct token_request {
 	const uint8_t *unwrapped_from; /* 16 bytes: the wrapping token that it stood in; NULL: in none */
 	bool by_operator;	  /* who may take the last places */
 };
+/* Whether there is a place for it. ERR_BUSY; ERR_LIMIT: its texts are too long for any. */
+int token_room(const struct tokens *t, const struct token_request *q, struct err *err);
 /* Makes a row and its token text (in the arena). */
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err);
 /* For longer, from now on: cut as when it was made, and to its own maximum. increment_ms 0: what it was made with. ERR_INPUT: not renewable. */
@@ -103,8 +105,8 @@ struct token_row *token_find(struct tokens *t, const uint8_t id[16]);
 int tokens_revoke(struct tokens *t, bool (*which)(void *ctx, const struct token_row *row), void *ctx, size_t *ret_n, struct err *err);
 /* One row and all made from it. */
 int token_revoke(struct tokens *t, struct token_row *row, size_t *ret_n, struct err *err);
-/* Those that were made with it have no parent any more. */
-int token_set_free(struct tokens *t, const struct token_row *row, struct err *err);
+/* That row; those made with it have no parent any more. Here both are so in any case, as with tokens_revoke. */
+int token_revoke_alone(struct tokens *t, struct token_row *row, struct err *err);
 /* A row whose store's row is gone already. */
 void token_forget(struct tokens *t, const uint8_t id[16]);
 /* The rows of a job, within the caller's transaction. */

@@ -8,11 +8,12 @@ import subprocess
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import hvac
 
 from harness import BUILD, Case, free_port_pair, run, wait_for
-from peers import ask, connect, request
+from peers import Session, ask, connect, request
 from test_sign import hvac_client
 
 PG = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
@@ -376,14 +377,25 @@ class Odd(EngineCase):
         wait_for("the end of what lingers", lambda: run("pgrep", "-f", self.program).returncode != 0)
 
     def test_what_could_not_be_wrapped_is_ended(self):
-        with connect(self.b.operator_socket) as s:
-            while request(s, "POST", "sys/wrapping/wrap", None, {"x": 1}, ["X-Vault-Wrap-TTL: 60"])[0] == 200:
-                pass
-        before = len(self.log())
-        with connect(self.b.socket) as s:
-            self.assertEqual(request(s, "GET", "odd/creds/good", self.token, None, ["X-Vault-Wrap-TTL: 60"])[0], 429)
+        """Somebody takes the last place while the engine is at it; and where there is none, nothing is made."""
+        self.ask("GET", "odd/creds/good")
+        before, head = len(self.log()), ["X-Vault-Wrap-TTL: 60"]
+        with Session(self.b.operator_socket) as s, ThreadPoolExecutor() as pool:
+            while (reply := s.request("POST", "sys/wrapping/wrap", None, {"x": 1}, head))[0] == 200:
+                last = reply[1]["wrap_info"]["token"]
+            self.assertEqual(self.operate("POST", "sys/wrapping/unwrap", {"token": last})[0], 200)
+            slow = connect(self.b.operator_socket)
+            self.addCleanup(slow.close)
+            answer = pool.submit(request, slow, "GET", "odd/creds/slow", None, None, head)
+            wait_for("the engine", lambda: len(self.log()) > before)
+            self.assertEqual(s.request("POST", "sys/wrapping/wrap", None, {"x": 1}, head)[0], 200)
+            self.assertEqual(answer.result()[0], 429)
         lease = next(x["lease"] for x in self.log()[before:] if x["verb"] == "create")
         wait_for("its end", lambda: "revoke" in self.verbs(lease))
+        before = len(self.log())
+        with connect(self.b.socket) as s:
+            self.assertEqual(request(s, "GET", "odd/creds/good", self.token, None, head)[0], 429)
+        self.assertEqual(len(self.log()), before)
 
     def test_one_uid_does_not_take_all_places(self):
         seen = []

@@ -5,7 +5,7 @@ import os
 import re
 import unittest
 
-from harness import ROOT, Case
+from harness import COTTERD, ROOT, Case, run
 
 ROLES = os.path.join(ROOT, "doc", "examples", "roles")
 AUDIENCE = "https://cotter.example"
@@ -443,6 +443,8 @@ STAR = "a '*' alone matches anything: leave the claim out, or say what it must b
 NO_GLOB = "has a '*' that stands for itself: bound_claims_type: glob is not set"
 UID = "goes by uid or gid alone: every process of that user gets in; bind a cgroup or a unit, too"
 
+ROOT_BY_TCP = "is for uid 0 while http.listen is set: by TCP a setuid program of any user is uid 0; leave the uid out, or http.listen"
+
 
 class Lint(ExampleCase):
     def test_the_texts_are_those_of_the_source(self):
@@ -450,7 +452,7 @@ class Lint(ExampleCase):
         with open(os.path.join(ROOT, "broker", "policy_lint.c")) as f:
             table = f.read().partition("rows[] = {")[2].partition("};")[0]
         rows = re.findall(r'\{\w+, "(.*)"\},', table)
-        self.assertEqual(rows, [NAMES, FORGEJO, PULLS, MERGES, FORK, OLD_SUB, NO_ORG, NO_OWNER, STAR, NO_GLOB, UID])
+        self.assertEqual(rows, [NAMES, FORGEJO, PULLS, MERGES, FORK, OLD_SUB, NO_ORG, NO_OWNER, STAR, NO_GLOB, UID, ROOT_BY_TCP])
 
     def lint(self, role):
         texts = self.warnings(self.config(ISSUERS + "roles:\n  r:\n    policies: [release]\n" + role))
@@ -462,6 +464,17 @@ class Lint(ExampleCase):
             self.assertEqual(self.lint(bad), list(texts))
         with self.subTest(good=good):
             self.assertEqual(self.lint(good), [])
+
+    def test_root_by_tcp(self):
+        def config(uid, http="http:\n  listen: 127.0.0.1:8200\n"):
+            return self.config(http + "roles:\n  r:\n    policies: [release]\n" + kernel(uids=[7, uid], units=["r.service"]))
+        bad = config(0)
+        self.assertEqual(self.warnings(bad), [("r", ROOT_BY_TCP)])
+        p = run(COTTERD, "--config", bad, "--check")
+        self.assertEqual((p.returncode, p.stdout.count(b"all right"), p.stderr.count(ROOT_BY_TCP.encode())), (0, 1, 1))
+        for good in (config(998), config(0, "")):
+            self.assertEqual(self.warnings(good), [])
+            self.assertEqual(run(COTTERD, "--config", good, "--check").stderr, b"")
 
     def test_names_only(self):
         self.pair(jwt("github", repository="o/r", event_name="push", ref="refs/heads/main"),

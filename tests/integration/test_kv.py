@@ -101,8 +101,8 @@ class Kv(KvCase):
     def test_words_that_are_none(self):
         self.put("kv/words", n=1)
         for verb in ("delete", "undelete", "destroy"):
-            for body in ({}, {"versions": []}, {"versions": [0]}, {"versions": [-1]}, {"versions": ["x"]}, {"versions": [1.5]}, {"versions": "1"},
-                         {"versions": [1] * 101}, {"versions": [None]}, {"versions": ["1", "99999999999999999999"]}):
+            for body in ({}, {"versions": []}, {"versions": [0]}, {"versions": [-1]}, {"versions": ["x"]}, {"versions": [1.5]}, {"versions": "1,x"}, {"versions": ",1"},
+                         {"versions": "1," * 101}, {"versions": ""}, {"versions": 1}, {"versions": [1] * 101}, {"versions": [None]}, {"versions": ["1", "99999999999999999999"]}):
                 self.assertEqual(self.ask("POST", f"secret/{verb}/kv/words", body)[0], 400, (verb, body))
             self.assertEqual(self.ask("PUT", f"secret/{verb}/kv/none", {"versions": [1]})[0], 204)
             self.assertEqual(self.ask("GET", f"secret/{verb}/kv/words")[0], 405)
@@ -114,6 +114,9 @@ class Kv(KvCase):
         self.assertEqual(self.ask("POST", "secret/undelete/kv/words", {"versions": [1, 3]})[0], 204)
         self.assertIn("why=versions_1,3", self.last_record("undelete"))
         self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": ["3"]})[0], 204)
+        self.assertEqual(self.ask("POST", "secret/undelete/kv/words", {"versions": "2,3"})[0], 204)
+        self.assertIn("why=versions_2-3", self.last_record("undelete"))
+        self.assertEqual(self.ask("POST", "secret/delete/kv/words", {"versions": "3"})[0], 204)
         self.assertEqual(self.ask("GET", "secret/data/kv/words")[0], 404)
 
     def test_patch(self):
@@ -138,7 +141,10 @@ class Kv(KvCase):
         for path in ("secret/data/kv/p", "secret/metadata/kv/p"):  # of no other kind
             self.assertEqual(ask(self.b.socket, "PATCH", path, self.token, {"data": {}})[0], 415)
         self.assertEqual(self.ask("POST", "secret/data/kv/p", {"data": {"z": "1"}, "options": {"cas": "5"}})[1]["data"]["version"], 6)
-        self.assertEqual(self.ask("POST", "secret/data/kv/p", {"data": {}, "options": {"cas": "x"}})[0], 400)
+        for options in ({"cas": "x"}, {"cas": -1}, {"cas": None}, "cas=1", [], 0):
+            for method in ("POST", "PATCH"):
+                self.assertEqual(self.ask(method, "secret/data/kv/p", {"data": {}, "options": options})[0], 400, options)
+        self.assertEqual(self.ask("POST", "secret/data/kv/p", {"data": {"z": "1"}, "options": None})[1]["data"]["version"], 7)
         self.kv.delete_latest_version_of_secret("kv/p")
         self.assertEqual(self.ask("PATCH", "secret/data/kv/p", {"data": {"a": "b"}})[0], 404)
 
@@ -258,6 +264,10 @@ class Kv(KvCase):
         self.assertEqual(sorted(self.kv.read_secret_metadata("kv/m")["data"]["versions"]), ["5", "6"])
         self.ask("POST", "secret/metadata/kv/m", {"custom_metadata": {}, "max_versions": 0})
         self.assertIsNone(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"])
+        for method in ("POST", "PATCH"):
+            self.set("kv/m", custom_metadata={"x": "y"})
+            self.assertEqual(self.ask(method, "secret/metadata/kv/m", {"custom_metadata": None})[0], 204)
+            self.assertIsNone(self.kv.read_secret_metadata("kv/m")["data"]["custom_metadata"])
         self.set("kv/m", custom_metadata={"x": "y"})
         self.kv.delete_metadata_and_all_versions("kv/m")
         self.assertEqual(self.ask("GET", "secret/metadata/kv/m")[0], 404)

@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import time
 import unittest
 
 import hvac
 
-from harness import Case, free_port_pair, run
+from harness import Case, free_port_pair, run, wait_for
 from peers import Cgroup, Process, Session, as_peer, ask, cgroups_missing, connect, request
 from test_sign import hvac_client
 
@@ -270,6 +271,33 @@ mounts:
         for body, uses in (({}, 3), ({"num_uses": 0}, 3), ({"num_uses": 1000}, 3), ({"num_uses": 2}, 2)):
             status, reply = self.ask("POST", "auth/token/create/few", body)
             self.assertEqual((status, reply["auth"]["num_uses"]), (200, uses), body)
+
+    def test_the_last_use_is_wrapped(self):
+        self.b.put("app/last", "1")
+        for ends in (False, True):
+            parent = self.create()["client_token"]
+            token = self.create(token=parent, num_uses=1)["client_token"]
+            replies = [self.ask("GET", "secret/data/app/last", token=token, head=["X-Vault-Wrap-TTL: 60"]) for _ in range(2)]
+            self.assertEqual([status for status, _ in replies], [200, 403])
+            if ends:
+                self.assertEqual(self.ask("POST", "auth/token/revoke-self", {}, parent)[0], 204)
+            self.assertEqual(self.ask("POST", "sys/wrapping/unwrap", {"token": replies[0][1]["wrap_info"]["token"]})[0], 400 if ends else 200)
+
+    def test_freed_while_the_store_cannot_be_written(self):
+        """The token ends all the same, and its children live: also when the broker dies before it could say so."""
+        parent = self.b.token("--policy", "app", "--ttl", "1h")
+        child = self.create(token=parent)["client_token"]
+        behind = self.b.audit(10_000).count("ev=store.behind")
+        db = sqlite3.connect(f"{self.b.state}/store.db", isolation_level=None)
+        self.addCleanup(db.close)
+        db.execute("BEGIN IMMEDIATE")  # another program writes, and does not stop
+        self.assertEqual(self.operate("POST", "auth/token/revoke-orphan", {"token": parent})[0], 500)
+        self.assertEqual([self.lookup(token)[0] for token in (parent, child)], [403, 200])
+        wait_for("the record", lambda: self.b.audit(10_000).count("ev=store.behind") > behind)
+        db.execute("ROLLBACK")
+        wait_for("the removal", lambda: self.b.audit(10_000).count("ev=store.behind") > behind + 1, 20)
+        self.restart()
+        self.assertEqual([self.lookup(token)[0] for token in (parent, child)], [403, 200])
 
     def test_not_renewable(self):
         for token in (self.b.token("--policy", "app"), self.create(renewable=False)["client_token"]):
@@ -627,6 +655,87 @@ class Wrapping(Vault):
             t.join()
         self.assertEqual(sorted(got), [200] + [400] * 15)
 
+    def test_of_no_time(self):
+        """As clients send it that always send the header."""
+        self.b.put("app/w0", "1")
+        for ttl in ("0", "0s", ""):
+            self.assertIsNotNone(self.ask("GET", "secret/data/app/w0", head=[f"X-Vault-Wrap-TTL: {ttl}"])[1]["data"], ttl)
+            self.assertEqual(self.ask("POST", "sys/wrapping/wrap", {"x": 1}, head=[f"X-Vault-Wrap-TTL: {ttl}"])[0], 400, ttl)
+        self.assertEqual(self.wrap("secret/data/app/w0", ttl="1m30s")["ttl"], 90)
+        for head in (("X-Vault-Wrap-TTL: -1",), ("X-Vault-Wrap-TTL: x",), ("X-Vault-Wrap-TTL: 25h",), (f"X-Vault-Wrap-TTL: {'0' * 30}",), ("X-Vault-Wrap-TTL: 60", "X-Vault-Wrap-TTL: 0")):
+            self.assertEqual(self.ask("GET", "secret/data/app/w0", head=head)[0], 400, head)
+
+    def accessors(self):
+        return set(self.operate("LIST", "auth/token/accessors")[1]["data"]["keys"])
+
+    def test_no_room_no_answer(self):
+        """What cannot be wrapped is not done."""
+        head = ["X-Vault-Wrap-TTL: 60"]
+        token = self.b.token("--policy", "app", "--uid", str(os.getuid()))
+        secret = self.operate("POST", "auth/approle/role/once/secret-id", {})[1]["data"]["secret_id"]
+        login = {"role_id": "once-role", "secret_id": secret}
+        self.b.put("app/full", "1")
+        with Session(self.b.socket) as s:
+            wrapped = []
+            while (reply := s.request("POST", "sys/wrapping/wrap", token, {"x": 1}, head))[0] == 200:
+                wrapped.append(reply[1]["wrap_info"]["token"])
+        self.assertGreater(len(wrapped), 200)
+        before, ids = self.accessors(), self.operate("LIST", "auth/approle/role/web/secret-id")
+        for method, path, body in (("POST", "auth/token/create", {}), ("POST", "auth/token/create/wide", {}), ("POST", "auth/approle/role/web/secret-id", {}),
+                                   ("POST", "auth/approle/login", login), ("POST", "secret/data/app/full", {"data": {"a": "2"}})):
+            self.assertEqual(self.ask(method, path, body, token, head)[0], 429, path)
+        self.assertEqual((self.accessors(), self.operate("LIST", "auth/approle/role/web/secret-id")), (before, ids))
+        self.assertEqual(self.ask("GET", "secret/data/app/full")[1]["data"]["metadata"]["version"], 1)
+        self.assertEqual(self.ask("POST", "auth/approle/login", login)[0], 200)  # its one use was not spent
+        # one is exchanged and taken out, also by clients that always send the header
+        status, reply = self.ask("POST", "sys/wrapping/rewrap", {"token": wrapped[0]}, head=head)
+        self.assertEqual(status, 200)
+        self.assertEqual(self.ask("POST", "sys/wrapping/unwrap", {"token": reply["wrap_info"]["token"]}, head=head)[1]["data"], {"x": 1})
+        self.assertEqual(self.operate("POST", "sys/wrapping/wrap", {"x": 1}, head)[0], 200)
+        self.assertEqual(self.ask("POST", "auth/token/revoke", {"token": token})[0], 204)
+
+    def test_a_token_of_no_uid_has_its_limit(self):
+        """Also where what it wrapped is wrapped anew."""
+        token, kept = self.b.token("--policy", "app"), []
+        with Session(self.b.socket) as s:
+            for _ in range(300):
+                status, reply = s.request("POST", "sys/wrapping/wrap", token, {"x": 1}, ["X-Vault-Wrap-TTL: 60"])
+                if status == 200:
+                    status, reply = s.request("POST", "sys/wrapping/rewrap", None, {"token": reply["wrap_info"]["token"]})
+                    kept.append(status)
+        self.assertEqual(set(kept), {200})
+        self.assertLessEqual(len(kept), 256)
+        self.assertEqual(self.ask("POST", "auth/token/revoke", {"token": token})[0], 204)
+
+    @unittest.skipIf(os.getuid() != 0, "needs root")
+    def test_a_quarter_is_the_operators(self):
+        head = ["X-Vault-Wrap-TTL: 60"]
+        os.chmod(self.dir, 0o755)
+        tokens = {uid: self.b.token("--policy", "app", "--uid", str(uid)) for uid in range(54321, 54325)}
+
+        def fill(token):
+            with Session(self.b.socket) as s:
+                return [s.request("POST", "sys/wrapping/wrap", token, {"x": 1}, head)[0] for _ in range(257)].count(200)
+        self.assertLessEqual(sum(as_peer(fill, token, uid=uid) for uid, token in tokens.items()), 768)
+        self.assertEqual(self.ask("POST", "sys/wrapping/wrap", {"x": 1}, head=head)[0], 429)
+        self.assertEqual(self.operate("POST", "sys/wrapping/wrap", {"x": 1}, head)[0], 200)
+        for token in tokens.values():
+            self.operate("POST", "auth/token/revoke", {"token": token})
+
+    def test_the_last_place_of_a_job(self):
+        """A token takes it that its own answer was to be wrapped in."""
+        leader = Process()
+        self.addCleanup(leader.end)
+        token = self.operate("POST", "cotter/jobs", {"leader": leader.pid, "policies": ["app"]})[1]["auth"]["client_token"]
+        for _ in range(62):
+            self.assertEqual(self.ask("POST", "auth/token/create", {}, token)[0], 200)
+        before = self.accessors()
+        self.assertEqual(self.ask("POST", "auth/token/create", {}, token, ["X-Vault-Wrap-TTL: 60"])[0], 429)
+        self.assertEqual(self.accessors(), before)
+        self.restart()
+        self.assertEqual(self.accessors(), before)
+        self.assertEqual([self.ask("POST", "auth/token/create", {}, token)[0] for _ in range(2)], [200, 429])
+
     def test_too_many(self):
         token = self.b.token("--policy", "app", "--uid", str(os.getuid()), "--ttl", "10m")
         seen = [self.ask("POST", "sys/wrapping/wrap", {"x": 1}, token, ["X-Vault-Wrap-TTL: 60"])[0] for _ in range(300)]
@@ -685,6 +794,8 @@ class Tcp(Vault):
         self.addCleanup(there.remove)
         self.b.reload(lambda text: text.replace("roles:\n", f"roles:\n  here:\n    kernel: {{cgroups: [{here.name}]}}\n    policies: [app]\n"))
         self.b.put("app/t", "1")
+        keeper = Process(cgroup=here)  # an empty cgroup ends the job that is made of it
+        self.addCleanup(keeper.end)
         status, reply = as_peer(tcp, self.port, "POST", "auth/kernel/login", None, {"role": "here", "cgroup": here.name}, cgroup=here)
         self.assertEqual(status, 200, reply)
         token = reply["auth"]["client_token"]
