@@ -20,6 +20,7 @@ struct call {
 	char alarm[192];	/* for the log of the broker, when it is refused and that gets a record; "" */
 	bool checked;		/* call_check passed: the record alone is left */
 	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
+	bool gives;		/* it answers with a secret's value: the job has it then */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	char suffix[16]; /* transit: the word behind the key's name; "" */
 	char detail[CALL_DETAIL_LEN]; /* of a grant, for the log: words of ours and checked names, digests */
@@ -129,6 +130,8 @@ int api_job_check(struct call *call, const json_t *body, struct err *err);
 /* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err);
+/* A job, as a JSON object. */
+int api_append_job(struct secret *s, const struct job *job);
 /* PEM of something public, see pem_put. */
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
@@ -161,7 +164,7 @@ api_handler token_revoke_self, token_revoke_any, token_revoke_accessor, token_re
 api_handler wrapping_wrap, wrapping_unwrap, wrapping_lookup, wrapping_rewrap;
 api_handler auth_jwt_login, auth_kernel_login, auth_approle_login;
 api_handler approle_list, approle_role, approle_write;
-api_handler job_create, job_list, job_finish;
+api_handler job_create, job_list, job_show, job_finish;
 api_handler cotter_revoke, cotter_why;
 api_handler approval_list, approval_give;
 api_handler cotter_status, cotter_unlock;

@@ -2,6 +2,7 @@
 #include "broker/api.h"
 
 #include "broker/key_rule.h"
+#include "broker/received.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -188,6 +189,14 @@ int call_check(struct call *call)
 	return r < 0 ? -1 : 0;
 }
 
+static void note_received(struct call *call)
+{
+	const struct token_row *row = call->token ? token_find(&call->broker->tokens, call->token->id + 5) : NULL;
+
+	if (row && row->job)
+		received_note(&call->broker->jobs, row->job, call->path, call->version);
+}
+
 int call_grant(struct call *call, uint64_t *ret_seq)
 {
 	struct broker *b = call->broker;
@@ -202,6 +211,8 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 	}
 	if (r == 0) {
 		b->n_granted++;
+		if (call->gives)
+			note_received(call);
 		return 0;
 	}
 	call_fail(call, r, err.msg);

@@ -168,6 +168,7 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 
 static void reply_read(struct call *call, const struct secret *object)
 {
+	call->gives = object != NULL;
 	kv_reply(call, "data", object);
 }
 

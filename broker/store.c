@@ -8,7 +8,7 @@
 #include <sodium.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 10
+#define SCHEMA_VERSION 11
 #define TEXT_OF(x) #x
 #define SET_VERSION(n) "PRAGMA user_version = " TEXT_OF(n)
 
@@ -205,6 +205,8 @@ static int make_tables(struct store *s, int version, struct err *err)
 		r = store_exec(s, store_cert_schema, err);
 	if (r == 0)
 		r = store_exec(s, store_approval_schema, err);
+	if (r == 0)
+		r = store_exec(s, store_received_schema, err);
 	if (r == 0)
 		r = store_exec(s, store_approle_schema, err);
 	if (r == 0)

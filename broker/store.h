@@ -200,6 +200,13 @@ int store_approvals_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struc
 /* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
 int store_approvals(struct store *s, int (*each)(void *ctx, const struct store_approval *a), void *ctx, struct err *err);
 
+/* A version of a secret that a job was given; the same again is no failure. path "": there were more than are kept. */
+int store_received_put(struct store *s, const uint8_t job[JOB_ID_LEN], const char *path, uint64_t version, struct err *err);
+int store_received_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
+/* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
+int store_received(struct store *s, int (*each)(void *ctx, const uint8_t job[JOB_ID_LEN], const char *path, uint64_t version), void *ctx,
+		   struct err *err);
+
 /* A secret id of an AppRole. */
 struct store_secret_id {
 	uint8_t hash[32], accessor[16];
