@@ -12,6 +12,9 @@ struct call {
 	struct broker *broker;
 	struct conn *conn;
 	const char *event;	/* for the audit log */
+	size_t route;		/* its row */
+	enum metrics_outcome outcome;
+	uint64_t began_ns;
 	struct macaroon *token; /* NULL: an operator, or an open route */
 	struct token_row *row;	/* valid only until the loop goes on */
 	struct token_facts facts;
@@ -60,6 +63,9 @@ void api_cancel(struct call *call);
 /* {"errors":["message"]} */
 int api_error_body(const char *message, struct secret *ret);
 
+/* The event of a row of the route table, of which several may have the same; NULL: there are no more. */
+const char *api_event(size_t row);
+
 /* Vault's capabilities. */
 enum api_capability { API_CREATE = 1, API_DELETE = 2, API_LIST = 4, API_PATCH = 8, API_READ = 16, API_UPDATE = 32 };
 /* What the call's token could do with a path of the API (behind /v1/). */
@@ -67,6 +73,8 @@ uint32_t api_capabilities(struct call *call, const char *path);
 /* Whether it is one of the words that may stand behind a path. */
 bool api_is_suffix(const char *word);
 
+/* How a call that failed is counted. */
+enum metrics_outcome call_outcome(int code);
 /* The record of a refusal, unless too many of them came from there. */
 void call_record_refusal(struct call *call, bool denied, const char *why);
 /* Whose turn it is with the hardware: the uid in its cgroup. */
@@ -155,7 +163,7 @@ api_handler totp_read_code, totp_check_code, totp_write_key, totp_read_key;
 api_handler carry_export, carry_import;
 api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
-api_handler sys_health, sys_seal_status, sys_leader, sys_init;
+api_handler sys_metrics, sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler sys_mounts, sys_auth, sys_ui_mounts, sys_ui_mount, sys_capabilities_self;
 api_handler token_create, token_create_role;
 api_handler token_lookup_self, token_lookup, token_lookup_accessor, token_accessors, token_roles, token_role;

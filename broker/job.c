@@ -289,6 +289,7 @@ void job_record(struct jobs *j, struct job *job)
 {
 	audit(j, job, "job.start", job->name);
 	job->told_of = true;
+	j->n_started++;
 }
 
 /* ---- restart ---------------------------------------------------------------------------------------------------- */

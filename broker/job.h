@@ -52,7 +52,7 @@ struct jobs {
 	struct job *look; /* whose cgroup is looked at next */
 	struct job *list, *buckets[JOB_BUCKETS];
 	size_t n;
-	uint64_t n_ended;
+	uint64_t n_started, n_ended;
 	uint32_t by_uid[JOB_UIDS]; /* uids that share a place share its limit */
 	uint64_t drained_ms; /* boot-time clock: all that the kernel had to tell until then was read */
 	uint64_t retry_ms;   /* when rows that could not go are tried again */

@@ -249,6 +249,20 @@ int store_open(const char *path, struct store *s, struct err *err)
 	return r < 0 ? r : 0;
 }
 
+int store_measure(struct store *s, uint64_t *ret_secrets, uint64_t *ret_bytes, struct err *err)
+{
+	STMT *q = NULL;
+	int r = store_prepare(s, "SELECT (SELECT count(*) FROM secret), page_count * page_size FROM pragma_page_count, pragma_page_size", &q, err, "");
+
+	if (r == 0)
+		r = store_step(s, q, err);
+	if (r < 0)
+		return r;
+	*ret_secrets = r ? store_column_u64(q, 0) : 0;
+	*ret_bytes = r ? store_column_u64(q, 1) : 0;
+	return 0;
+}
+
 void store_close(struct store *s)
 {
 	for (size_t i = 0; i < sizeof(s->prepared) / sizeof(s->prepared[0]); i++)

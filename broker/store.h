@@ -62,6 +62,9 @@ struct store_secret {
 	struct store_options options;
 };
 
+/* How many secrets it has, and bytes of its file. */
+int store_measure(struct store *s, uint64_t *ret_secrets, uint64_t *ret_bytes, struct err *err);
+
 int store_open(const char *path, struct store *s, struct err *err);
 void store_close(struct store *s);
 /* Takes the MAC key (32 bytes, copied) and verifies the sum. ERR_TAMPERED: s->rolled_back is set. */

@@ -1,11 +1,15 @@
 """What people and their monitoring see: what a job holds, cotter top, cotter status, sys/metrics."""
-import json
+import base64
 import os
+import re
 import signal
+import socket
 import sqlite3
 import unittest
 
-from harness import wait_for
+from prometheus_client.parser import text_string_to_metric_families
+
+from harness import free_port_pair, run, wait_for
 from peers import as_peer, ask
 from test_jobs import JOB, NO_CGROUP, JobCase
 
@@ -123,6 +127,211 @@ class Received(TopCase):
         for path in ("cotter/jobs", f"cotter/jobs/{job}"):
             self.assertEqual(as_peer(ask, self.b.socket, "GET", path, token, uid=JOB, cgroup=cg)[0], 403)
         self.assertEqual(self.shown("0" * 16), 404)
+
+
+class Metrics(TopCase):
+    """The numbers, against traffic that is known."""
+
+    @classmethod
+    def configure(cls, text):
+        cls.port = free_port_pair()
+        return text.replace("socket:", f"http:\n  listen: 127.0.0.1:{cls.port}\nsocket:", 1) + (
+            "  monitor:\n    - path: sys/metrics\n      capabilities: [read]\n"
+            "  near:\n    - path: '*'\n      allow: [get]\n    - path: +/metrics\n      allow: [get]\n    - path: sys/metrics/x\n      allow: [get]\n"
+            "  writes:\n    - path: sys/*\n      allow: [put]\n")
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.both = cls.broker("both", hsm=cls.softhsm("h2"), tpm=cls.swtpm())
+
+    def text(self, b=None):
+        b = b or self.b
+        p = run("curl", "-sS", "-f", "-D", "-", "--unix-socket", b.operator_socket, "http://localhost/v1/sys/metrics?format=prometheus", check=True)
+        head, _, body = p.stdout.decode().partition("\r\n\r\n")
+        self.assertIn("Content-Type: text/plain; version=0.0.4\r\n", head)
+        return body
+
+    def scrape(self, b=None):
+        """{(name, labels): value}"""
+        out = {}
+        for family in text_string_to_metric_families(self.text(b)):
+            for s in family.samples:
+                key = (s.name, tuple(sorted(s.labels.items())))
+                self.assertNotIn(key, out)
+                out[key] = s.value
+        return out
+
+    @staticmethod
+    def value(numbers, name, **labels):
+        return numbers[(name, tuple(sorted(labels.items())))]
+
+    def requests(self, before, after):
+        """{(event, outcome): how many more}"""
+        return {(dict(k[1])["event"], dict(k[1])["outcome"]): v - before[k] for k, v in after.items()
+                if k[0] == "cotter_requests_total" and v != before[k]}
+
+    def more(self, before, after, name, **labels):
+        return self.value(after, name, **labels) - self.value(before, name, **labels)
+
+    def test_names(self):
+        """By Prometheus' conventions, and of a number that no client can change."""
+        first = self.text()
+        for family in text_string_to_metric_families(first):
+            self.assertTrue(family.name.startswith("cotter_"), family.name)
+            self.assertTrue(family.documentation, family.name)
+            self.assertIn(family.type, ("counter", "gauge", "histogram"))
+            self.assertEqual(f"{family.name}_total " in first or f"{family.name}_total{{" in first, family.type == "counter", family.name)
+            self.assertNotRegex(family.name, "_(ms|us|ns|kb|count|sum|bucket)$")
+        self.b.curl("secret/data/" + "a/" * 20 + "x")
+        self.b.curl("nothing/of/that/kind")
+        self.b.raw(b"FOO BAR\r\n\r\n")
+        names = lambda text: re.findall(r"^(\S+) \S+$", text, re.M)
+        self.assertEqual(names(self.text()), names(first))
+
+    def test_known_traffic(self):
+        self.b.put("release/counted", "x")
+        token = self.b.token("--policy", "release")
+        before = self.scrape()
+        for _ in range(3):
+            self.assertEqual(self.b.curl("secret/data/release/counted", token=token)[0], 200)
+        for _ in range(2):
+            self.assertEqual(self.b.curl("secret/data/build/a/token", token=token)[0], 403)
+        self.assertEqual(self.b.curl("secret/data/release/none", token=token)[0], 404)
+        self.assertEqual(self.b.curl("sys/health")[0], 200)
+        self.assertEqual(self.b.curl("sys/nothing")[0], 404)
+        self.assertEqual(self.b.curl("sys/health", "-X", "DELETE")[0], 405)
+        self.assertIn(b" 400 ", self.b.raw(b"FOO\r\n\r\n"))
+        after = self.scrape()
+        self.assertEqual(self.requests(before, after), {
+            ("get", "ok"): 3, ("get", "denied"): 2, ("get", "invalid"): 1, ("health", "ok"): 1, ("none", "invalid"): 2, ("metrics", "ok"): 1})
+        self.assertEqual(self.more(before, after, "cotter_cache_misses_total"), 1)
+        self.assertEqual(self.more(before, after, "cotter_cache_hits_total"), 2)
+        self.assertEqual(self.more(before, after, "cotter_malformed_requests_total"), 1)
+        self.assertEqual(self.more(before, after, "cotter_hardware_operations_total", provider="hsm", operation="agree"), 1)
+        self.assertEqual(self.more(before, after, "cotter_hardware_operation_duration_seconds_count", provider="hsm"), 1)
+        self.assertEqual(self.more(before, after, "cotter_hardware_failures_total", provider="hsm", operation="agree"), 0)
+        self.assertGreater(self.more(before, after, "cotter_hardware_operation_duration_seconds_sum", provider="hsm"), 0)
+        self.assertEqual(self.more(before, after, "cotter_request_duration_seconds_count"), 8)
+        self.assertEqual(self.more(before, after, "cotter_request_duration_seconds_bucket", le="+Inf"), 8)
+        # a record each of the gets, none of the scrapes, nor of what is open to all or not there at all
+        self.assertEqual(self.more(before, after, "cotter_audit_records_total"), 6)
+        self.assertEqual(self.more(before, after, "cotter_tokens"), 0)
+
+    def test_what_there_is(self):
+        before = self.scrape()
+        self.b.put("release/one-more", "x")
+        token = self.b.token("--policy", "release")
+        after = self.scrape()
+        self.assertEqual(self.more(before, after, "cotter_secrets"), 1)
+        self.assertEqual(self.more(before, after, "cotter_tokens"), 1)
+        self.assertEqual(self.value(after, "cotter_unsealed"), 1)
+        self.assertEqual(self.value(after, "cotter_arena_size_bytes"), 4 << 20)
+        self.assertEqual(self.value(after, "cotter_store_bytes") % 4096, 0)
+        self.assertEqual(self.value(after, "cotter_build_info", version=self.b.status()["version"]), 1)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.b.socket)
+            wait_for("the connection", lambda: self.value(self.scrape(), "cotter_connections") == 2)
+        self.assertEqual(self.b.curl("auth/token/revoke-self", "-X", "POST", token=token)[0], 204)
+        self.assertEqual(self.more(after, self.scrape(), "cotter_tokens"), -1)
+
+    @unittest.skipIf(NO_CGROUP, NO_CGROUP)
+    def test_jobs(self):
+        before = self.scrape()
+        _, _, _, leader = self.started()
+        during = self.scrape()
+        leader.end()
+        wait_for("the job's end", lambda: self.value(self.scrape(), "cotter_jobs") == self.value(before, "cotter_jobs"))
+        after = self.scrape()
+        self.assertEqual([self.more(before, x, f"cotter_jobs{n}") for x in (during, after) for n in ("", "_started_total", "_ended_total")],
+                         [1, 1, 0, 0, 1, 1])
+
+    def test_signatures(self):
+        self.b.cli("key", "add", "release/metrics", "--type", "ecdsa-p256", check=True)
+        item = base64.b64encode(b"x").decode()
+        before = self.scrape()
+        status, reply = self.b.curl("transit/sign/release/metrics", socket_path=self.b.operator_socket,
+                                    body='{"batch_input":[{"input":"%s"},{"input":"%s"}]}' % (item, item))
+        self.assertEqual(status, 200, reply)
+        after = self.scrape()
+        self.assertEqual(self.more(before, after, "cotter_signatures_total"), 2)
+        self.assertEqual(self.more(before, after, "cotter_hardware_operations_total", provider="hsm", operation="sign"), 2)
+        self.assertEqual(self.requests(before, after), {("sign", "ok"): 1, ("metrics", "ok"): 1})
+
+    # ---- who may
+
+    def test_a_monitor_is_no_operator(self):
+        token = self.b.token("--policy", "monitor")
+        status, _ = self.b.curl("cotter/status", token=token)
+        self.assertEqual(status, 403)
+        records = len(self.b.audit().splitlines())
+        p = run("curl", "-sS", "-w", "\n%{http_code}", "-H", f"Authorization: Bearer {token}", "-H", "Accept: application/json",
+                f"http://127.0.0.1:{self.port}/v1/sys/metrics?format=prometheus")
+        body, _, status = p.stdout.decode().rpartition("\n")
+        self.assertEqual(status, "200")
+        self.assertEqual(len(list(text_string_to_metric_families(body))), len(list(text_string_to_metric_families(self.text()))))
+        self.assertEqual(len(self.b.audit().splitlines()), records)
+        status, reply = self.b.curl("sys/capabilities-self", token=token, body='{"path":"sys/metrics"}')
+        self.assertEqual((status, reply["data"]["sys/metrics"]), (200, ["read"]))
+        wrapped, reply = self.b.curl("sys/metrics", "-H", "X-Vault-Wrap-TTL: 60", token=token)
+        self.assertEqual(wrapped, 400)
+
+    def test_nobody_else(self):
+        """Neither a rule for secrets nor another operation reaches it, and each refusal is in the log."""
+        for policy in ("release", "near", "writes"):
+            token = self.b.token("--policy", policy)
+            self.assertEqual(self.b.curl("sys/metrics", token=token)[0], 403, policy)
+            self.assertIn(" ev=metrics ", self.last_audit())
+            self.assertIn("result=denied", self.last_audit())
+        self.assertEqual(self.b.curl("sys/metrics")[0], 403)
+        self.assertEqual(self.b.curl("sys/metrics", "-X", "POST", token=self.b.token("--policy", "monitor"))[0], 405)
+
+    def test_a_use_is_a_use(self):
+        token = self.b.token("--policy", "monitor", "--uses", "2")
+        ask_it = lambda: run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"X-Vault-Token: {token}", "--unix-socket", self.b.socket,
+                             "http://localhost/v1/sys/metrics").stdout
+        self.assertEqual([ask_it() for _ in range(3)], [b"200", b"200", b"403"])
+
+    # ---- when something is wrong
+
+    def test_a_log_that_is_full_is_seen(self):
+        token = self.b.token("--policy", "release")
+        run("prlimit", f"--pid={self.b.process.pid}", f"--fsize={os.path.getsize(self.b.state + '/audit.log')}:", check=True)
+        try:
+            for _ in range(400):
+                if self.b.curl("secret/data/release/npm-token", token=token)[0] != 200:
+                    break
+            numbers = self.scrape()
+        finally:
+            run("prlimit", f"--pid={self.b.process.pid}", "--fsize=unlimited:", check=True)
+        self.assertGreaterEqual(self.value(numbers, "cotter_audit_failures_total"), 1)
+        self.assertGreaterEqual(self.value(numbers, "cotter_requests_total", event="get", outcome="failed"), 1)
+        self.b.stop()
+        self.b.start()
+
+    def test_two_providers(self):
+        """Hardware that dies, that hangs, and a client that leaves meanwhile."""
+        b = self.both
+        b.put("release/x", "x")
+        before = self.scrape(b)
+        for provider in ("hsm", "tpm"):
+            self.assertEqual(self.value(before, "cotter_hardware_state", provider=provider, state="ready"), 1)
+            self.assertEqual(self.value(before, "cotter_hardware_state", provider=provider, state="absent"), 0)
+            self.assertEqual(self.value(before, "cotter_hardware_helper_restarts_total", provider=provider), 0)
+        helpers = b.children()
+        self.assertEqual(len(helpers), 2)
+        for pid in helpers:
+            os.kill(pid, signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(b.operator_socket)
+            s.sendall(b"GET /v1/secret/data/release/x HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_for("the queue", lambda: sum(self.value(self.scrape(b), "cotter_hardware_queue", provider=p) for p in ("hsm", "tpm")) == 1)
+        wait_for("the client's leaving", lambda: self.value(self.scrape(b), "cotter_requests_total", event="get", outcome="left") == 1)
+        for pid in helpers:
+            os.kill(pid, signal.SIGKILL)
+        wait_for("new helpers", lambda: len(b.children()) == 2 and all(
+            self.value(self.scrape(b), "cotter_hardware_state", provider=p, state="ready") == 1 and
+            self.value(self.scrape(b), "cotter_hardware_helper_restarts_total", provider=p) == 1 for p in ("hsm", "tpm")))
 
 
 if __name__ == "__main__":
