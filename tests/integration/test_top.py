@@ -1,16 +1,23 @@
 """What people and their monitoring see: what a job holds, cotter top, cotter status, sys/metrics."""
 import base64
+import fcntl
+import json
 import os
 import re
+import select
 import signal
 import socket
 import sqlite3
+import struct
+import subprocess
+import termios
+import time
 import unittest
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness import free_port_pair, run, wait_for
-from peers import as_peer, ask
+from harness import COTTER, free_port_pair, run, wait_for
+from peers import Session, as_peer, ask
 from test_jobs import JOB, NO_CGROUP, JobCase
 
 
@@ -332,6 +339,250 @@ class Metrics(TopCase):
         wait_for("new helpers", lambda: len(b.children()) == 2 and all(
             self.value(self.scrape(b), "cotter_hardware_state", provider=p, state="ready") == 1 and
             self.value(self.scrape(b), "cotter_hardware_helper_restarts_total", provider=p) == 1 for p in ("hsm", "tpm")))
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    ENTER, LEAVE = b"\033[?1049h", b"\033[?1049l"
+
+    def __init__(self, *args, env, rows=24, cols=80):
+        self.fd, self.theirs = os.openpty()  # both stay open here: its modes are gone with the last who has it
+        self.size(rows, cols)
+        self.modes = termios.tcgetattr(self.fd)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.fd)
+            os.login_tty(self.theirs)
+            os.execve(args[0], args, env)
+        self.out = b""
+        self.status = None
+
+    def size(self, rows, cols):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def read(self, seconds=0.05):
+        try:
+            while select.select([self.fd], [], [], seconds)[0]:
+                self.out += os.read(self.fd, 65536)
+        except OSError:
+            pass  # it ended
+        return self.out
+
+    def frames(self):
+        """Whole ones, each a list of lines."""
+        return [[re.sub(r"\033\[K", "", line) for line in f[:f.index("\033[J")].split("\r\n")] for f in self.read().decode(errors="replace").split("\033[H")[1:] if "\033[J" in f]
+
+    def wait_frame(self, what, condition, seconds=20):
+        """The first frame from now on of which that is true."""
+        n, found = len(self.frames()), []
+        wait_for(what, lambda: found.extend(f for f in self.frames()[n:] if condition(f)) or found, seconds)
+        return found[0]
+
+    def send(self, keys):
+        os.write(self.fd, keys)
+
+    def end(self, seconds=10):
+        """(status, whether the terminal is as it was)"""
+        def ended():
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+            return pid
+        wait_for("its end", ended, seconds)
+        return self.status, termios.tcgetattr(self.fd) == self.modes and self.read().rfind(self.LEAVE) > self.read().rfind(self.ENTER)
+
+    def close(self):
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        os.close(self.theirs)
+
+
+@unittest.skipIf(NO_CGROUP, NO_CGROUP)
+class Top(TopCase):
+    @staticmethod
+    def configure(text):
+        return text + "  signs:\n    - path: release/*\n      allow: [get, sign]\n"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.b.cli("key", "add", "release/codesign", "--type", "ecdsa-p256", check=True)
+
+    def top(self, *args, **kw):
+        t = Terminal(COTTER, "top", *args, env=self.b.env, **kw)
+        self.ends.append(t.close)
+        return t
+
+    def shows_a_job(self, *args, **kw):
+        token, job, cg, leader = self.started("--name", "build-4711")
+        t = self.top("--interval", "1", *args, **kw)
+        t.wait_frame("the job", lambda f: any(job in line for line in f))
+        return t, job
+
+    # ---- on a terminal
+
+    def test_shows_and_ends(self):
+        for how in (b"q", b"\x03", signal.SIGTERM, signal.SIGHUP):
+            t, job = self.shows_a_job()
+            self.assertIn(Terminal.ENTER, t.out)
+            self.assertNotEqual(termios.tcgetattr(t.fd)[3] & (termios.ICANON | termios.ECHO), t.modes[3] & (termios.ICANON | termios.ECHO))
+            self.assertNotIn(Terminal.LEAVE, t.out)
+            if isinstance(how, bytes):
+                t.send(how)
+            else:
+                os.kill(t.pid, how)
+            self.assertEqual(t.end(), (0, True), how)
+
+    def test_goes_on_by_itself(self):
+        """The next look sees what came since, and keys other than q are no end."""
+        t, _ = self.shows_a_job()
+        _, second, _, leader = self.started()
+        t.wait_frame("the second job", lambda f: any(second in line for line in f))
+        t.send(b"x")
+        leader.end()
+        t.wait_frame("its end", lambda f: not any(second in line for line in f))
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
+
+    def test_another_size(self):
+        jobs = [self.started()[1] for _ in range(6)]
+        t, _ = self.shows_a_job(rows=30)
+        t.wait_frame("all", lambda f: all(any(j in line for line in f) for j in jobs))
+        t.size(9, 40)
+        small = t.wait_frame("fewer lines", lambda f: len(f) <= 9)
+        self.assertRegex("\n".join(small), r"\(\d+ more\)")
+        self.assertIn(jobs[0], "\n".join(small))  # the longest first
+        t.size(3, 10)
+        t.wait_frame("hardly any", lambda f: len(f) <= 3)
+        t.size(30, 80)
+        t.wait_frame("all again", lambda f: all(any(j in line for line in f) for j in jobs))
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
+
+    def test_stopped_and_back(self):
+        t, job = self.shows_a_job()
+        t.send(b"\x1a")
+        wait_for("the stop", lambda: os.waitid(os.P_PID, t.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
+        t.read()
+        self.assertEqual(termios.tcgetattr(t.fd), t.modes)
+        self.assertGreater(t.out.rfind(Terminal.LEAVE), t.out.rfind(Terminal.ENTER))
+        os.kill(t.pid, signal.SIGCONT)
+        t.wait_frame("it again", lambda f: any(job in line for line in f))
+        self.assertGreater(t.out.rfind(Terminal.ENTER), t.out.rfind(Terminal.LEAVE))
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
+
+    def test_the_broker_dies(self):
+        t, job = self.shows_a_job()
+        self.b.stop(signal.SIGKILL)
+        frame = t.wait_frame("that it is gone", lambda f: "no broker" in f[0])
+        self.assertIn(job, "\n".join(frame))  # what was known last
+        self.b.start()
+        frame = t.wait_frame("it again", lambda f: "no broker" not in "\n".join(f) and any(job in line for line in f))
+        t.wait_frame("rates", lambda f: re.match(r"requests +\d", f[1]))
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
+
+    def test_the_broker_hangs(self):
+        """Whoever wants to leave waits for nobody; and whoever stays hears of it."""
+        t, _ = self.shows_a_job()
+        os.kill(self.b.process.pid, signal.SIGSTOP)
+        try:
+            t.wait_frame("that it hangs", lambda f: "does not answer" in f[0])
+            time.sleep(1.5)
+            started = time.monotonic()
+            t.send(b"q")
+            self.assertEqual(t.end(), (0, True))
+            self.assertLess(time.monotonic() - started, 3)
+        finally:
+            os.kill(self.b.process.pid, signal.SIGCONT)
+
+    def test_names_are_no_commands(self):
+        """U+009B begins a command of a terminal, and a cgroup's name may have it."""
+        cg = self.cgroup("cotter-test-\u009b31mred-" + os.urandom(4).hex())
+        leader = self.process(uid=JOB, cgroup=cg)
+        _, job = self.job(leader.pid)
+        t = self.top("--interval", "1")
+        frame = t.wait_frame("the job", lambda f: any(job in line for line in f))
+        self.assertRegex("\n".join(frame), r"cotter-test-\S*\?31mred-")
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
+        self.assertNotIn("\u009b".encode(), t.out)
+        for args in (("top", "--interval", "1"), ("job", "list")):
+            out = self.b.cli(*args, check=True).stdout
+            self.assertIn(job.encode(), out)
+            self.assertNotIn("\u009b".encode(), out)
+
+    # ---- once
+
+    def test_a_table(self):
+        token, job, cg, _ = self.started("--policy", "signs", "--name", "one")
+        later = self.started()[1]
+        for name in ("npm-token", "npm-token"):
+            self.assertEqual(as_peer(ask, self.b.socket, "GET", f"secret/data/release/{name}", token, uid=JOB, cgroup=cg)[0], 200)
+        for args in (("--interval", "1"), ("--once", "--interval", "1")):
+            out = self.b.cli("top", *args, check=True).stdout.decode()
+            self.assertNotIn("\033", out)
+            self.assertRegex(out, rf"(?m)^{job} +{JOB} +\d+ +\S+ +\S+ +1 +0  one  {cg.name.strip('/')}\n  1 secret: release/npm-token@1; may use release/codesign$")
+            self.assertLess(out.index(job), out.index(later))
+            self.assertRegex(out, r"(?m)^hsm +ready +0 waiting   \S+ op/s")
+
+    def test_rates(self):
+        """What others ask in between, and not what it asks itself."""
+        self.b.put("release/rated", "x")
+        token = self.b.token("--policy", "release")
+        p = subprocess.Popen([COTTER, "top", "--json", "--interval", "6"], stdout=subprocess.PIPE, env=self.b.env)
+        time.sleep(2)
+        with Session(self.b.socket) as s:
+            for i in range(40):
+                self.assertEqual(s.request("GET", "secret/data/release/rated", token)[0], 200)
+            for i in range(10):
+                self.assertEqual(s.request("GET", "secret/data/build/a/token", token)[0], 403)
+        out = json.loads(p.communicate(timeout=30)[0])
+        rates = out["rates"]
+        self.assertEqual([round(rates[k] * rates["seconds"]) for k in ("requests", "denied", "failed")], [50, 10, 0])
+        self.assertAlmostEqual(rates["hits"], 39 / 40)
+        self.assertEqual(round(rates["providers"][0]["operations"] * rates["seconds"]), 1)
+        self.assertGreater(rates["providers"][0]["mean_ms"], 0)
+        self.assertEqual(out["n_jobs"], len(out["jobs"]))
+
+    def test_sealed(self):
+        b = self.broker("sealed", hsm=self.softhsm("nopin"), pin_source=False, start=False)
+        b.start(wait=False)
+        wait_for("it", lambda: b.status().get("providers", [{}])[0].get("state") == "pin-needed")
+        out = b.cli("top", "--interval", "1", check=True).stdout.decode()
+        self.assertIn(" SEALED, ", out)
+        self.assertIn("cotter unlock", out)
+        self.assertEqual(json.loads(b.cli("top", "--json", "--interval", "1", check=True).stdout)["jobs"], [])
+
+    def test_operators_alone(self):
+        env = dict(self.b.env)
+        status = as_peer(lambda: subprocess.run([COTTER, "top", "--once"], env=env, capture_output=True).returncode, uid=JOB)
+        self.assertEqual(status, 3)
+
+    def test_usage(self):
+        for args in (("--interval", "0"), ("--interval", "x"), ("more",), ("--no",)):
+            self.assertEqual(self.b.cli("top", *args).returncode, 2, args)
+
+    def test_a_thousand_jobs(self):
+        """More than the locked memory has room for as JSON."""
+        leader = self.process(uid=JOB, cgroup=self.cgroup())
+        before = len(self.jobs())
+        with Session(self.b.operator_socket) as s:
+            for i in range(1100):
+                self.assertEqual(s.request("POST", "cotter/jobs", None, {"leader": leader.pid, "policies": ["release"], "name": f"job-{i}"})[0], 200)
+        out = self.b.cli("job", "list", check=True).stdout.decode().splitlines()
+        self.assertEqual((len(out), out[-1]), (1001, f"({1100 + before} in all)"))
+        out = self.b.cli("top", "--interval", "1", check=True).stdout.decode()
+        self.assertEqual(out.splitlines()[-1], f"({100 + before} more)")
+        t = self.top("--interval", "1")
+        t.wait_frame("jobs", lambda f: len(f) == 24 and "more)" in f[-1])
+        t.send(b"q")
+        self.assertEqual(t.end(), (0, True))
 
 
 if __name__ == "__main__":
