@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "common/log.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,7 @@ static const struct route {
 	{M(GET), "sys/seal-status", PERMIT_OPEN, 0, "seal-status", sys_seal_status, NULL, NULL},
 	{M(GET), "sys/leader", PERMIT_OPEN, 0, "leader", sys_leader, NULL, NULL},
 	{M(GET), "sys/init", PERMIT_OPEN, 0, "init", sys_init, NULL, NULL},
+	{M(GET), "sys/metrics", PERMIT_TOKEN, POLICY_GET, "metrics", sys_metrics, NULL, "sys/metrics"},
 	{M(GET), "sys/mounts", PERMIT_TOKEN, 0, "mounts", sys_mounts, NULL, NULL},
 	{M(GET), "sys/auth", PERMIT_TOKEN, 0, "mounts", sys_auth, NULL, NULL},
 	{M(GET), "sys/internal/ui/mounts", PERMIT_TOKEN, 0, "mounts", sys_ui_mounts, NULL, NULL},
@@ -106,6 +108,7 @@ static const struct route {
 	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create, NULL, NULL},
 	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list, NULL, NULL},
+	{M(GET), "cotter/jobs/*", PERMIT_OPERATOR_OPEN, 0, "job.show", job_show, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/why", PERMIT_OPERATOR_OPEN, 0, "token.why", cotter_why, NULL, NULL},
@@ -138,6 +141,13 @@ static const struct route {
 	{M(GET), "ssh/public_key", PERMIT_OPEN, 0, "ssh.public_key", ssh_public_key, NULL, NULL},
 	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL, NULL},
 };
+
+static_assert(sizeof(routes) / sizeof(routes[0]) <= METRICS_ROUTES, "METRICS_ROUTES has a place for each");
+
+const char *api_event(size_t row)
+{
+	return row < sizeof(routes) / sizeof(routes[0]) ? routes[row].event : NULL;
+}
 
 /* ---- dispatch --------------------------------------------------------------------------------------------------- */
 
@@ -211,6 +221,17 @@ bool api_is_suffix(const char *word)
 	return false;
 }
 
+/* A rule for secrets, or a proven name that happens to read like it, gives no tokens, and nothing of sys/. */
+static const char *literal_of(const char *prefix)
+{
+	static const char *const literals[] = {"auth/", "sys/"};
+
+	for (size_t i = 0; prefix && i < sizeof(literals) / sizeof(literals[0]); i++)
+		if (strncmp(prefix, literals[i], strlen(literals[i])) == 0)
+			return literals[i];
+	return NULL;
+}
+
 static int set_path(struct call *call, const struct route *route, const char *folder, const char *rest, struct err *err)
 {
 	size_t n = strlen(rest);
@@ -234,8 +255,7 @@ static int set_path(struct call *call, const struct route *route, const char *fo
 	}
 	call->facts.path = route->op ? call->path : NULL;
 	call->facts.folder = route->handler == kv_list;
-	/* a rule for secrets, or a proven name that happens to read like it, gives no tokens */
-	call->facts.literal = route->prefix && strncmp(route->prefix, "auth/", 5) == 0 ? "auth/" : NULL;
+	call->facts.literal = literal_of(route->prefix);
 	return 0;
 }
 
@@ -361,6 +381,7 @@ static void refuse(struct conn *c, int status, const char *message)
 
 static void refuse_route(struct conn *c, bool known)
 {
+	c->server->broker->metrics.requests[METRICS_ROUTES][METRICS_INVALID]++;
 	if (known)
 		refuse(c, 405, "unsupported operation: this path does not take that method in cotter");
 	else
@@ -369,7 +390,8 @@ static void refuse_route(struct conn *c, bool known)
 
 static void call_init(struct call *call, struct broker *b, struct conn *c, const struct route *route, const struct request *q)
 {
-	*call = (struct call){.broker = b, .conn = c, .event = route->event, .version = q->query_version};
+	*call = (struct call){.broker = b, .conn = c, .event = route->event, .route = (size_t)(route - routes), .version = q->query_version,
+			      .began_ns = metrics_now_ns()};
 	peer_refresh(&c->peer);
 	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup, .op = route->op,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
@@ -391,8 +413,10 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	r = set_path(&call, route, t.place.folder, t.rest, err);
 	if (r == 0)
 		r = authorise(&call, route, q, err);
-	if (r < 0)
+	if (r < 0) {
 		call_record_refusal(&call, r == -ERR_DENIED, err->msg);
+		b->metrics.requests[call.route][call_outcome(r)]++;
+	}
 	secret_free(call.token);
 	return r;
 }
@@ -423,6 +447,7 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 
 	b->n_requests++;
 	if (b->config.require_request_header && !q->vault_request) {
+		b->metrics.requests[METRICS_ROUTES][METRICS_INVALID]++;
 		refuse(c, 412, "missing \"X-Vault-Request\" header: send X-Vault-Request: true");
 		return;
 	}

@@ -12,6 +12,9 @@ struct call {
 	struct broker *broker;
 	struct conn *conn;
 	const char *event;	/* for the audit log */
+	size_t route;		/* its row */
+	enum metrics_outcome outcome;
+	uint64_t began_ns;
 	struct macaroon *token; /* NULL: an operator, or an open route */
 	struct token_row *row;	/* valid only until the loop goes on */
 	struct token_facts facts;
@@ -20,6 +23,7 @@ struct call {
 	char alarm[192];	/* for the log of the broker, when it is refused and that gets a record; "" */
 	bool checked;		/* call_check passed: the record alone is left */
 	bool takes;		/* it gives nothing: a log that cannot be written does not stop it */
+	bool gives;		/* it answers with a secret's value: the job has it then */
 	char path[LIMIT_PATH_LEN + 1]; /* behind the route's prefix */
 	char suffix[16]; /* transit: the word behind the key's name; "" */
 	char detail[CALL_DETAIL_LEN]; /* of a grant, for the log: words of ours and checked names, digests */
@@ -59,6 +63,9 @@ void api_cancel(struct call *call);
 /* {"errors":["message"]} */
 int api_error_body(const char *message, struct secret *ret);
 
+/* The event of a row of the route table, of which several may have the same; NULL: there are no more. */
+const char *api_event(size_t row);
+
 /* Vault's capabilities. */
 enum api_capability { API_CREATE = 1, API_DELETE = 2, API_LIST = 4, API_PATCH = 8, API_READ = 16, API_UPDATE = 32 };
 /* What the call's token could do with a path of the API (behind /v1/). */
@@ -66,6 +73,8 @@ uint32_t api_capabilities(struct call *call, const char *path);
 /* Whether it is one of the words that may stand behind a path. */
 bool api_is_suffix(const char *word);
 
+/* How a call that failed is counted. */
+enum metrics_outcome call_outcome(int code);
 /* The record of a refusal, unless too many of them came from there. */
 void call_record_refusal(struct call *call, bool denied, const char *why);
 /* Whose turn it is with the hardware: the uid in its cgroup. */
@@ -131,6 +140,8 @@ int api_job_check(struct call *call, const json_t *body, struct err *err);
 /* Makes a job, by what a body says: leader, leader_id, cgroup (a path), name. leader_cgroup: where its leader must stand; 0: anywhere. May leave *ret NULL where neither
  * leader nor cgroup is there and none is demanded. */
 int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader_cgroup, uint64_t ttl_ms, struct job **ret, struct err *err);
+/* A job, as a JSON object. */
+int api_append_job(struct secret *s, const struct job *job);
 /* PEM of something public, see pem_put. */
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
@@ -154,7 +165,7 @@ api_handler totp_read_code, totp_check_code, totp_write_key, totp_read_key;
 api_handler carry_export, carry_import;
 api_handler kv_rollback, cotter_reseal;
 api_handler kv_delete_versions, kv_undelete, kv_destroy;
-api_handler sys_health, sys_seal_status, sys_leader, sys_init;
+api_handler sys_metrics, sys_health, sys_seal_status, sys_leader, sys_init;
 api_handler sys_mounts, sys_auth, sys_ui_mounts, sys_ui_mount, sys_capabilities_self;
 api_handler token_create, token_create_role;
 api_handler token_lookup_self, token_lookup, token_lookup_accessor, token_accessors, token_roles, token_role;
@@ -163,7 +174,7 @@ api_handler token_revoke_self, token_revoke_any, token_revoke_accessor, token_re
 api_handler wrapping_wrap, wrapping_unwrap, wrapping_lookup, wrapping_rewrap;
 api_handler auth_jwt_login, auth_kernel_login, auth_approle_login;
 api_handler approle_list, approle_role, approle_write;
-api_handler job_create, job_list, job_finish;
+api_handler job_create, job_list, job_show, job_finish;
 api_handler cotter_revoke, cotter_why;
 api_handler approval_list, approval_give;
 api_handler cotter_status, cotter_unlock;

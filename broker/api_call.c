@@ -2,6 +2,7 @@
 #include "broker/api.h"
 
 #include "broker/key_rule.h"
+#include "broker/received.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -10,8 +11,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_denial(int code)
+{
+	return abs(code) == ERR_DENIED || abs(code) == ERR_LOGIN || abs(code) == ERR_APPROVAL;
+}
+
+enum metrics_outcome call_outcome(int code)
+{
+	return is_denial(code) ? METRICS_DENIED : err_http_status(code) >= 500 ? METRICS_FAILED : METRICS_INVALID;
+}
+
 static void call_free(struct call *call)
 {
+	struct metrics *m = &call->broker->metrics;
+
+	m->requests[call->route][call->outcome]++;
+	histogram_add(&m->latency, metrics_now_ns() - call->began_ns);
 	secret_free(call->token);
 	free(call->sealed);
 	free(call->asked);
@@ -45,6 +60,8 @@ void call_reply(struct call *call, int status, const struct secret *body, uint64
 		reply_wrapped(call, body);
 		return;
 	}
+	if (status >= 500)
+		call->outcome = METRICS_FAILED;
 	call_free(call);
 	conn_reply(c, status, body, audit_seq);
 }
@@ -105,16 +122,18 @@ void api_cancel(struct call *call)
 	key_rule_cancel(call->broker, call);
 	if (hardware_cancel(&call->broker->hardware, call))
 		spend(call, "the client left while the hardware worked", NULL);
+	call->outcome = METRICS_LEFT;
 	call_free(call);
 }
 
 void call_fail(struct call *call, int code, const char *message)
 {
 	CLEANUP(secret_clear) struct secret body = {0};
-	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = hidden || code == -ERR_LOGIN || code == -ERR_APPROVAL;
+	bool hidden = code == -ERR_DENIED || code == ERR_DENIED, denied = is_denial(code);
 	char text[600];
 
 	call_record_refusal(call, denied, message);
+	call->outcome = call_outcome(code);
 	snprintf(text, sizeof(text), "%s", hidden ? "permission denied" : message);
 	if (code == -ERR_NOT_FOUND)
 		text[0] = '\0'; /* Vault's 404 has an empty list */
@@ -188,6 +207,14 @@ int call_check(struct call *call)
 	return r < 0 ? -1 : 0;
 }
 
+static void note_received(struct call *call)
+{
+	const struct token_row *row = call->token ? token_find(&call->broker->tokens, call->token->id + 5) : NULL;
+
+	if (row && row->job)
+		received_note(&call->broker->jobs, row->job, call->path, call->version);
+}
+
 int call_grant(struct call *call, uint64_t *ret_seq)
 {
 	struct broker *b = call->broker;
@@ -202,6 +229,8 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 	}
 	if (r == 0) {
 		b->n_granted++;
+		if (call->gives)
+			note_received(call);
 		return 0;
 	}
 	call_fail(call, r, err.msg);

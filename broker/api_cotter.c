@@ -12,13 +12,35 @@
 
 static int append_provider(struct secret *s, const struct hardware_provider *p)
 {
-	int r = api_append(s, "{\"name\":\"%s\",\"state\":\"%s\",\"queued\":%zu,\"operations\":%llu,\"restarts\":%llu,\"keys\":%zu,"
-			   "\"problem\":", p->config->name, hardware_state_name(p->state), p->n_queued,
-			   (unsigned long long)p->n_operations, (unsigned long long)p->n_restarts, p->config->n_keys);
+	uint64_t failures = 0;
+	int r;
+
+	for (enum wire_op op = 0; op < WIRE_N; op++)
+		failures += p->n_failed[op];
+	r = api_append(s, "{\"name\":\"%s\",\"state\":\"%s\",\"queued\":%zu,\"operations\":%llu,\"restarts\":%llu,\"keys\":%zu,"
+			   "\"failures\":%llu,\"measured\":%llu,\"busy_us\":%llu,\"waited_us\":%llu,\"problem\":", p->config->name,
+			   hardware_state_name(p->state), p->n_queued, (unsigned long long)p->n_operations, (unsigned long long)p->n_restarts,
+			   p->config->n_keys, (unsigned long long)failures, (unsigned long long)histogram_count(&p->latency),
+			   (unsigned long long)(p->latency.sum_ns / 1000), (unsigned long long)(p->waited_ns / 1000));
 
 	if (r == 0)
 		r = api_append_string(s, p->problem);
 	return r < 0 ? r : api_append(s, "}");
+}
+
+static int append_counters(struct secret *s, struct broker *b)
+{
+	const struct metrics *m = &b->metrics;
+	uint64_t n_secrets = 0, store_bytes = 0, failed = 0;
+	int r = store_measure(&b->store, &n_secrets, &store_bytes, NULL);
+
+	for (size_t i = 0; i < METRICS_ROUTES; i++)
+		failed += m->requests[i][METRICS_FAILED];
+	return r < 0 ? r : api_append(s, ",\"failed\":%llu,\"hits\":%llu,\"misses\":%llu,\"signatures\":%llu,\"leases\":%zu,\"secrets\":%llu,"
+				      "\"store_bytes\":%llu,\"arena_size\":%zu,\"audit_failures\":%llu",
+				      (unsigned long long)failed, (unsigned long long)m->n_hits, (unsigned long long)m->n_misses,
+				      (unsigned long long)m->n_signatures, b->leases.n, (unsigned long long)n_secrets, (unsigned long long)store_bytes,
+				      secret_arena_size(), (unsigned long long)b->audit.n_failed);
 }
 
 /* How old the pinned key sets are; -1: a set cannot be used. */
@@ -100,6 +122,8 @@ void cotter_status(struct call *call, const struct request *q)
 		r = append_issuers(&data, b);
 	if (r == 0)
 		r = append_overdue(&data, b);
+	if (r == 0)
+		r = append_counters(&data, b);
 	if (r == 0)
 		r = api_append(&data, ",\"jobs\":%zu,\"jobs_ended\":%llu,\"epoch\":%u}", b->jobs.n, (unsigned long long)b->jobs.n_ended, b->tokens.epoch);
 	if (r == 0)

@@ -65,24 +65,6 @@ int api_job(struct call *call, const json_t *body, uint32_t uid, uint64_t leader
 
 /* ---- making ----------------------------------------------------------------------------------------------------- */
 
-static int append_job(struct secret *s, const struct job *job)
-{
-	char id[2 * JOB_ID_LEN + 1], created[40];
-	uint64_t now_ms = token_boot_ms();
-	int r;
-
-	job_id_text(job, id);
-	api_time(job->created_ms, created);
-	r = api_append(s,
-		       "{\"job\":\"%s\",\"name\":\"%s\",\"uid\":%u,\"cgroup\":%llu,\"leader\":%d,\"created\":\"%s\",\"ttl\":%llu,\"tokens\":%zu,"
-		       "\"cgroup_path\":",
-		       id, job->name, job->uid, (unsigned long long)job->cgroup, (int)job->leader, created,
-		       (unsigned long long)(job->deadline_ms > now_ms ? (job->deadline_ms - now_ms + 999) / 1000 : 0), job->n_tokens);
-	if (r == 0)
-		r = api_append_string(s, job->cgroup_path);
-	return r < 0 ? r : api_append(s, "}");
-}
-
 static int parse_create(struct call *call, const json_t *body, struct token_request *q, char *policies, struct err *err)
 {
 	const json_t *uid = json_object_get(body, "uid"), *uses = json_object_get(body, "num_uses");
@@ -125,31 +107,7 @@ void job_create(struct call *call, const struct request *http)
 	}
 	q.uid = q.job->uid;
 	q.cgroup = q.job->cgroup;
-	api_give(call, &q, q.job, append_job);
-}
-
-#define LIST_AT_ONCE 1000u
-
-void job_list(struct call *call, const struct request *q)
-{
-	CLEANUP(secret_clear) struct secret data = {0}, body = {0};
-	struct jobs *jobs = &call->broker->jobs;
-	size_t n = 0;
-	int r = secret_new(&data, 1024, NULL);
-
-	(void)q;
-	if (r == 0)
-		r = api_append(&data, "{\"n\":%zu,\"jobs\":[", jobs->n);
-	for (struct job *job = jobs->list; r == 0 && job && n < LIST_AT_ONCE; job = job->next, n++) {
-		r = n ? api_append(&data, ",") : 0;
-		if (r == 0)
-			r = append_job(&data, job);
-	}
-	if (r == 0)
-		r = api_append(&data, "]}");
-	if (r == 0)
-		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
-	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+	api_give(call, &q, q.job, api_append_job);
 }
 
 /* ---- ending ----------------------------------------------------------------------------------------------------- */

@@ -154,11 +154,13 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	call->custom = v.custom;
 	call->then = then;
 	memcpy(call->meta, v.meta, sizeof(call->meta));
-	if (store_deleted(&v, token_wall_ms()) || v.destroyed)
+	if (store_deleted(&v, token_wall_ms()) || v.destroyed) {
 		then(call, NULL);
-	else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object))
+	} else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object)) {
+		b->metrics.n_hits++;
 		then(call, &object);
-	else {
+	} else {
+		b->metrics.n_misses++;
 		call->sealed = steal_ptr(&v.sealed);
 		call->sealed_len = v.sealed_len;
 		unseal_start(&b->unseals, call->path, v.version, call->sealed, call->sealed_len, true, call_asker(call), read_opened, call);
@@ -168,6 +170,7 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 
 static void reply_read(struct call *call, const struct secret *object)
 {
+	call->gives = object != NULL;
 	kv_reply(call, "data", object);
 }
 

@@ -5,6 +5,7 @@
 
 static void reply_read(struct call *call, const struct secret *object)
 {
+	call->gives = object != NULL;
 	if (!object)
 		call_fail(call, -ERR_NOT_FOUND, "its current version is deleted or destroyed");
 	else

@@ -335,6 +335,7 @@ static void signed_one(void *ctx, int result, const struct wire_reply *reply, co
 	describe(it, call->detail, sizeof(call->detail));
 	if (call_grant(call, &w->batch.seq) < 0)
 		return;
+	call->broker->metrics.n_signatures++;
 	w->next++;
 	next(call);
 }

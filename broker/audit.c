@@ -425,7 +425,7 @@ static void format(const struct audit *a, const struct audit_event *e, struct wr
 	put_text(w, e->why, (LIMIT_AUDIT_RECORD - 8 - w->len) / 4);
 }
 
-int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+static int write_record(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
 {
 	char line[LIMIT_AUDIT_RECORD + 8];
 	struct writer w = writer_init(line, sizeof(line));
@@ -457,6 +457,14 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 	pthread_cond_signal(&a->wake);
 	pthread_mutex_unlock(&a->lock);
 	return 0;
+}
+
+int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+{
+	int r = write_record(a, e, ret_seq, err);
+
+	a->n_failed += r < 0;
+	return r;
 }
 
 bool audit_released(struct audit *a, uint64_t seq)

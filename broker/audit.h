@@ -32,6 +32,7 @@ struct audit {
 	uint64_t offset, allocated; /* bytes in it */
 	struct merkle tree;	/* its size is the next sequence number */
 	bool no_allocate;	/* the file system cannot: no room is kept for denials */
+	uint64_t n_failed;	/* records that could not be written, of this life of the broker */
 	bool broken;		/* poisoned by a failed write: only a restart, which verifies, clears it */
 	/* shared with the thread that syncs */
 	pthread_t thread;

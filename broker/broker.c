@@ -2,6 +2,7 @@
 
 #include "broker/cgroup.h"
 #include "broker/key_rule.h"
+#include "broker/received.h"
 #include "broker/sandbox.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
@@ -347,6 +348,7 @@ void broker_stop(struct broker *b, struct server *server)
 		hardware_stop(&b->hardware);
 	if (b->server) {
 		broker_record_refusals(b, true);
+		received_write(&b->jobs);
 		record(b, "stop", "granted", "");
 	}
 	jobs_done(&b->jobs);

@@ -8,6 +8,7 @@
 #include "broker/job.h"
 #include "broker/lease.h"
 #include "broker/jwks.h"
+#include "broker/metrics.h"
 #include "broker/rate.h"
 #include "broker/refusals.h"
 #include "broker/store.h"
@@ -48,6 +49,7 @@ struct broker {
 	struct totp_used totp_used;
 	struct rate *rates;	   /* of keys */
 	uint8_t job_uids[8192]; /* a bit for each uid that a job had in this life of the broker; uids that are equal modulo 65,536 share one */
+	struct metrics metrics;
 	uint64_t started_ms, n_requests, n_granted, n_denied;
 };
 

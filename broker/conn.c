@@ -261,6 +261,7 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 	int head = http_parse_head(data, len, &q, &err);
 
 	if (head < 0) {
+		c->server->broker->metrics.n_malformed++;
 		conn_refuse(c, err.code, err.msg);
 		return len;
 	}

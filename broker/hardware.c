@@ -27,6 +27,14 @@ const char *hardware_state_name(enum hardware_state state)
 	return names[state];
 }
 
+const char *hardware_op_name(enum wire_op op)
+{
+	static const char *const names[WIRE_N] = {[WIRE_OPEN] = "open", [WIRE_LOGIN] = "login", [WIRE_MAKE] = "make", [WIRE_FIND] = "find",
+						  [WIRE_AGREE] = "agree", [WIRE_SIGN] = "sign"};
+
+	return names[op];
+}
+
 static void set_state(struct hardware_provider *p, enum hardware_state state, const char *problem)
 {
 	bool changed = p->state != state;
@@ -46,6 +54,13 @@ static void set_state(struct hardware_provider *p, enum hardware_state state, co
 	}
 	if (changed)
 		p->hardware->changed(p->hardware->changed_ctx, p);
+}
+
+static void count(struct hardware_provider *p, const struct hardware_op *op, bool failed)
+{
+	histogram_add(&p->latency, metrics_now_ns() - op->began_ns);
+	p->n_done[op->op]++;
+	p->n_failed[op->op] += failed;
 }
 
 static void finish(struct hardware_op *op, int result, const struct wire_reply *reply, const char *message)
@@ -86,6 +101,7 @@ static void close_helper(struct hardware_provider *p)
 static void lost(struct hardware_provider *p, const char *why)
 {
 	struct hardware_op *op = p->n_sent ? hardware_queue_pop(p) : NULL; /* it was at that one; what lay behind it is sent again */
+	bool again;
 
 	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
 	close_helper(p);
@@ -97,6 +113,9 @@ static void lost(struct hardware_provider *p, const char *why)
 	p->n_restarts++;
 	if (!op)
 		return;
+	again = is_safe(op->op) && !op->retried && p->failures <= 1;
+	if (!again)
+		count(p, op, true);
 	if (op->op == WIRE_LOGIN && (op->pin.len || strstr(p->config->uri, "pin-source="))) {
 		/* whether the token counted that try, nobody knows: it is not repeated */
 		set_state(p, HARDWARE_PIN_NEEDED, "the helper died while it logged in; the PIN is not tried again: run 'cotter unlock'");
@@ -104,8 +123,9 @@ static void lost(struct hardware_provider *p, const char *why)
 		fail_waiting(p, -ERR_PIN);
 		return;
 	}
-	if (is_safe(op->op) && !op->retried && p->failures <= 1) {
+	if (again) {
 		op->retried = true;
+		op->queued_ns = metrics_now_ns();
 		hardware_queue_front(p, op);
 	} else {
 		finish(op, -ERR_HARDWARE, NULL, why);
@@ -122,9 +142,11 @@ static void kill_helper(struct hardware_provider *p, const char *why)
 	lost(p, why);
 }
 
-/* A TPM looks for primes for a while. */
-static void set_deadline(struct hardware_provider *p)
+/* The hardware is at the head now. A TPM looks for primes for a while. */
+static void begin(struct hardware_provider *p)
 {
+	p->head->began_ns = metrics_now_ns();
+	p->waited_ns += p->head->began_ns - p->head->queued_ns;
 	p->deadline_ms = token_boot_ms() + (p->head->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
 }
 
@@ -162,7 +184,7 @@ static void send_some(struct hardware_provider *p)
 		return;
 	if (p->n_sent == 0) {
 		p->n_sent = 1;
-		set_deadline(p);
+		begin(p);
 		if (!send_one(p, op))
 			p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
 	}
@@ -434,8 +456,9 @@ void hardware_event(struct hardware_provider *p)
 	op = hardware_queue_pop(p);
 	p->n_sent--;
 	p->n_operations++;
+	count(p, op, a->result < 0);
 	if (p->n_sent)
-		set_deadline(p); /* the hardware is at it now */
+		begin(p);
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)

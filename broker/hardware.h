@@ -6,6 +6,7 @@
  * provider to pin-needed, where it stays until an operator acts.
  */
 #include "broker/config.h"
+#include "broker/metrics.h"
 #include "common/wire.h"
 
 #include <stdint.h>
@@ -38,6 +39,9 @@ struct hardware_provider {
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures;
 	uint64_t n_restarts, n_operations;
+	uint64_t n_done[WIRE_N], n_failed[WIRE_N]; /* operations that came to an end, and those of them that came to none but an error */
+	uint64_t waited_ns;	 /* what operations waited for those before them */
+	struct histogram latency; /* of the hardware, from when it was free for an operation */
 	uint8_t proven[32][HARDWARE_PROOF_LEN]; /* of this helper */
 	size_t next_proven;
 };
@@ -81,3 +85,5 @@ void hardware_event(struct hardware_provider *p);
 /* Deadlines and restarts; called at least every 500 ms. */
 void hardware_tick(struct hardware *h, uint64_t now_ms);
 const char *hardware_state_name(enum hardware_state state);
+/* NULL: the broker never asks for it. */
+const char *hardware_op_name(enum wire_op op);

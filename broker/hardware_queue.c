@@ -13,6 +13,7 @@ struct hardware_op *hardware_op_new_with(enum wire_op op, const char *text, cons
 	if (!o)
 		return NULL;
 	o->op = op;
+	o->queued_ns = metrics_now_ns();
 	o->done = done;
 	o->ctx = ctx;
 	o->data_len = len;

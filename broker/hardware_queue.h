@@ -16,6 +16,7 @@ struct hardware_op {
 	bool retried;
 	uint32_t id; /* of its request */
 	uint64_t asker, turn;
+	uint64_t queued_ns, began_ns; /* when it came, and when the hardware was free for it */
 	size_t data_len;
 	uint8_t data[]; /* public */
 };

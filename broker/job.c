@@ -6,6 +6,7 @@
 #include "broker/job_watch.h"
 #include "broker/key_rule.h"
 #include "broker/peer.h"
+#include "broker/received.h"
 #include "broker/server.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -110,6 +111,7 @@ static void job_free(struct jobs *j, struct job *job)
 	if (job->pidfd >= 0)
 		close(job->pidfd);
 	key_rules_forget_job(j->broker, job);
+	received_forget(j, job);
 	free(job);
 }
 
@@ -125,6 +127,8 @@ static int end_one(struct jobs *j, struct job *job, const char *why, struct err 
 		r = store_job_delete(&j->broker->store, job->id, err);
 	if (r == 0 && job->approvals)
 		r = store_approvals_delete(&j->broker->store, job->id, err);
+	if (r == 0 && (job->received || job->n_received_more))
+		r = store_received_delete(&j->broker->store, job->id, err);
 	j->by_uid[job->uid % JOB_UIDS]--;
 	j->n--;
 	j->n_ended++;
@@ -285,6 +289,7 @@ void job_record(struct jobs *j, struct job *job)
 {
 	audit(j, job, "job.start", job->name);
 	job->told_of = true;
+	j->n_started++;
 }
 
 /* ---- restart ---------------------------------------------------------------------------------------------------- */
@@ -347,6 +352,8 @@ int jobs_load(struct jobs *j, struct err *err)
 			job_end(j, job, "it ended while the broker did not run", NULL);
 	}
 	r = approvals_load(j, err);
+	if (r == 0)
+		r = received_load(j, err);
 	return r < 0 ? r : tokens_revoke(&j->broker->tokens, orphaned, NULL, &n, err);
 }
 
@@ -471,5 +478,6 @@ void jobs_expire(struct jobs *j)
 {
 	jobs_end(j, is_due, 0, false, "its deadline");
 	look_at_cgroups(j);
+	received_write(j);
 	catch_up(j);
 }

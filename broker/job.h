@@ -14,6 +14,7 @@ struct approval;
 struct broker;
 struct err;
 struct process;
+struct received;
 
 struct job {
 	uint8_t id[JOB_ID_LEN];
@@ -31,6 +32,11 @@ struct job {
 	bool bereft;		       /* tokens of it were revoked */
 	bool told_of;		       /* its start was recorded */
 	struct approval *approvals;    /* of the keys that it asked for */
+	struct received *received;     /* see received.h */
+	size_t n_received;
+	uint64_t n_received_more;
+	bool received_new;	       /* not all of it is in the store */
+	size_t n_leases;	       /* when they were last counted */
 	struct token_row *tokens;
 	size_t n_tokens;
 	struct job *next, *prev;
@@ -46,10 +52,12 @@ struct jobs {
 	struct job *look; /* whose cgroup is looked at next */
 	struct job *list, *buckets[JOB_BUCKETS];
 	size_t n;
-	uint64_t n_ended;
+	uint64_t n_started, n_ended;
 	uint32_t by_uid[JOB_UIDS]; /* uids that share a place share its limit */
 	uint64_t drained_ms; /* boot-time clock: all that the kernel had to tell until then was read */
 	uint64_t retry_ms;   /* when rows that could not go are tried again */
+	size_t received_bytes;
+	bool received_new, received_failed;
 	bool behind; /* it was said that the store still has rows of what ended */
 };
 

@@ -8,7 +8,7 @@
 #include <sodium.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 10
+#define SCHEMA_VERSION 11
 #define TEXT_OF(x) #x
 #define SET_VERSION(n) "PRAGMA user_version = " TEXT_OF(n)
 
@@ -206,6 +206,8 @@ static int make_tables(struct store *s, int version, struct err *err)
 	if (r == 0)
 		r = store_exec(s, store_approval_schema, err);
 	if (r == 0)
+		r = store_exec(s, store_received_schema, err);
+	if (r == 0)
 		r = store_exec(s, store_approle_schema, err);
 	if (r == 0)
 		r = store_exec(s, store_wrapped_schema, err);
@@ -245,6 +247,20 @@ int store_open(const char *path, struct store *s, struct err *err)
 	if (r < 0)
 		store_close(s);
 	return r < 0 ? r : 0;
+}
+
+int store_measure(struct store *s, uint64_t *ret_secrets, uint64_t *ret_bytes, struct err *err)
+{
+	STMT *q = NULL;
+	int r = store_prepare(s, "SELECT (SELECT count(*) FROM secret), page_count * page_size FROM pragma_page_count, pragma_page_size", &q, err, "");
+
+	if (r == 0)
+		r = store_step(s, q, err);
+	if (r < 0)
+		return r;
+	*ret_secrets = r ? store_column_u64(q, 0) : 0;
+	*ret_bytes = r ? store_column_u64(q, 1) : 0;
+	return 0;
 }
 
 void store_close(struct store *s)

@@ -62,6 +62,9 @@ struct store_secret {
 	struct store_options options;
 };
 
+/* How many secrets it has, and bytes of its file. */
+int store_measure(struct store *s, uint64_t *ret_secrets, uint64_t *ret_bytes, struct err *err);
+
 int store_open(const char *path, struct store *s, struct err *err);
 void store_close(struct store *s);
 /* Takes the MAC key (32 bytes, copied) and verifies the sum. ERR_TAMPERED: s->rolled_back is set. */
@@ -199,6 +202,13 @@ int store_approval_put(struct store *s, const struct store_approval *a, struct e
 int store_approvals_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
 /* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
 int store_approvals(struct store *s, int (*each)(void *ctx, const struct store_approval *a), void *ctx, struct err *err);
+
+/* A version of a secret that a job was given; the same again is no failure. path "": there were more than are kept. */
+int store_received_put(struct store *s, const uint8_t job[JOB_ID_LEN], const char *path, uint64_t version, struct err *err);
+int store_received_delete(struct store *s, const uint8_t job[JOB_ID_LEN], struct err *err);
+/* Drops those of jobs that are no more, then calls each; what cotter did not write is passed over. */
+int store_received(struct store *s, int (*each)(void *ctx, const uint8_t job[JOB_ID_LEN], const char *path, uint64_t version), void *ctx,
+		   struct err *err);
 
 /* A secret id of an AppRole. */
 struct store_secret_id {

@@ -47,5 +47,5 @@ extern const char store_cert_schema[];
 extern const char store_approle_schema[], store_wrapped_schema[];
 /* Of store_lease.c. */
 extern const char store_lease_schema[];
-/* Of store_approval.c. */
-extern const char store_approval_schema[];
+/* Of store_approval.c, store_received.c. */
+extern const char store_approval_schema[], store_received_schema[];

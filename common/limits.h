@@ -78,6 +78,9 @@
 #define LIMIT_JOBS 16384u
 #define LIMIT_JOBS_PER_UID 4096u    /* the same */
 #define LIMIT_JOB_TOKENS 64u	   /* of one job */
+#define LIMIT_RECEIVED 64u	   /* secrets that one job was given and that are known by name */
+#define LIMIT_RECEIVED_BYTES (8u << 20) /* of all jobs, that this takes */
+#define LIMIT_RECEIVED_LISTED (128u << 10) /* bytes of it in one listing of all jobs */
 #define LIMIT_TOKEN_CHILDREN 64u   /* made with one token */
 #define LIMIT_TOKEN_TTL_S 86400u
 #define LIMIT_TOKEN_TTL_DEFAULT_S 3600u

@@ -167,6 +167,11 @@ size_t secret_arena_used(void)
 	return arena.used;
 }
 
+size_t secret_arena_size(void)
+{
+	return arena.size;
+}
+
 static unsigned int order_for(size_t size)
 {
 	unsigned int order = 0;

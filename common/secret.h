@@ -18,6 +18,7 @@ int secret_arena_child(size_t size, struct err *err);
 /* "memfd_secret" or "mlock"; bytes in use and in total, for status. */
 const char *secret_arena_kind(void);
 size_t secret_arena_used(void);
+size_t secret_arena_size(void);
 
 /* Zeroed memory in the arena, or NULL when it is full. secret_free wipes; NULL is fine. */
 void *secret_alloc(size_t size);

@@ -9,7 +9,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -89,6 +91,11 @@ int cli_ask(const char *prompt, struct secret *ret, struct err *err)
 	ret->len = (size_t)n;
 	cli_chomp(ret);
 	return r;
+}
+
+void cli_json_plain(void)
+{
+	json_set_alloc_funcs(malloc, free);
 }
 
 void cli_chomp(struct secret *s)

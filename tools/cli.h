@@ -45,6 +45,7 @@ int cmd_job(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_login(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_policy(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_status(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_top(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_agent(struct cli *cli, int argc, char **argv, struct err *err);
@@ -67,6 +68,8 @@ const char *cli_config_path(const char *option);
 int cli_read_secret(const char *path, size_t max, struct secret *ret, struct err *err);
 /* Asks on the terminal without echo. ERR_PIN when there is none. */
 int cli_ask(const char *prompt, struct secret *ret, struct err *err);
+/* JSON from here on lies in ordinary memory, before any was made: what is no secret may be more than the locked memory has. */
+void cli_json_plain(void);
 /* Removes one line end, as a file made with an editor or echo has. */
 void cli_chomp(struct secret *s);
 /* A decimal number from 0 to max and nothing behind it; ERR_USAGE names what. */

@@ -156,7 +156,7 @@ static int wait_for_answer(const struct client *c, struct err *err)
 	if (c->n_stop == 0)
 		return 0; /* recv has a time-out of its own */
 	memcpy(fds + 1, c->stop, sizeof(c->stop));
-	while ((ready = poll(fds, 1 + c->n_stop, PATIENCE_MS)) < 0 && errno == EINTR)
+	while ((ready = poll(fds, 1 + c->n_stop, c->patience_ms ? c->patience_ms : PATIENCE_MS)) < 0 && errno == EINTR)
 		;
 	if (ready == 0)
 		return err_set(err, ERR_NO_BROKER, "the broker does not answer");
@@ -342,10 +342,16 @@ void client_open(struct client *c, const struct secret *token)
 	socket_path(false, c->address);
 }
 
+void client_open_operators(struct client *c)
+{
+	*c = (struct client){.fd = -1};
+	socket_path(true, c->address);
+}
+
 int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err)
 {
-	const struct asked q = {.method = method, .path = path, .body = body, .token = (const char *)c->token->data, .token_len = c->token->len,
-				.keep = true};
+	const struct asked q = {.method = method, .path = path, .body = body, .token = c->token ? (const char *)c->token->data : NULL,
+				.token_len = c->token ? c->token->len : 0, .operators = !c->token, .keep = true};
 
 	return ask(c, &q, ret, err);
 }

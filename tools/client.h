@@ -35,13 +35,15 @@ void client_reply_done(struct client_reply *r);
 struct client {
 	char address[108];
 	int fd; /* -1: not connected */
-	const struct secret *token;
+	const struct secret *token; /* NULL: on the operators' socket */
 	/* what ends the wait for an answer: the request is withdrawn then */
 	struct pollfd stop[3];
 	nfds_t n_stop;
+	int patience_ms; /* with stop: how long an answer may take; 0: as long as approvals may */
 };
 /* Where the broker is, is looked up here and not again. */
 void client_open(struct client *c, const struct secret *token);
+void client_open_operators(struct client *c);
 int client_ask(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *ret, struct err *err);
 /* A POST of JSON text; of a reply with status 200 only the body is there. */
 int client_ask_text(struct client *c, const char *path, const char *text, size_t len, struct client_reply *ret, struct err *err);

@@ -163,6 +163,8 @@ static int list(struct cli *cli, struct err *err)
 
 int cmd_job(struct cli *cli, int argc, char **argv, struct err *err)
 {
+	if (argc > 1 && strcmp(argv[1], "list") == 0)
+		cli_json_plain();
 	CLEANUP(cleanup_options) struct options o = {.policies = json_array()};
 	int r;
 

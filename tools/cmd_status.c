@@ -8,24 +8,35 @@
 #include <getopt.h>
 #include <string.h>
 
+static long long number(const json_t *j, const char *key)
+{
+	return json_integer_value(json_object_get(j, key));
+}
+
+static void print_problem(const char *problem)
+{
+	if (!problem || !*problem)
+		return;
+	printf("          ");
+	cli_print_safe(stdout, problem);
+	putchar('\n');
+}
+
 static void print_providers(const json_t *providers)
 {
 	const json_t *p;
 	size_t i;
 
 	json_array_foreach(providers, i, p) {
-		const char *problem = json_string_value(json_object_get(p, "problem"));
+		long long n = number(p, "measured"), keys = number(p, "keys");
 
-		printf("provider  %-12s %s, %lld key%s, %lld operations, %lld restarts\n", json_string_value(json_object_get(p, "name")),
-		       json_string_value(json_object_get(p, "state")), (long long)json_integer_value(json_object_get(p, "keys")),
-		       json_integer_value(json_object_get(p, "keys")) == 1 ? "" : "s",
-		       (long long)json_integer_value(json_object_get(p, "operations")),
-		       (long long)json_integer_value(json_object_get(p, "restarts")));
-		if (problem && *problem) {
-			printf("          ");
-			cli_print_safe(stdout, problem);
-			putchar('\n');
-		}
+		printf("provider  %-12s %s, %lld key%s, %lld operations, %lld failed, %lld waiting, %lld restarts", json_string_value(json_object_get(p, "name")),
+		       json_string_value(json_object_get(p, "state")), keys, keys == 1 ? "" : "s", number(p, "operations"), number(p, "failures"),
+		       number(p, "queued"), number(p, "restarts"));
+		if (n)
+			printf(", %.1f ms each", (double)number(p, "busy_us") / 1000 / (double)n);
+		putchar('\n');
+		print_problem(json_string_value(json_object_get(p, "problem")));
 	}
 }
 
@@ -62,31 +73,21 @@ static void print_overdue(const json_t *d)
 
 static void print_status(const json_t *d)
 {
-	const char *reason = json_string_value(json_object_get(d, "reason"));
-
-	printf("broker    cotterd %s, up %lld s, %s\n", json_string_value(json_object_get(d, "version")),
-	       (long long)json_integer_value(json_object_get(d, "uptime_s")),
+	printf("broker    cotterd %s, up %lld s, %s\n", json_string_value(json_object_get(d, "version")), number(d, "uptime_s"),
 	       json_is_true(json_object_get(d, "sealed")) ? "SEALED" : "unsealed");
-	if (reason && *reason) {
-		printf("          ");
-		cli_print_safe(stdout, reason);
-		putchar('\n');
-	}
+	print_problem(json_string_value(json_object_get(d, "reason")));
 	print_providers(json_object_get(d, "providers"));
-	printf("requests  %lld, %lld granted, %lld denied, %lld connections\n",
-	       (long long)json_integer_value(json_object_get(d, "requests")),
-	       (long long)json_integer_value(json_object_get(d, "granted")),
-	       (long long)json_integer_value(json_object_get(d, "denied")),
-	       (long long)json_integer_value(json_object_get(d, "connections")));
-	printf("jobs      %lld, %lld ended; %lld tokens live\n", (long long)json_integer_value(json_object_get(d, "jobs")),
-	       (long long)json_integer_value(json_object_get(d, "jobs_ended")), (long long)json_integer_value(json_object_get(d, "tokens")));
+	printf("requests  %lld, %lld granted, %lld denied, %lld failed, %lld connections\n", number(d, "requests"), number(d, "granted"),
+	       number(d, "denied"), number(d, "failed"), number(d, "connections"));
+	printf("jobs      %lld, %lld ended; %lld tokens and %lld leases live\n", number(d, "jobs"), number(d, "jobs_ended"), number(d, "tokens"),
+	       number(d, "leases"));
+	printf("secrets   %lld in %lld KiB; read from the cache %lld times, opened %lld times; %lld signatures\n", number(d, "secrets"),
+	       number(d, "store_bytes") / 1024, number(d, "hits"), number(d, "misses"), number(d, "signatures"));
 	print_issuers(json_object_get(d, "issuers"));
 	print_overdue(d);
-	printf("memory    %lld bytes of secrets in the arena (%s), %lld cached\n",
-	       (long long)json_integer_value(json_object_get(d, "arena_used")), json_string_value(json_object_get(d, "arena")),
-	       (long long)json_integer_value(json_object_get(d, "cached")));
-	printf("audit     %lld records, root %.16s...%s\n", (long long)json_integer_value(json_object_get(d, "audit_size")),
-	       json_string_value(json_object_get(d, "audit_root")),
+	printf("memory    %lld of %lld bytes of the arena in use (%s), %lld secrets cached\n", number(d, "arena_used"), number(d, "arena_size"),
+	       json_string_value(json_object_get(d, "arena")), number(d, "cached"));
+	printf("audit     %lld records, root %.16s...%s\n", number(d, "audit_size"), json_string_value(json_object_get(d, "audit_root")),
 	       json_is_true(json_object_get(d, "audit_failed")) ? " FAILED: nothing is granted" : "");
 }
 

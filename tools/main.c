@@ -167,6 +167,12 @@ static const struct command commands[] = {
 	 "  --json\n",
 	 cmd_policy, false},
 	{"status", "[--json]", "What the broker is doing (operators). Exit status 5 while it is sealed.\n", cmd_status, false},
+	{"top", "[--interval SECONDS] [--once] [--json]",
+	 "Requests, hardware and jobs, and what each job holds, on the whole terminal, again and again (operators). q ends it.\n\n"
+	 "  --interval SECONDS        between two looks (default: 2)\n"
+	 "  --once                    as a table, after two looks; also where standard output is no terminal\n"
+	 "  --json                    the same as one JSON object\n",
+	 cmd_top, false},
 	{"unlock", "PROVIDER [--again]",
 	 "Gives a provider its PIN, asked on the terminal or read from standard input. It is offered to the token once.\n"
 	 "--again: look at the configured PIN source once more, after the PIN in it was corrected.\n",
