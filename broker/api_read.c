@@ -85,6 +85,7 @@ static void reply(struct call *call, struct reading *w)
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
 		return;
 	}
+	call->gives = true;
 	for (size_t i = 0; i < w->n; i++) {
 		turn_to(call, &w->items[i]);
 		if (call_grant(call, &seq) < 0)
