@@ -72,6 +72,7 @@ static const struct route {
 	{M(POST) | M(PUT), "sys/leases/revoke-prefix/*", PERMIT_OPERATOR_OPEN, 0, "lease.revoke", lease_revoke_prefix, NULL, NULL},
 	{M(POST) | M(PUT), "sys/leases/revoke-force/*", PERMIT_OPERATOR_OPEN, 0, "lease.revoke", lease_revoke_force, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/read", PERMIT_TOKEN, 0, "get", cotter_read, NULL, NULL},
+	{M(POST) | M(PUT), "cotter/fingerprints", PERMIT_OPERATOR_OPEN, 0, "fingerprint", cotter_fingerprints, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/rollback/*", PERMIT_TOKEN, POLICY_UPDATE, "rollback", kv_rollback, NULL, NULL},
 	{M(GET), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_GET, "get", kv1_read, NULL, NULL},
 	{M(POST) | M(PUT), MOUNT_KV1 "/*", PERMIT_TOKEN, POLICY_PUT, "put", kv1_write, NULL, NULL},

@@ -159,7 +159,7 @@ api_handler transit_keys, transit_key_read, transit_key_write, transit_key_delet
 api_handler pki_sign, pki_issue, pki_ca, pki_crl, pki_cert, pki_revoke, ssh_sign, ssh_public_key;
 api_handler transit_encrypt, transit_decrypt, transit_rewrap;
 api_handler kv_read, kv_write, kv_patch, kv_subkeys, kv_delete, kv_list, kv_metadata, kv_set_metadata, kv_purge, kv_put_sealed;
-api_handler kv1_read, kv1_write, cotter_read;
+api_handler kv1_read, kv1_write, cotter_read, cotter_fingerprints;
 api_handler engine_creds, lease_renewal, lease_revocation, lease_lookup, lease_list, lease_revoke_prefix, lease_revoke_force;
 api_handler totp_read_code, totp_check_code, totp_write_key, totp_read_key;
 api_handler carry_export, carry_import;
