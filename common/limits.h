@@ -147,6 +147,11 @@
 #define LIMIT_MAPPINGS 8u
 #define LIMIT_BOUND_LEN 1024u	   /* bytes of a bound value */
 
+/* helpers of other tools, and of systemd */
+#define LIMIT_HELPER_INPUT 65536u  /* what a tool asks with */
+#define LIMIT_HELPER_ARGS 16u
+#define LIMIT_HELPER_ID 64u	   /* podman's name for a secret */
+
 /* certificates */
 #define LIMIT_CERT_NAME 253u	   /* a DNS name, a principal */
 #define LIMIT_CERT_NAMES 64u	   /* of one certificate */
