@@ -53,6 +53,22 @@ int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err)
 	return r < 0 || ret->len != n ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
 }
 
+int api_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
+{
+	const json_t *value = json_object_get(object, field ? field : "value");
+
+	if (!value && !field && json_object_size(object) == 1)
+		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
+	if (!value && field)
+		return err_set(err, ERR_NOT_FOUND, "%s has no field '%.64s'", path, field);
+	if (!value)
+		return err_set(err, ERR_USAGE, "%s has %zu fields: name one (%s#FIELD, or --json for all)", path,
+			       json_object_size(object), path);
+	if (json_is_string(value))
+		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
+	return api_dump(value, SIZE_MAX, ret, err);
+}
+
 int api_append_base64(struct secret *s, const void *data, size_t len)
 {
 	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);

@@ -144,7 +144,7 @@ void conn_close(struct conn *c)
 /* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
 void conn_watch(struct conn *c)
 {
-	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? 0 : (uint32_t)EPOLLIN;
+	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
 	if (c->dead || c->watched == want)
@@ -200,8 +200,15 @@ void conn_flush(struct conn *c)
 static void reply(struct conn *c, int status, size_t body_len, const uint8_t *body, size_t len, struct shared_body *shared, uint64_t audit_seq)
 {
 	char head[HTTP_HEAD_MAX];
-	size_t n = http_write_head(head, status, c->content_type, body_len, c->keep_alive);
+	size_t n = c->raw ? 0 : http_write_head(head, status, c->content_type, body_len, c->keep_alive);
 
+	/* a Unix socket's end cannot be told from an empty value, and cannot be reset by who was sent nothing: a refusal is more bytes
+	 * than are taken */
+	if (c->raw && status != 200) {
+		head[n++] = '\n';
+		len = 0;
+		shared = c->server->too_much;
+	}
 	c->content_type = NULL;
 	c->call = NULL;
 	c->waits = false;

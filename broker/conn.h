@@ -42,6 +42,7 @@ struct conn {
 	uint32_t watched; /* epoll events */
 	const char *content_type; /* of the next reply; NULL: JSON */
 	bool keep_alive, dead, held, continued, admitted, head_only, resume;
+	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */
 	bool waits; /* its request waits for people: nothing that was sent behind it is kept */
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;

@@ -5,7 +5,6 @@
 #include "common/err.h"
 #include "common/limits.h"
 
-#include <stdint.h>
 #include <string.h>
 
 int kv_parse_ref(const char *ref, char *ret_path, const char **ret_field, struct err *err)
@@ -39,16 +38,5 @@ int kv_fetch(const char *path, unsigned long long version, struct client_reply *
 
 int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
 {
-	const json_t *value = json_object_get(object, field ? field : "value");
-
-	if (!value && !field && json_object_size(object) == 1)
-		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
-	if (!value && field)
-		return err_set(err, ERR_NOT_FOUND, "%s has no field '%.64s'", path, field);
-	if (!value)
-		return err_set(err, ERR_USAGE, "%s has %zu fields: name one (%s#FIELD, or --json for all)", path,
-			       json_object_size(object), path);
-	if (json_is_string(value))
-		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
-	return api_dump(value, SIZE_MAX, ret, err);
+	return api_field(object, field, path, ret, err);
 }
