@@ -97,6 +97,15 @@ class Helpers(Case):
         self.addCleanup(s.stop)
         return s
 
+    def tls(self):
+        """A server's context for localhost, and its certificate."""
+        key, cert = os.path.join(self.dir, "key.pem"), os.path.join(self.dir, "cert.pem")
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", check=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        return context, cert
+
     def credential(self, *args, stdin="", env=None, token=True):
         e = dict(self.env, **(env or {}))
         if not token:
@@ -220,6 +229,17 @@ class Helpers(Case):
             self.assertNotIn(PASSWORD.encode(), p.stdout + p.stderr)
             self.assertTrue(p.stdout.strip(), (verb, stdin))
 
+    @unittest.skipUnless(tool("docker"), "there is no docker on this machine")
+    def test_docker_itself(self):
+        tls, cert = self.tls()
+        server = self.serve(lambda h, _: (404, b"{}") if h.headers.get("Authorization") else (401, b"", {"WWW-Authenticate": 'Basic realm="x"'}), tls)
+        self.put(f"docker/localhost+{server.port}", username="ci", password=PASSWORD)
+        config = self.sub("docker")
+        with open(config + "/config.json", "w") as f:
+            json.dump({"credHelpers": {f"localhost:{server.port}": "cotter"}}, f)
+        run(tool("docker"), "--config", config, "manifest", "inspect", f"localhost:{server.port}/app:1", env=dict(self.env, SSL_CERT_FILE=cert))
+        self.assertIn(("/v2/app/manifests/1", basic("ci", PASSWORD)), server.seen)
+
     # ---- cargo ----
 
     def cargo(self, *requests, args=("--cargo-plugin",)):
@@ -321,11 +341,7 @@ class Helpers(Case):
 
     @unittest.skipUnless(tool("kubectl"), "there is no kubectl on this machine")
     def test_kubectl(self):
-        key, cert = os.path.join(self.dir, "k.pem"), os.path.join(self.dir, "c.pem")
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=127.0.0.1",
-            "-addext", "subjectAltName=IP:127.0.0.1", check=True)
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(cert, key)
+        tls, cert = self.tls()
         server = self.serve(lambda h, _: (200, b'{"major":"1","minor":"32"}', {"Content-Type": "application/json"})
                             if h.headers.get("Authorization") == f"Bearer {PASSWORD}" else (401, b"{}"), tls)
         self.put("kubectl/real", token=PASSWORD)
