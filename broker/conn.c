@@ -9,6 +9,7 @@
 #include "common/limits.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,9 +216,13 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 	if (c->dead)
 		return;
 	c->audit_seq = audit_seq;
-	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : LIMIT_REPLY_TIMEOUT_MS);
+	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : c->raw ? LIMIT_REFUSED_UNIT_MS : LIMIT_REPLY_TIMEOUT_MS);
 	if (out_new(c, n + len) < 0) {
-		conn_close(c); /* not even room to say so */
+		/* not even room to say so */
+		if (c->raw && audit_seq)
+			conn_reply(c, 503, NULL, 0);
+		else
+			conn_close(c);
 		return;
 	}
 	memcpy(c->out.data, head, n);
@@ -252,12 +257,25 @@ void conn_refuse(struct conn *c, int code, const char *message)
 	CLEANUP(secret_clear) struct secret body = {0};
 
 	c->keep_alive = false;
-	c->unread = true;
+	c->unread = !c->raw;
 	in_clear(c);
-	if (api_error_body(message, &body) == 0)
+	if (api_error_body(message, &body) == 0 || c->raw)
 		conn_reply(c, err_http_status(code), &body, 0);
 	else
 		conn_close(c);
+}
+
+void conn_refuse_unit(struct conn *c)
+{
+	static const struct timeval patience = {.tv_sec = 1};
+	const struct shared_body *s = c->server->too_much;
+	size_t sent = c->out_sent;
+	ssize_t n = 1;
+
+	fcntl(c->fd, F_SETFL, 0);
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	for (; n > 0 && sent <= s->len; sent += n > 0 ? (size_t)n : 0)
+		n = send(c->fd, s->data, s->len, MSG_NOSIGNAL);
 }
 
 /* One request from data; returns the bytes it took, 0 when it is incomplete. After a failure the connection ends. */

@@ -62,5 +62,7 @@ void conn_close(struct conn *c);
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
 /* The same with a body that others are sent, too; it takes a reference of its own. */
 void conn_reply_shared(struct conn *c, struct shared_body *body);
+/* Of a raw connection, at the broker's end: waits a moment for a refusal to be read. */
+void conn_refuse_unit(struct conn *c);
 /* Says why and closes: the request cannot be told from the bytes behind it. */
 void conn_refuse(struct conn *c, int code, const char *message);

@@ -3,6 +3,7 @@
 
 #include "broker/api_kv.h"
 #include "broker/cgroup.h"
+#include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -29,12 +30,15 @@ bool credential_unit_valid(const char *unit, size_t len)
 	return len > 0 && len <= LIMIT_UNIT_LEN;
 }
 
+/* As the configuration has them: one component of a path. */
 static bool name_valid(const char *name, size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		if (!alnum(name[i]) && !in(name[i], "._@+-"))
-			return false;
-	return len > 0 && len <= LIMIT_NAME_LEN;
+	char text[LIMIT_NAME_LEN + 1] = "";
+
+	if (len > LIMIT_NAME_LEN || memchr(name, 0, len) || memchr(name, '/', len))
+		return false;
+	memcpy(text, name, len);
+	return path_valid(text);
 }
 
 int credential_name_parse(const char *address, size_t len, struct credential_name *ret, struct err *err)
@@ -147,7 +151,7 @@ void credential_begin(struct conn *c)
 	b->n_requests++;
 	call = api_call_new(b, c, "credential");
 	if (!call) {
-		conn_close(c);
+		conn_refuse(c, ERR_FAILED, "out of memory");
 		return;
 	}
 	r = find(call, &name, &k, &err);

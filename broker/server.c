@@ -69,15 +69,17 @@ static int read_peer(struct server *s, int fd, bool tcp, struct peer *ret)
 
 static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 {
-	CLEANUP(cleanup_close) int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	const bool raw = listen_fd == s->credentials_fd;
+	/* a unit waits for its place: its connection's end would be an empty credential */
+	const bool waits = raw && !has_room(s, NULL, true);
+	CLEANUP(cleanup_close) int fd = waits ? -1 : accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct epoll_event ev = {.events = raw ? 0 : EPOLLIN};
 	struct server_user *u;
 	struct peer peer;
 	struct conn *c;
 
 	/* out of descriptors: the listener stays readable, so stop looking at it until the next sweep */
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+	if (waits || (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)))
 		listen_again(s, false);
 	if (fd < 0 || read_peer(s, fd, listen_fd == s->tcp_fd, &peer) < 0)
 		return;
@@ -87,7 +89,7 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		return;
 	}
 	u = server_user(s, peer.uid);
-	c = has_room(s, u, operator_socket) ? calloc(1, sizeof(*c)) : NULL;
+	c = has_room(s, u, operator_socket || raw) ? calloc(1, sizeof(*c)) : NULL;
 	if (!c) {
 		peer_done(&peer);
 		return;
@@ -400,6 +402,9 @@ int server_run(struct server *s, struct err *err)
 
 void server_done(struct server *s)
 {
+	for (struct conn *c = s->conns; c; c = c->next)
+		if (c->raw)
+			conn_refuse_unit(c);
 	while (s->conns)
 		conn_close(s->conns);
 	bury(s);

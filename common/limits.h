@@ -152,6 +152,7 @@
 #define LIMIT_UNITS 256u
 #define LIMIT_UNIT_CREDENTIALS 64u
 #define LIMIT_SYSTEMD_CREDENTIAL (1u << 20) /* what systemd takes; more is an error to it */
+#define LIMIT_REFUSED_UNIT_MS 300000 /* a refusal that is not read: cut off, it would be taken for a value */
 #define LIMIT_HELPER_INPUT 65536u  /* what a tool asks with */
 #define LIMIT_HELPER_ARGS 16u
 #define LIMIT_HELPER_ID 64u	   /* podman's name for a secret */

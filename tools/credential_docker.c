@@ -17,8 +17,11 @@ int docker_request_parse(const char *text, size_t len, struct credential_place *
 
 	while (n && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' '))
 		n--;
-	if (n >= sizeof(server) || memchr(text, 0, n))
+	if (n >= sizeof(server))
 		return err_set(err, ERR_INPUT, "docker did not ask for a server's name");
+	for (size_t i = 0; i < n; i++)
+		if (text[i] <= ' ' || text[i] > '~')
+			return err_set(err, ERR_INPUT, "docker did not ask for a server's name");
 	memcpy(server, text, n);
 	server[n] = '\0';
 	return credential_place(server, ret, err);

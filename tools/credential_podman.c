@@ -25,14 +25,14 @@ struct reference {
 };
 
 /* A value that was meant to be kept may stand there: nothing of it is told. */
-static int parse(const struct secret *s, struct reference *ret, struct err *err)
+static int parse(const void *data, size_t len, struct reference *ret, struct err *err)
 {
 	const size_t n = sizeof(scheme) - 1;
 
-	if (s->len < n || s->len >= sizeof(ret->text) || memcmp(s->data, scheme, n) != 0 || memchr(s->data, 0, s->len))
+	if (len < n || len >= sizeof(ret->text) || memcmp(data, scheme, n) != 0 || memchr(data, 0, len))
 		return err_set(err, ERR_INPUT, "a secret of this driver is a reference, cotter:PATH or cotter:PATH#FIELD: values are not kept");
-	memcpy(ret->text, s->data, s->len);
-	ret->text[s->len] = '\0';
+	memcpy(ret->text, data, len);
+	ret->text[len] = '\0';
 	if (kv_parse_ref(ret->text + n, ret->path, &ret->field, NULL) < 0)
 		return err_set(err, ERR_INPUT, "what stands behind cotter: is not PATH or PATH#FIELD");
 	return 0;
@@ -99,8 +99,7 @@ static int open_state(const struct credential *c, int *ret, struct err *err)
 static int read_reference(int dir, const char *id, struct reference *ret, struct err *err)
 {
 	CLEANUP(cleanup_close) int fd = openat(dir, id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	uint8_t text[sizeof(ret->text)];
-	struct secret s = {.data = text};
+	char text[sizeof(ret->text)];
 	ssize_t n;
 
 	if (fd < 0 && errno == ENOENT)
@@ -108,15 +107,15 @@ static int read_reference(int dir, const char *id, struct reference *ret, struct
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
 	if (n < 0)
 		return err_errno(err, errno, "%s", id);
-	s.len = (size_t)n;
-	return parse(&s, ret, err);
+	return parse(text, (size_t)n, ret, err);
 }
 
 /* ---- what podman asks ------------------------------------------------------------------------------------------- */
 
 static int list(int dir, struct err *err)
 {
-	DIR *d = fdopendir(dup(dir));
+	int fd = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
 
 	if (!d)
@@ -172,7 +171,7 @@ static int store(int dir, struct err *err)
 		r = cli_read_secret("-", LIMIT_SECRET_LEN, &input, err);
 	cli_chomp(&input);
 	if (r == 0)
-		r = parse(&input, &ref, err);
+		r = parse(input.data, input.len, &ref, err);
 	return r < 0 ? r : write_reference(dir, id, ref.text, err);
 }
 

@@ -84,8 +84,8 @@ def chatter(path, bound):
             return None, b"npm_value"  # it had answered, and was gone
 
 
-def hold(path, n, bound):
-    """How many of n connections that are not read from are still served after a while."""
+def late(path, n, bound):
+    """What n connections get that are read from late."""
     socks = [asking(b"\0%x" % i + bound) for i in range(n)]
     for s in socks:
         s.connect(path)
@@ -93,7 +93,7 @@ def hold(path, n, bound):
     out = [rest(s) for s in socks]
     for s in socks:
         s.close()
-    return sum(1 for error, _ in out if error)
+    return out
 
 
 @unittest.skipIf(NO_CGROUP, NO_CGROUP)
@@ -224,11 +224,12 @@ class Systemd(Case):
         self.while_hardware_works("leaves", lambda p: p.end())
         self.assertEqual(self.load(name="leaves"), (None, b"value"))
 
-    def test_who_does_not_read(self):
-        """A refusal waits for its reader, but not for ever."""
+    def test_who_reads_late(self):
+        """A refusal that is cut off would be a value: it waits for its reader, or for his end."""
         fds = lambda: len(os.listdir(f"/proc/{self.b.process.pid}/fd"))
         before = fds()
-        self.assertEqual(as_peer(hold, self.path, 20, b"/unit/other.service/x", cgroup=self.deploy), 0)
+        self.assertEqual(as_peer(late, self.path, 20, b"/unit/other.service/x", cgroup=self.deploy), [(errno.E2BIG, None)] * 20)
+        self.assertEqual(as_peer(late, self.path, 20, b"/unit/deploy.service/db", cgroup=self.deploy), [(None, b"p w")] * 20)
         wait_for("their end", lambda: fds() <= before)
 
     def test_reload(self):
@@ -264,9 +265,38 @@ class Sealed(Case):
         first = p.result()
         self.assertIn(first, ((None, b"npm_value"), (errno.E2BIG, None)))  # it may have been faster than the value was there
         self.assertEqual(ask(), (None, b"npm_value"))
+        b.stop()
+        # whoever waits when the broker ends does not get an empty credential
+        b.start(wait=False)
+        wait_for("the socket", lambda: os.path.exists(path) and b.status().get("sealed") is True)
+        p.start(load, path, address("deploy.service", "npm-token"))
+        time.sleep(0.5)
         # the socket is as old as the broker
         b.stop()
+        self.assertEqual(p.result(), (errno.E2BIG, None))
         self.assertFalse(os.path.exists(path))
+
+    def test_no_room(self):
+        """Who cannot be served yet waits; a connection that is turned away would be an empty credential."""
+        cg = Cgroup(f"cottertest{uuid.uuid4().hex[:8]}.slice/deploy.service")
+        self.stops.append(lambda: (cg.remove(), os.rmdir(os.path.dirname(cg.dir))))
+        b = self.broker("full", hsm=self.softhsm("full-h"), start=False, edit=lambda text: text.replace("sync: write", "sync: disk") + CONFIG)
+        b.start(prefix=("prlimit", "--nofile=256:256"))
+        b.put("release/npm-token", "npm_value")
+        path = os.path.join(os.path.dirname(b.socket), "credentials.sock")
+        p = Process(cgroup=cg)
+        self.stops.append(p.end)
+        socks = [asking(address("other.service", "x")) for _ in range(150)]
+        for s in socks:
+            s.connect(path)
+        p.start(load, path, address("deploy.service", "npm-token"))
+        p.ours.settimeout(3)
+        with self.assertRaises(socket.timeout):
+            p.result()
+        p.ours.settimeout(None)
+        for s in socks:
+            s.close()
+        self.assertEqual(p.result(), (None, b"npm_value"))
 
     def test_off(self):
         b = self.broker("off", hsm=self.softhsm("off-h"))
