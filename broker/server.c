@@ -402,7 +402,10 @@ int server_run(struct server *s, struct err *err)
 
 void server_done(struct server *s)
 {
-	for (struct conn *c = s->conns; c; c = c->next)
+	const uint64_t patience_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
+
+	/* all of them together wait for no more than a few seconds */
+	for (struct conn *c = s->conns; c && token_boot_ms() < patience_ms; c = c->next)
 		if (c->raw)
 			conn_refuse_unit(c);
 	while (s->conns)

@@ -79,7 +79,7 @@ static enum scheme scheme_of(const char *text, size_t len)
 	return SCHEME_UNKNOWN;
 }
 
-int credential_place(const char *text, struct credential_place *ret, struct err *err)
+int credential_place_parse(const char *text, struct credential_place *ret, struct err *err)
 {
 	const char *end = strstr(text, "://"), *host = end ? end + 3 : text;
 	enum scheme scheme = end ? scheme_of(text, (size_t)(end - text)) : SCHEME_HTTPS;
@@ -107,7 +107,7 @@ static int check_host(const struct credential *c, const struct credential_place 
 
 	if (!c->host)
 		return err_set(err, ERR_USAGE, "--path needs --host here: the one host that may get the secret");
-	r = credential_place(c->host, &only, err);
+	r = credential_place_parse(c->host, &only, err);
 	if (r < 0)
 		return err_wrap(err, "--host");
 	return strcmp(only.host, place->host) == 0 ? 0 : err_set(err, ERR_NOT_FOUND, "--host names another host");

@@ -23,7 +23,7 @@ struct credential_place {
 	bool url;			    /* it came with a scheme: https, or http to this machine alone */
 };
 /* From https://host[:port][/...], sparse+https://..., or host[:port][/...]. ERR_INPUT, with no byte of it in the text. */
-int credential_place(const char *text, struct credential_place *ret, struct err *err);
+int credential_place_parse(const char *text, struct credential_place *ret, struct err *err);
 
 /* The secret's object; below (may be NULL) goes behind the host. place NULL: it is asked for no host, and --path is needed. *ret is
  * cleared by the caller. */

@@ -53,7 +53,7 @@ static int get(const struct credential *defaults, struct cargo_request *q, struc
 	if (r == 0 && q->n_args)
 		r = err_set(err, ERR_USAGE, "credential-provider in cargo's configuration takes options alone");
 	if (r == 0)
-		r = credential_place(q->url, &place, err);
+		r = credential_place_parse(q->url, &place, err);
 	if (r == 0)
 		r = credential_fetch(&c, &place, NULL, &reply, &object, err);
 	if (r == 0)

@@ -24,7 +24,7 @@ int docker_request_parse(const char *text, size_t len, struct credential_place *
 			return err_set(err, ERR_INPUT, "docker did not ask for a server's name");
 	memcpy(server, text, n);
 	server[n] = '\0';
-	return credential_place(server, ret, err);
+	return credential_place_parse(server, ret, err);
 }
 
 /* An identity token, which goes to the registry's token server, has no user. */

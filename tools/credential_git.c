@@ -65,7 +65,7 @@ static int answer(const struct credential *c, const struct git_request *q, struc
 	int r;
 
 	snprintf(url, sizeof(url), "%s://%s", q->protocol, q->host);
-	r = credential_place(url, &place, err);
+	r = credential_place_parse(url, &place, err);
 	if (r == 0)
 		r = credential_fetch(c, &place, *q->path ? q->path : NULL, &reply, &object, err);
 	if (r == 0)

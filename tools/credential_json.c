@@ -113,7 +113,7 @@ int credential_terraform(const struct credential *c, int argc, char **argv, stru
 		return err_set(err, ERR_USAGE, "terraform says what it wants in two words: get HOST");
 	if (strcmp(argv[0], "get") != 0)
 		return err_set(err, ERR_UNSUPPORTED, "cotter hands out tokens and keeps none: put the secret there with 'cotter put'");
-	r = credential_place(argv[1], &place, err);
+	r = credential_place_parse(argv[1], &place, err);
 	if (r == 0)
 		r = credential_fetch(c, &place, NULL, &reply, &object, err);
 	if (r == 0)

@@ -16,7 +16,7 @@ int credential_pip(const struct credential *c, int argc, char **argv, struct err
 
 	if (argc != 3 || strcmp(argv[0], "get") != 0)
 		return err_set(err, ERR_UNSUPPORTED, "cotter knows keyring's 'get URL USER' alone");
-	r = credential_place(argv[1], &place, err);
+	r = credential_place_parse(argv[1], &place, err);
 	/* after the URL pip asks for the bare host, which says no more of how it is reached */
 	if (r == 0 && !place.url)
 		r = err_set(err, ERR_NOT_FOUND, "a host alone does not say that it is reached by https");
@@ -40,7 +40,7 @@ int credential_npm(const struct credential *c, int argc, char **argv, struct err
 	if (argc != (c->path ? 0 : 1))
 		return err_set(err, ERR_USAGE, "name the registry, or its secret with --path");
 	if (argc)
-		r = credential_place(argv[0], &place, err);
+		r = credential_place_parse(argv[0], &place, err);
 	if (r == 0)
 		r = credential_fetch(c, argc ? &place : NULL, NULL, &reply, &object, err);
 	if (r == 0)

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		port = strchr(text, '+');
 		if (port)
 			*port = ':';
-		CHECK(credential_place(text, &again, &err) == 0 && strcmp(again.host, place.host) == 0);
+		CHECK(credential_place_parse(text, &again, &err) == 0 && strcmp(again.host, place.host) == 0);
 	}
 	fuzz_end(used);
 	return 0;

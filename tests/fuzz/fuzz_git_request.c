@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_field(q.path, sizeof(q.path));
 		check_field(q.username, sizeof(q.username));
 		snprintf(url, sizeof(url), "%s://%s", q.protocol, q.host);
-		r = credential_place(url, &place, &err);
+		r = credential_place_parse(url, &place, &err);
 		fuzz_check_result(r, &err);
 		CHECK(r < 0 || (place.url && path_valid(place.host) && !strchr(place.host, '/')));
 	}
