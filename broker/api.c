@@ -143,11 +143,18 @@ static const struct route {
 	{M(GET), "cotter/keys", PERMIT_TOKEN, 0, "key.list", cotter_keys, NULL, NULL},
 };
 
-static_assert(sizeof(routes) / sizeof(routes[0]) <= METRICS_ROUTES, "METRICS_ROUTES has a place for each");
+static_assert(sizeof(routes) / sizeof(routes[0]) < METRICS_ROUTES, "METRICS_ROUTES has a place for each");
+
+#define N_ROUTES (sizeof(routes) / sizeof(routes[0]))
+
+/* What is asked for by other doors than HTTP: systemd's. */
+static const char *const other_events[] = {"credential"}; /* the only one so far: call_init takes it */
 
 const char *api_event(size_t row)
 {
-	return row < sizeof(routes) / sizeof(routes[0]) ? routes[row].event : NULL;
+	if (row < N_ROUTES)
+		return routes[row].event;
+	return row < N_ROUTES + sizeof(other_events) / sizeof(other_events[0]) ? other_events[row - N_ROUTES] : NULL;
 }
 
 /* ---- dispatch --------------------------------------------------------------------------------------------------- */
@@ -389,13 +396,22 @@ static void refuse_route(struct conn *c, bool known)
 		refuse(c, 404, "unsupported path: cotter does not have it (see the README for what it speaks)");
 }
 
-static void call_init(struct call *call, struct broker *b, struct conn *c, const struct route *route, const struct request *q)
+static void call_init(struct call *call, struct broker *b, struct conn *c, const char *event)
 {
-	*call = (struct call){.broker = b, .conn = c, .event = route->event, .route = (size_t)(route - routes), .version = q->query_version,
-			      .began_ns = metrics_now_ns()};
+	*call = (struct call){.broker = b, .conn = c, .event = event, .route = N_ROUTES, .began_ns = metrics_now_ns()};
 	peer_refresh(&c->peer);
-	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup, .op = route->op,
+	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+}
+
+struct call *api_call_new(struct broker *b, struct conn *c, const char *event)
+{
+	struct call *call = calloc(1, sizeof(*call));
+
+	if (call)
+		call_init(call, b, c, event);
+	c->call = call;
+	return call;
 }
 
 int api_admit(struct broker *b, struct conn *c, const struct request *q, struct err *err)
@@ -410,7 +426,9 @@ int api_admit(struct broker *b, struct conn *c, const struct request *q, struct 
 	route = t.route;
 	if (route->permit == PERMIT_OPEN || (route->permit == PERMIT_LOGIN && q->body_len > LIMIT_LOGIN_BODY))
 		return err_set(err, ERR_LIMIT, "this request takes no body of that size");
-	call_init(&call, b, c, route, q);
+	call_init(&call, b, c, route->event);
+	call.route = (size_t)(route - routes);
+	call.facts.op = route->op;
 	r = set_path(&call, route, t.place.folder, t.rest, err);
 	if (r == 0)
 		r = authorise(&call, route, q, err);
@@ -457,14 +475,15 @@ void api_dispatch(struct broker *b, struct conn *c, const struct request *q)
 		return;
 	}
 	route = t.route;
-	call = calloc(1, sizeof(*call));
+	call = api_call_new(b, c, route->event);
 	if (!call) {
 		conn_reply(c, 503, NULL, 0);
 		return;
 	}
-	call_init(call, b, c, route, q);
+	call->route = (size_t)(route - routes);
+	call->facts.op = route->op;
+	call->version = q->query_version;
 	log_debug("%s asked by uid %u, pid %d", route->event, c->peer.uid, (int)c->peer.pid);
-	c->call = call;
 	r = set_path(call, route, t.place.folder, t.rest, &err);
 	if (r == 0)
 		r = authorise(call, route, q, &err);

@@ -66,6 +66,9 @@ int api_error_body(const char *message, struct secret *ret);
 /* The event of a row of the route table, of which several may have the same; NULL: there are no more. */
 const char *api_event(size_t row);
 
+/* The connection's call, for what was not asked by HTTP. NULL: out of memory. */
+struct call *api_call_new(struct broker *b, struct conn *c, const char *event);
+
 /* Vault's capabilities. */
 enum api_capability { API_CREATE = 1, API_DELETE = 2, API_LIST = 4, API_PATCH = 8, API_READ = 16, API_UPDATE = 32 };
 /* What the call's token could do with a path of the API (behind /v1/). */
@@ -146,6 +149,8 @@ int api_append_job(struct secret *s, const struct job *job);
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
 int api_append_base64(struct secret *s, const void *data, size_t len);
+/* A secret's field as text: field NULL takes "value", or the only field there is. Strings as they are, all else as JSON. path: for err. */
+int api_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err);
 /* A value as text, whole or not at all: ERR_LIMIT, ERR_BUSY. */
 int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err);
 /* A JSON string, quoted. */

@@ -1,5 +1,6 @@
 #include "broker/config.h"
 
+#include "broker/config_credential.h"
 #include "broker/config_engine.h"
 #include "broker/config_http.h"
 #include "broker/config_key.h"
@@ -339,6 +340,7 @@ static const struct yaml_field config_fields[] = {
 	{"keys", YAML_SEQUENCE, .fields = config_key_fields, .item = config_new_key_rule},
 	{"scopes", YAML_MAP, .fields = config_scope_fields, .item = config_new_scope},
 	{"engines", YAML_MAP, .fields = config_engine_fields, .item = config_new_engine},
+	{"credentials", YAML_MAP_OF_MAPS, .fields = config_unit_fields, .item = config_new_unit},
 	{"rotations", YAML_SEQUENCE, .fields = config_rotation_fields, .item = config_new_rotation},
 	{"mounts", YAML_MAP, .fields = config_mount_fields, .item = config_new_mount},
 	{0},
@@ -501,6 +503,7 @@ void config_done(struct config *c)
 	config_pki_done(c);
 	config_keys_done(c);
 	config_engines_done(c);
+	config_units_done(c);
 	free(c->providers);
 	free(c->policies);
 	free(c->recipients);

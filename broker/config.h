@@ -189,6 +189,19 @@ struct config_engine {
 	size_t n_roles;
 };
 
+/* What a systemd unit gets as a credential. */
+struct config_credential {
+	char name[LIMIT_NAME_LEN + 1];
+	char path[LIMIT_PATH_LEN + 1];
+	char field[LIMIT_NAME_LEN + 1]; /* "": value, or the only one */
+};
+
+struct config_unit {
+	char name[LIMIT_UNIT_LEN + 1];
+	struct config_credential *credentials;
+	size_t n_credentials;
+};
+
 enum config_audit_sync { CONFIG_AUDIT_WRITE, CONFIG_AUDIT_DISK };
 
 /* Below the state directory: files of the keys that the broker had a TPM make. */
@@ -228,12 +241,14 @@ struct config {
 	size_t n_rotations;
 	struct config_engine *engines;
 	size_t n_engines;
+	struct config_unit *units; /* none: no socket for them */
+	size_t n_units;
 };
 
 /* ERR_INPUT with "file:line: …". The caller calls config_done. */
 int config_load(const char *path, struct config *ret, struct err *err);
 void config_done(struct config *c);
-/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, rotations, operators, jobs, unseal, http.require_request_header. next is
+/* Takes over from next what may change while the broker runs: policies, roles, issuers, scopes, keys, mounts, rotations, credentials, operators, jobs, unseal, http.require_request_header. next is
  * left with the old ones. ERR_INPUT, and nothing is taken, when it differs in anything else. */
 int config_reload(struct config *c, struct config *next, struct err *err);
 
@@ -251,5 +266,7 @@ const struct config_engine *config_engine(const struct config *c, const char *na
 const struct config_engine_role *config_engine_role(const struct config_engine *e, const char *name);
 /* NULL: the path has none. */
 const struct config_rotation *config_rotation(const struct config *c, const char *path);
+/* NULL: the unit gets none of that name. */
+const struct config_credential *config_credential(const struct config *c, const char *unit, const char *name);
 /* By name; NULL when the configuration has none of it. */
 const struct config_provider *config_provider(const struct config *c, const char *name);

@@ -46,6 +46,8 @@ static const char *fixed_part(const struct config *a, const struct config *b)
 		return "audit";
 	if (!same_strings(a->recipient_texts, a->n_recipient_texts, b->recipient_texts, b->n_recipient_texts))
 		return "seal";
+	if (!a->n_units != !b->n_units)
+		return "credentials from none to some, or back,";
 	if (a->n_engines != b->n_engines)
 		return "engines";
 	for (size_t i = 0; i < a->n_engines; i++)
@@ -96,5 +98,7 @@ int config_reload(struct config *c, struct config *next, struct err *err)
 	SWAP(n_rotations);
 	SWAP(engines);
 	SWAP(n_engines);
+	SWAP(units);
+	SWAP(n_units);
 	return 0;
 }

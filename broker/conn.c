@@ -9,6 +9,7 @@
 #include "common/limits.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,7 +145,7 @@ void conn_close(struct conn *c)
 /* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
 void conn_watch(struct conn *c)
 {
-	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call ? 0 : (uint32_t)EPOLLIN;
+	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
 	if (c->dead || c->watched == want)
@@ -200,17 +201,28 @@ void conn_flush(struct conn *c)
 static void reply(struct conn *c, int status, size_t body_len, const uint8_t *body, size_t len, struct shared_body *shared, uint64_t audit_seq)
 {
 	char head[HTTP_HEAD_MAX];
-	size_t n = http_write_head(head, status, c->content_type, body_len, c->keep_alive);
+	size_t n = c->raw ? 0 : http_write_head(head, status, c->content_type, body_len, c->keep_alive);
 
+	/* a Unix socket's end cannot be told from an empty value, and cannot be reset by who was sent nothing: a refusal is more bytes
+	 * than are taken */
+	if (c->raw && status != 200) {
+		head[n++] = '\n';
+		len = 0;
+		shared = c->server->too_much;
+	}
 	c->content_type = NULL;
 	c->call = NULL;
 	c->waits = false;
 	if (c->dead)
 		return;
 	c->audit_seq = audit_seq;
-	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : LIMIT_REPLY_TIMEOUT_MS);
+	c->deadline_ms = token_boot_ms() + (audit_seq ? LIMIT_AUDIT_WAIT_MS : c->raw ? LIMIT_REFUSED_UNIT_MS : LIMIT_REPLY_TIMEOUT_MS);
 	if (out_new(c, n + len) < 0) {
-		conn_close(c); /* not even room to say so */
+		/* not even room to say so */
+		if (c->raw && audit_seq)
+			conn_reply(c, 503, NULL, 0);
+		else
+			conn_close(c);
 		return;
 	}
 	memcpy(c->out.data, head, n);
@@ -245,12 +257,25 @@ void conn_refuse(struct conn *c, int code, const char *message)
 	CLEANUP(secret_clear) struct secret body = {0};
 
 	c->keep_alive = false;
-	c->unread = true;
+	c->unread = !c->raw;
 	in_clear(c);
-	if (api_error_body(message, &body) == 0)
+	if (api_error_body(message, &body) == 0 || c->raw)
 		conn_reply(c, err_http_status(code), &body, 0);
 	else
 		conn_close(c);
+}
+
+void conn_refuse_unit(struct conn *c)
+{
+	static const struct timeval patience = {.tv_sec = 1};
+	const struct shared_body *s = c->server->too_much;
+	size_t sent = c->out_sent;
+	ssize_t n = 1;
+
+	fcntl(c->fd, F_SETFL, 0);
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	for (; n > 0 && sent <= s->len; sent += n > 0 ? (size_t)n : 0)
+		n = send(c->fd, s->data, s->len, MSG_NOSIGNAL);
 }
 
 /* One request from data; returns the bytes it took, 0 when it is incomplete. After a failure the connection ends. */

@@ -42,6 +42,7 @@ struct conn {
 	uint32_t watched; /* epoll events */
 	const char *content_type; /* of the next reply; NULL: JSON */
 	bool keep_alive, dead, held, continued, admitted, head_only, resume;
+	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */
 	bool waits; /* its request waits for people: nothing that was sent behind it is kept */
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;
@@ -61,5 +62,7 @@ void conn_close(struct conn *c);
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
 /* The same with a body that others are sent, too; it takes a reference of its own. */
 void conn_reply_shared(struct conn *c, struct shared_body *body);
+/* Of a raw connection, at the broker's end: waits a moment for a refusal to be read. */
+void conn_refuse_unit(struct conn *c);
 /* Says why and closes: the request cannot be told from the bytes behind it. */
 void conn_refuse(struct conn *c, int code, const char *message);

@@ -2,6 +2,7 @@
 
 #include "broker/api.h"
 #include "broker/broker.h"
+#include "broker/credential.h"
 #include "broker/job_watch.h"
 #include "broker/key_rule.h"
 #include "broker/peer_tcp.h"
@@ -28,12 +29,15 @@ static void listen_again(struct server *s, bool on)
 	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.ptr = &s->listen_fd};
 	struct epoll_event operators = {.events = on ? EPOLLIN : 0, .data.ptr = &s->operator_fd};
 	struct epoll_event tcp = {.events = on ? EPOLLIN : 0, .data.ptr = &s->tcp_fd};
+	struct epoll_event credentials = {.events = on ? EPOLLIN : 0, .data.ptr = &s->credentials_fd};
 
 	s->listening = on;
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->listen_fd, &ev);
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->operator_fd, &operators);
 	if (s->tcp_fd >= 0)
 		epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->tcp_fd, &tcp);
+	if (s->credentials_fd >= 0)
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, s->credentials_fd, &credentials);
 }
 
 #define DESCRIPTORS_OWN 64u /* the store, the log, the helpers */
@@ -65,14 +69,17 @@ static int read_peer(struct server *s, int fd, bool tcp, struct peer *ret)
 
 static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 {
-	CLEANUP(cleanup_close) int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct epoll_event ev = {.events = EPOLLIN};
+	const bool raw = listen_fd == s->credentials_fd;
+	/* a unit waits for its place: its connection's end would be an empty credential */
+	const bool waits = raw && !has_room(s, NULL, true);
+	CLEANUP(cleanup_close) int fd = waits ? -1 : accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct epoll_event ev = {.events = raw ? 0 : EPOLLIN};
 	struct server_user *u;
 	struct peer peer;
 	struct conn *c;
 
 	/* out of descriptors: the listener stays readable, so stop looking at it until the next sweep */
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+	if (waits || (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)))
 		listen_again(s, false);
 	if (fd < 0 || read_peer(s, fd, listen_fd == s->tcp_fd, &peer) < 0)
 		return;
@@ -82,14 +89,14 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		return;
 	}
 	u = server_user(s, peer.uid);
-	c = has_room(s, u, operator_socket) ? calloc(1, sizeof(*c)) : NULL;
+	c = has_room(s, u, operator_socket || raw) ? calloc(1, sizeof(*c)) : NULL;
 	if (!c) {
 		peer_done(&peer);
 		return;
 	}
 	peer.operator_socket = operator_socket;
 	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
-			   .fd = fd, .watched = EPOLLIN};
+			   .fd = fd, .watched = ev.events, .raw = raw};
 	ev.data.ptr = c;
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
 		peer_done(&peer);
@@ -103,6 +110,8 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		s->conns->prev = c;
 	s->conns = c;
 	s->n_conns++;
+	if (raw)
+		credential_begin(c);
 }
 
 /* A reply whose record did not reach the disk in time is not sent: the client hears that the log is stuck. */
@@ -124,6 +133,8 @@ static void sweep(struct server *s, uint64_t now_ms)
 		next = c->next;
 		if (c->held && (now_ms >= c->deadline_ms || audit_failed(&s->broker->audit)))
 			audit_late(c);
+		else if (c->raw && !c->call && !c->out.len)
+			credential_begin(c);
 		else if (!c->call && now_ms >= c->deadline_ms)
 			conn_close(c);
 	}
@@ -176,6 +187,15 @@ static int listen_on(const char *path, mode_t mode, int *ret, struct err *err)
 	return 0;
 }
 
+/* Beside the jobs' socket. */
+static int credentials_path(const struct server *s, char ret[108], struct err *err)
+{
+	const char *socket = s->broker->config.socket;
+	int dir = (int)(strrchr(socket, '/') - socket);
+
+	return snprintf(ret, 108, "%.*s/" CREDENTIAL_SOCKET, dir, socket) < 108 ? 0 : err_set(err, ERR_INPUT, "the path of the credentials' socket is too long");
+}
+
 static int listen_on_tcp(const struct sockaddr_in *address, int *ret, struct err *err)
 {
 	CLEANUP(cleanup_close) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -196,6 +216,23 @@ static int add(struct server *s, int fd, void *tag)
 	return epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+static int listen_for_systemd(struct server *s, struct err *err)
+{
+	char path[sizeof(s->broker->config.socket)];
+	int r = credentials_path(s, path, err);
+
+	s->too_much = r == 0 ? calloc(1, sizeof(*s->too_much) + LIMIT_SYSTEMD_CREDENTIAL) : NULL;
+	if (r < 0)
+		return r;
+	if (!s->too_much)
+		return err_set(err, ERR_FAILED, "out of memory");
+	s->too_much->refs = 1;
+	s->too_much->len = LIMIT_SYSTEMD_CREDENTIAL;
+	/* root alone comes there */
+	r = listen_on(path, 0600, &s->credentials_fd, err);
+	return r == 0 && add(s, s->credentials_fd, &s->credentials_fd) < 0 ? err_errno(err, errno, "epoll") : r;
+}
+
 int server_init(struct server *s, struct broker *b, struct err *err)
 {
 	struct rlimit files = {0};
@@ -203,7 +240,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	int r;
 
 	/* blocked in every thread since main began: signalfd alone sees them */
-	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1};
+	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1, .credentials_fd = -1};
 	s->listening = true;
 	getrlimit(RLIMIT_NOFILE, &files);
 	s->max_files = files.rlim_cur < 256 ? 256 : files.rlim_cur;
@@ -231,6 +268,8 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 		if (r == 0)
 			r = listen_on_tcp(&b->config.listen, &s->tcp_fd, err);
 	}
+	if (r == 0 && b->config.n_units)
+		r = listen_for_systemd(s, err);
 	if (r < 0)
 		return r;
 	if ((s->tcp_fd >= 0 && add(s, s->tcp_fd, &s->tcp_fd) < 0) || add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
@@ -269,6 +308,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		accept_one(s, s->listen_fd, false);
 	else if (tag == &s->tcp_fd)
 		accept_one(s, s->tcp_fd, false);
+	else if (tag == &s->credentials_fd)
+		accept_one(s, s->credentials_fd, false);
 	else if (tag == &s->operator_fd)
 		accept_one(s, s->operator_fd, true);
 	else if (tag == &s->broker->hardware.launcher_fd)
@@ -361,6 +402,12 @@ int server_run(struct server *s, struct err *err)
 
 void server_done(struct server *s)
 {
+	const uint64_t patience_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
+
+	/* all of them together wait for no more than a few seconds */
+	for (struct conn *c = s->conns; c && token_boot_ms() < patience_ms; c = c->next)
+		if (c->raw)
+			conn_refuse_unit(c);
 	while (s->conns)
 		conn_close(s->conns);
 	bury(s);
@@ -372,6 +419,14 @@ void server_done(struct server *s)
 		unlink(s->broker->config.operator_socket);
 		close(s->operator_fd);
 	}
+	if (s->credentials_fd >= 0) {
+		char path[sizeof(s->broker->config.socket)];
+
+		if (credentials_path(s, path, NULL) == 0)
+			unlink(path);
+		close(s->credentials_fd);
+	}
+	shared_body_drop(s->too_much);
 	if (s->tcp_fd >= 0)
 		close(s->tcp_fd);
 	if (s->diag_fd >= 0)

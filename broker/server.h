@@ -14,6 +14,8 @@ struct server {
 	struct broker *broker;
 	int epoll_fd, signal_fd;
 	int listen_fd, operator_fd, tcp_fd, diag_fd;
+	int credentials_fd;
+	struct shared_body *too_much; /* for systemd; see conn.c */
 	struct secret buffer;
 	struct conn *conns, *dead;
 	size_t n_conns;

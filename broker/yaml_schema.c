@@ -79,15 +79,21 @@ static int expect(struct walk *w, const yaml_node_t *node, yaml_node_type_t type
 static int read_mapping(struct walk *w, const yaml_node_t *node, const struct yaml_field *fields, void *target,
 			const char *name, struct err *err);
 
+static int read_short(struct walk *w, const yaml_node_t *node, const struct yaml_field *f, void *target, struct err *err)
+{
+	const char *text = "";
+	int r = scalar(w, node, f->key, &text, err);
+
+	return r < 0 ? r : f->set(place(w, node), text, target, err);
+}
+
 static int read_list(struct walk *w, const yaml_node_t *node, const struct yaml_field *f, void *target, struct err *err)
 {
 	const char *text = "";
 	int r;
 
-	if (f->kind == YAML_MAP_OF_LISTS && node->type == YAML_SCALAR_NODE) {
-		r = scalar(w, node, f->key, &text, err);
-		return r < 0 ? r : f->set(place(w, node), text, target, err);
-	}
+	if (f->kind == YAML_MAP_OF_LISTS && node->type == YAML_SCALAR_NODE)
+		return read_short(w, node, f, target, err);
 	r = expect(w, node, YAML_SEQUENCE_NODE, f->key, err);
 
 	if (r < 0)
@@ -160,6 +166,10 @@ static int read_map(struct walk *w, const yaml_node_t *node, const struct yaml_f
 
 		if (!item)
 			r = -ERR_INPUT;
+		else if (f->kind == YAML_MAP && f->set && value->type == YAML_SCALAR_NODE)
+			r = read_short(w, value, f, item, err);
+		else if (f->kind == YAML_MAP_OF_MAPS)
+			r = read_map(w, value, f->fields, item, err);
 		else if (f->kind == YAML_MAP)
 			r = read_mapping(w, value, f->fields, item, name, err);
 		else if (f->kind == YAML_MAP_OF_LISTS)
@@ -205,6 +215,7 @@ static int read_field(struct walk *w, const yaml_node_t *node, const struct yaml
 	case YAML_MAP:
 	case YAML_MAP_OF_SEQUENCES:
 	case YAML_MAP_OF_LISTS:
+	case YAML_MAP_OF_MAPS:
 		return read_map(w, node, f, target, err);
 	}
 	return 0;

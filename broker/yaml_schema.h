@@ -16,10 +16,11 @@ enum yaml_kind {
 	YAML_CALL,		/* a string given to set */
 	YAML_LIST,		/* a sequence of strings, each given to set */
 	YAML_STRUCT,		/* a mapping with fields, into the same target */
-	YAML_MAP,		/* name → mapping with fields; item makes the target */
+	YAML_MAP,		/* name → mapping with fields, or, if there is set, one string for it; item makes the target */
 	YAML_SEQUENCE,		/* sequence of mappings with fields; item makes the target, its name is "" */
 	YAML_MAP_OF_SEQUENCES,	/* name → sequence of mappings: item for the name, sub_item for each */
 	YAML_MAP_OF_LISTS,	/* name → one string or a sequence of them: item for the name, set for each */
+	YAML_MAP_OF_MAPS,	/* name → a map as fields says, alone: item for the name */
 };
 
 struct yaml_field {

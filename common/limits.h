@@ -163,6 +163,16 @@
 #define LIMIT_MAPPINGS 8u
 #define LIMIT_BOUND_LEN 1024u	   /* bytes of a bound value */
 
+/* helpers of other tools, and of systemd */
+#define LIMIT_UNIT_LEN 128u	   /* of a systemd unit's name */
+#define LIMIT_UNITS 256u
+#define LIMIT_UNIT_CREDENTIALS 64u
+#define LIMIT_SYSTEMD_CREDENTIAL (1u << 20) /* what systemd takes; more is an error to it */
+#define LIMIT_REFUSED_UNIT_MS 300000 /* a refusal that is not read: cut off, it would be taken for a value */
+#define LIMIT_HELPER_INPUT 65536u  /* what a tool asks with */
+#define LIMIT_HELPER_ARGS 16u
+#define LIMIT_HELPER_ID 64u	   /* podman's name for a secret */
+
 /* certificates */
 #define LIMIT_CERT_NAME 253u	   /* a DNS name, a principal */
 #define LIMIT_CERT_NAMES 64u	   /* of one certificate */

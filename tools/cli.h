@@ -49,6 +49,7 @@ int cmd_top(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_doctor(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_unlock(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_agent(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_credential(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_approve(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_rotate(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_export(struct cli *cli, int argc, char **argv, struct err *err);

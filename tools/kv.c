@@ -1,12 +1,10 @@
 #include "tools/kv.h"
 
 #include "broker/api.h"
-#include "common/b64.h"
 #include "common/bind.h"
 #include "common/err.h"
 #include "common/limits.h"
 
-#include <stdint.h>
 #include <string.h>
 
 int kv_parse_ref(const char *ref, char *ret_path, const char **ret_field, struct err *err)
@@ -38,33 +36,9 @@ int kv_fetch(const char *path, unsigned long long version, struct client_reply *
 	return 0;
 }
 
-/* What is no text: the broker shows it in base64, alone. */
-static int raw_bytes(const json_t *object, struct secret *ret, struct err *err)
-{
-	const json_t *text = json_object_get(object, "value_base64");
-	int r = secret_new(ret, json_string_length(text) + 1, err);
-
-	if (r == 0 && !b64_decode_padded(json_string_value(text), json_string_length(text), NULL, ret->data, ret->cap, &ret->len))
-		r = err_set(err, ERR_FAILED, "the broker's answer is not base64");
-	return r;
-}
-
 int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
 {
-	const json_t *value = json_object_get(object, field ? field : "value");
-
-	if (!field && json_object_size(object) == 1 && json_is_string(json_object_get(object, "value_base64")))
-		return raw_bytes(object, ret, err);
-	if (!value && !field && json_object_size(object) == 1)
-		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
-	if (!value && field)
-		return err_set(err, ERR_NOT_FOUND, "%s has no field '%.64s'", path, field);
-	if (!value)
-		return err_set(err, ERR_USAGE, "%s has %zu fields: name one (%s#FIELD, or --json for all)", path,
-			       json_object_size(object), path);
-	if (json_is_string(value))
-		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
-	return api_dump(value, SIZE_MAX, ret, err);
+	return api_field(object, field, path, ret, err);
 }
 
 const char *kv_name(const char *path)

@@ -4,6 +4,7 @@
 #include "common/limits.h"
 #include "common/secret.h"
 #include "tools/cli.h"
+#include "tools/credential.h"
 #include "tools/terminal.h"
 
 #include "build-config.h"
@@ -150,6 +151,22 @@ static const struct command commands[] = {
 	 "  --dir DIR                 of the sockets (default: a new one, below XDG_RUNTIME_DIR or /tmp)\n"
 	 "  --foreground              does not go into the background\n",
 	 cmd_agent, false},
+	{"credential", "git|docker|cargo|aws|kubectl|terraform|podman|pip|npm [--path PATH [--host HOST]] [--prefix P] [WORD]...",
+	 "Speaks the protocol in which a tool asks a helper for a login; see cotter's doc/helpers.md for what to write into which tool's\n"
+	 "configuration. Under the names git-credential-cotter, docker-credential-cotter, cargo-credential-cotter, terraform-credentials-cotter\n"
+	 "and keyring (pip) it is started by the tool itself. A tool that asks for a host gets the secret KIND/HOST, in small letters, with a\n"
+	 "port behind a '+': git/git.example.org, docker/registry.example.org+5000. Nothing goes to another machine but by https.\n\n"
+	 "  --path PATH               this secret instead\n"
+	 "  --host HOST               where the tool asks for a host: the one that gets the secret of --path\n"
+	 "  --prefix P                instead of KIND\n"
+	 "  --state-dir DIR           podman: where references are kept (default: cotter/podman below XDG_STATE_HOME)\n\n"
+	 "fields of the secret:\n"
+	 "  git, pip                  username (optional), and password, token or value\n"
+	 "  docker                    username and password, token or value; without username: token, an identity token\n"
+	 "  cargo, terraform, npm     token or value\n"
+	 "  aws                       access_key_id, secret_access_key, session_token, expiration\n"
+	 "  kubectl                   token, or client_certificate and client_key; expiration\n",
+	 cmd_credential, false},
 	{"approve", "[[--refuse] JOB KEY]",
 	 "Which jobs wait for the use of a key that wants approvals (the configuration's keys), and an operator's word on it: for this job\n"
 	 "and this key, until the job ends. It is given by the key's approvers, but not by an operator as whom a job ran (root may). One refusal\n"
@@ -213,12 +230,14 @@ int main(int argc, char **argv)
 {
 	struct harden_saved saved = {0};
 	struct harden harden = {.keep_fd_below = 3, .arena_size = LIMIT_ARENA_TOOL, .saved = &saved};
-	const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+	const bool helper = argc > 0 && credential_is_program(argv[0]);
+	const int skip = helper ? 0 : 1; /* a tool's helper has its command in its name */
+	const struct command *command = helper ? find("credential") : argc > 1 ? find(argv[1]) : NULL;
 	struct cli cli = {0};
 	struct err err = {0};
 	int r;
 
-	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0)) {
+	if (!helper && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		print_usage(stdout);
 		return 0;
 	}
@@ -232,7 +251,7 @@ int main(int argc, char **argv)
 		print_usage(stderr);
 		return 2;
 	}
-	if (wants_help(argc - 1, argv + 1)) {
+	if (wants_help(argc - skip, argv + skip)) {
 		printf("usage: cotter %s %s\n\n%s", command->name, command->usage, command->help);
 		return 0;
 	}
@@ -244,7 +263,7 @@ int main(int argc, char **argv)
 	r = harden_start(&harden, &err);
 	json_set_alloc_funcs(secret_alloc, secret_free);
 	if (r == 0)
-		r = command->run(&cli, argc - 1, argv + 1, &err);
+		r = command->run(&cli, argc - skip, argv + skip, &err);
 	if (fflush(stdout) != 0 && r == 0)
 		r = err_set(&err, ERR_FAILED, "cannot write to standard output");
 	if (r < 0)

@@ -5,7 +5,7 @@ libyaml-dev libjansson-dev libjose-dev libseccomp-dev libpq-dev"
 DEMO_PACKAGES="softhsm2 swtpm age"
 TEST_PACKAGES="libcmocka-dev curl sqlite3 opensc openssl tpm2-tools p11-kit p11-kit-modules python3 python3-pymacaroons python3-seccomp python3-hvac python3-prometheus-client jose \
 procps util-linux scdoc bash-completion git libengine-pkcs11-openssl osslsigncode gnutls-bin openssh-client openssh-server \
-openjdk-17-jdk-headless gnupg gnupg-pkcs11-scd postgresql-15"
+openjdk-17-jdk-headless gnupg gnupg-pkcs11-scd postgresql-15 python3-botocore python3-pip"
 
 # need_packages NAME…: 0 when all are there or could be installed.
 need_packages() {
