@@ -109,6 +109,7 @@ static const struct route {
 	{M(POST) | M(PUT), "sys/wrapping/unwrap", PERMIT_LOGIN, 0, "unwrap", wrapping_unwrap, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.create", job_create, NULL, NULL},
 	{M(GET) | M(LIST), "cotter/jobs", PERMIT_OPERATOR_OPEN, 0, "job.list", job_list, NULL, NULL},
+	{M(GET), "cotter/jobs/self", PERMIT_TOKEN, 0, "job.show", job_self, NULL, NULL},
 	{M(GET), "cotter/jobs/*", PERMIT_OPERATOR_OPEN, 0, "job.show", job_show, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/jobs/end", PERMIT_TOKEN, 0, "job.finish", job_finish, NULL, NULL},
 	{M(POST) | M(PUT), "cotter/revoke", PERMIT_OPERATOR_OPEN, 0, "revoke", cotter_revoke, NULL, NULL},

@@ -179,7 +179,7 @@ api_handler token_revoke_self, token_revoke_any, token_revoke_accessor, token_re
 api_handler wrapping_wrap, wrapping_unwrap, wrapping_lookup, wrapping_rewrap;
 api_handler auth_jwt_login, auth_kernel_login, auth_approle_login;
 api_handler approle_list, approle_role, approle_write;
-api_handler job_create, job_list, job_show, job_finish;
+api_handler job_create, job_list, job_show, job_self, job_finish;
 api_handler cotter_revoke, cotter_why;
 api_handler approval_list, approval_give;
 api_handler cotter_status, cotter_unlock;

@@ -144,20 +144,14 @@ static int add_key(void *ctx, const struct store_key *k)
 }
 
 /* The same with all that it was given, and the keys that its policies let it use. */
-void job_show(struct call *call, const struct request *q)
+static void show(struct call *call, const struct job *job)
 {
 	struct broker *b = call->broker;
-	const struct job *job = job_find(&b->jobs, call->path);
 	struct listing l = {.room = SIZE_MAX};
 	struct usable u = {.config = &b->config, .job = job, .listing = &l};
 	CLEANUP(secret_clear) struct secret body = {0};
 	int r;
 
-	(void)q;
-	if (!job) {
-		call_fail(call, -ERR_NOT_FOUND, "there is no job of that id, or it ended");
-		return;
-	}
 	count_leases(b);
 	r = secret_new(&l.text, 1024, NULL);
 	if (r == 0)
@@ -175,4 +169,24 @@ void job_show(struct call *call, const struct request *q)
 		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
 	secret_clear(&l.text);
 	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+}
+
+void job_show(struct call *call, const struct request *q)
+{
+	const struct job *job = job_find(&call->broker->jobs, call->path);
+
+	(void)q;
+	if (job)
+		show(call, job);
+	else
+		call_fail(call, -ERR_NOT_FOUND, "there is no job of that id, or it ended");
+}
+
+void job_self(struct call *call, const struct request *q)
+{
+	(void)q;
+	if (call->row && call->row->job)
+		show(call, call->row->job);
+	else
+		call_fail(call, -ERR_NOT_FOUND, "this token belongs to no job");
 }

@@ -48,7 +48,8 @@ static void digest_of(const uint8_t key[FINGERPRINT_KEY], const uint8_t *text, s
 	crypto_generichash(ret, 16, text, len, key, FINGERPRINT_KEY);
 }
 
-static int append(const uint8_t key[FINGERPRINT_KEY], const struct match *m, bool dense, struct secret *ret, struct err *err)
+static int append(const uint8_t key[FINGERPRINT_KEY], const struct match *m, bool dense, struct secret *ret,
+		  struct err *err)
 {
 	int r = 0;
 
@@ -71,7 +72,8 @@ static int append(const uint8_t key[FINGERPRINT_KEY], const struct match *m, boo
 	return r;
 }
 
-int fingerprint_make(const uint8_t key[FINGERPRINT_KEY], const uint8_t *value, size_t len, struct secret *ret, struct err *err)
+int fingerprint_make(const uint8_t key[FINGERPRINT_KEY], const uint8_t *value, size_t len, struct secret *ret,
+		     struct err *err)
 {
 	struct forms f = {.min = FINGERPRINT_MIN};
 	bool added;
@@ -140,8 +142,8 @@ int fingerprints_build(struct fingerprints *f, struct err *err)
 	return 0;
 }
 
-static void compare(const struct fingerprints *f, uint32_t slot, bool dense, const uint8_t *text, size_t len, size_t at, fingerprint_found *found,
-		    void *context)
+static void compare(const struct fingerprints *f, uint32_t slot, bool dense, const uint8_t *text, size_t len, size_t at,
+		    fingerprint_found *found, void *context)
 {
 	size_t low = 0, high = f->n;
 
@@ -165,7 +167,8 @@ static void compare(const struct fingerprints *f, uint32_t slot, bool dense, con
 	}
 }
 
-void fingerprints_scan(const struct fingerprints *f, bool dense, const uint8_t *text, size_t len, fingerprint_found *found, void *context)
+void fingerprints_scan(const struct fingerprints *f, bool dense, const uint8_t *text, size_t len, fingerprint_found *found,
+		       void *context)
 {
 	const uint64_t *slots = f->slots[dense];
 

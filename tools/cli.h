@@ -41,6 +41,7 @@ int cmd_rm(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_token(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_mask(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_run(struct cli *cli, int argc, char **argv, struct err *err);
+int cmd_scan(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_job(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_login(struct cli *cli, int argc, char **argv, struct err *err);
 int cmd_policy(struct cli *cli, int argc, char **argv, struct err *err);

@@ -77,6 +77,20 @@ static const struct command commands[] = {
 	 "  --token-prefix P          hide what follows it, as after glpat- and ghp_; may repeat\n"
 	 "  --values-only             not also passwords in URLs and tokens with a known prefix\n",
 	 cmd_mask, false},
+	{"scan", "[PATH... | - | --git[=REPO] | --staged[=REPO]] [options]",
+	 "Looks for secrets where they do not belong: those of the store (exactly, by fingerprints: nothing of them is told to this program),\n"
+	 "and by rules the formats of tokens and keys of others. Exit status 1: something was found; 7: not all could be looked at.\n\n"
+	 "  PATH...                   files and trees, archives too (default: .); - is standard input\n"
+	 "  --git[=REPO]              every object of a repository, once\n"
+	 "  --staged[=REPO]           what is staged: for a pre-commit hook\n"
+	 "  --job[=ID]                look for exactly the secrets that this job received, in every disguise (default: this token's job)\n"
+	 "  --values-file F           look for these: a JSON array, as with 'cotter mask'\n"
+	 "  --index F                 fingerprints from a file; --write-index F makes it (operators)\n"
+	 "  --no-store, --no-rules, --no-archives\n"
+	 "  --baseline F              findings that are not told again; --write-baseline F makes it\n"
+	 "  --format text|json|sarif, --output F, --threads N\n"
+	 "A line with cotter:allow in it is passed over by the rules, never for secrets of the store.\n",
+	 cmd_scan, false},
 	{"history", "PATH [--json]", "The versions of a secret: when, by whom, by which job; which are deleted.\n", cmd_history, false},
 	{"rollback", "PATH --to N [--json]", "Makes what version N was the newest version. Nothing is lost: it is a version of its own.\n", cmd_rollback, false},
 	{"reseal", "[--json]",

@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and tests/run.sh: installs the Debian packages that are missing, by name.
 
 BUILD_PACKAGES="gcc meson ninja-build pkg-config libsodium-dev libssl-dev libp11-kit-dev libtss2-dev libsqlite3-dev \
-libyaml-dev libjansson-dev libjose-dev libseccomp-dev libpq-dev"
+libyaml-dev libjansson-dev libjose-dev libseccomp-dev libpq-dev libarchive-dev"
 DEMO_PACKAGES="softhsm2 swtpm age"
 TEST_PACKAGES="libcmocka-dev curl sqlite3 opensc openssl tpm2-tools p11-kit p11-kit-modules python3 python3-pymacaroons python3-seccomp python3-hvac python3-prometheus-client jose \
 procps util-linux scdoc bash-completion git libengine-pkcs11-openssl osslsigncode gnutls-bin openssh-client openssh-server \
