@@ -61,7 +61,12 @@ static struct archive *open_source(struct source *x)
 	if (!a)
 		return NULL;
 	archive_read_support_filter_all(a);
-	archive_read_support_format_all(a);
+	/* not all: a text that happens to read like an mtree is none */
+	archive_read_support_format_tar(a);
+	archive_read_support_format_zip(a);
+	archive_read_support_format_7zip(a);
+	archive_read_support_format_cpio(a);
+	archive_read_support_format_ar(a);
 	archive_read_support_format_raw(a); /* one file that is compressed alone */
 	if (archive_read_open(a, x, NULL, read_source, NULL) == ARCHIVE_OK)
 		return a;
