@@ -418,6 +418,8 @@ class GitLabShell(HookCase):
         status, out, err = self.build("touch ran")
         self.assertEqual((status, out, os.path.exists(self.work + "/ran")), (1, "", False))
         self.assertIn("this job gets no secrets", err)
+        self.conf(role="others", denied="go-on")
+        self.assertEqual(self.build('echo "${COTTER_TOKEN-none}"')[:2], (0, "none\n"))
 
     def test_id_token(self):
         self.conf(role="idtoken", audience="given")
@@ -483,6 +485,9 @@ class GitLabCustom(HookCase):
         self.prepared()
         self.assertEqual(self.run_stage("build_script", "exit 3")[0], self.BUILD_FAILURE)
         self.assertEqual(self.run_stage("get_sources", "exit 42")[0], self.BUILD_FAILURE)
+        self.scanner(0)  # a clean folder makes no build good
+        self.assertEqual(self.run_stage("build_script", "exit 3")[0], self.BUILD_FAILURE)
+        self.assertEqual(len(self.scanned()), 6)
         self.conf(builds=self.builds, role="others")
         status, out, err = self.run_stage("build_script", "touch ran")
         self.assertEqual((status, out), (self.BUILD_FAILURE, ""))  # asking again would not help
@@ -624,6 +629,13 @@ class Buildkite(HookCase):
         self.conf(secrets="C=release/control")
         self.refused()
 
+    def test_a_curlrc_of_a_job_before(self):
+        with open(os.path.join(self.work, ".curlrc"), "w") as f:
+            f.write(f"trace-ascii = {self.work}/trace\n")
+        self.assertEqual(self.phase("environment", http_proxy="http://127.0.0.1:1/")[0], 0)
+        self.assertEqual(len(self.api.redactions), 1)
+        self.assertFalse(os.path.exists(self.work + "/trace"))
+
     def test_denied(self):
         self.conf(role="others")
         self.refused()
@@ -701,6 +713,9 @@ class Steps(HookCase):
         self.assertNotEqual(self.step("--env", "T=release/npm-token", "--", "true")[0], 0)
 
     def test_gate(self):
+        self.scanner(0)
+        self.assertEqual(self.step("--", "sh", "-c", "exit 9")[0], 9)
+        os.unlink(self.scans)
         self.scanner(1)
         self.assertEqual(self.step("--", "true")[0], 1)
         self.assertEqual(self.scanned()[4], self.work)

@@ -33,7 +33,7 @@ job_name() {
 id_token() {
 	if [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ]; then
 		printf 'header = "Authorization: Bearer %s"\n' "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" |
-			curl -sSf --max-time 60 --config - -G --data-urlencode "audience=$audience" "$ACTIONS_ID_TOKEN_REQUEST_URL" |
+			curl -q -sSf --max-time 60 --config - -G --data-urlencode "audience=$audience" "$ACTIONS_ID_TOKEN_REQUEST_URL" |
 			sed -n 's/.*"value" *: *"\([^"]*\)".*/\1/p'
 	elif [ -n "${BUILDKITE_JOB_ID:-}" ]; then
 		buildkite-agent oidc request-token --audience "$audience"
@@ -88,7 +88,7 @@ as_job() (
 )
 
 # PATH...: looks for what the job received. Fails when the job has to.
-scan_gate() {
+scan_gate() (
 	[ "$scan" != off ] || return 0
 	if ! cotter --help 2>&1 | grep '^  cotter scan ' >/dev/null; then
 		say "this cotter cannot scan: nobody looked whether the job left secrets in its files"
@@ -104,16 +104,16 @@ scan_gate() {
 	*) say "the job's files could not be looked through" ;;
 	esac
 	[ "$scan" = warn ]
-}
+)
 
 end_job() {
 	cotter job end || say "the job could not be ended: its token lives until its leader ends, or its time"
 }
 
 # PATH: the gate, and then the job's end, whatever was found.
-finish() {
+finish() (
 	result=0
 	scan_gate "$1" || result=1
 	end_job
 	return $result
-}
+)
