@@ -121,7 +121,7 @@ esac""")
 
     def conf(self, role="ci", socket_path=None, **settings):
         with open(self.conf_file, "w") as f:
-            f.write(f"role={role}\nPATH={self.bin}:$PATH\nexport COTTER_SOCKET={socket_path or self.b.socket}\n")
+            f.write(f"role={role}\nPATH={self.bin}:$PATH\n" + ("" if socket_path is False else f"export COTTER_SOCKET={socket_path or self.b.socket}\n"))
             f.writelines(f"{k}={shlex.quote(v)}\n" for k, v in settings.items())
         os.chmod(self.conf_file, 0o644)
 
@@ -215,6 +215,19 @@ class GitHub(HookCase):
         self.assertFalse(self.works(token))
         self.assertNotIn("github-acme-web-4711-build", self.job_names())
 
+    def test_another_shell(self):
+        """Where there is no bash."""
+        self.conf(secrets="KEY=release/key")
+        status, out, err = self.hook("dash", "-e", HOOKS + "/github/job-started.sh", env=self.env)
+        self.assertEqual((status, err, self.given()["KEY"]), (0, "", KEY.rstrip("\n")))
+        self.assertIn("line one of it", masks(out))
+        self.assertEqual(self.hook("dash", "-e", HOOKS + "/job-completed.sh", env={**self.env, **self.given()})[0], 0)
+        self.assertFalse(self.works(self.given()["COTTER_TOKEN"]))
+        before = self.jobs()
+        self.conf(secrets="A=deploy/secret")
+        self.assertEqual(self.hook("dash", "-e", HOOKS + "/github/job-started.sh", env=self.env)[0], 1)
+        self.assertEqual(self.jobs(), before)
+
     def test_masks_come_first(self):
         """In one stream with what the steps see, the masks stand before every value."""
         self.conf(secrets="NPM=release/npm-token KEY=release/key DB=release/db#password")
@@ -296,6 +309,9 @@ class GitHub(HookCase):
         self.scanner(1)
         self.assertEqual(self.completed({**env, **self.given()})[0], 1)
         self.assertFalse(os.path.exists(self.work + "/evil"))
+        open(self.env_file, "w").close()
+        self.conf(socket_path=False)  # the default's
+        self.refused("no broker at /run/cotter/", COTTER_SOCKET=self.b.socket)
 
     def test_gate(self):
         for setting, found, want in (("fail", 0, 0), ("fail", 1, 1), ("fail", 5, 1), ("warn", 1, 0), ("warn", 5, 0), ("off", 1, 0)):
@@ -331,6 +347,8 @@ class GitHub(HookCase):
             status, _, err = self.completed(value)
             self.assertEqual(status, 1)
             self.assertIn("not looked through", err)
+        self.conf(scan="warn")
+        self.assertEqual(self.completed({})[0], 0)
 
     def test_id_tokens(self):
         server = IdTokens(self.jwt())
@@ -508,6 +526,11 @@ class GitLabCustom(HookCase):
         self.assertTrue(os.path.isdir(keep))
         self.conf()
         self.assertEqual(self.stage("prepare")[0], self.SYSTEM_FAILURE)
+
+    def test_not_as_root(self):
+        p = run(self.hooks + "/gitlab/custom-executor", "prepare", env={**os.environ, **self.env})
+        self.assertEqual(p.returncode, self.SYSTEM_FAILURE)
+        self.assertIn(b"User=", p.stderr)
 
     def test_id_token(self):
         self.conf(builds=self.builds, role="idtoken", audience="given")

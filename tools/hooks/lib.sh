@@ -42,7 +42,7 @@ id_token() {
 	fi
 }
 
-# LEADER NAME: sets token and job; else the exit status of cotter, 3 when it was denied.
+# LEADER NAME: sets COTTER_TOKEN and COTTER_JOB; else the exit status of cotter, 3 when it was denied.
 login() {
 	set -- --role "$role" --leader "$1" --name "$2" --json
 	[ -z "$ttl" ] || set -- "$@" --ttl "$ttl"
@@ -54,9 +54,10 @@ login() {
 	else
 		reply=$(cotter login "$@") || return
 	fi
-	token=${reply#*'"token":"'} token=${token%%'"'*}
-	job=${reply#*'"job":"'} job=${job%%'"'*}
-	case $token in cot1_*) ;; *) return 1 ;; esac
+	token=${reply#*'"token":"'}
+	job=${reply#*'"job":"'}
+	export COTTER_TOKEN="${token%%'"'*}" COTTER_JOB="${job%%'"'*}"
+	case $COTTER_TOKEN in cot1_*) ;; *) return 1 ;; esac
 }
 
 # STATUS of login: the end of the hook.
@@ -77,7 +78,7 @@ with_secrets() {
 	for secret in $secrets; do
 		set -- --env "COTTER_SECRET_$secret" "$@"
 	done
-	COTTER_TOKEN=$token cotter run --no-mask "$@"
+	cotter run --no-mask "$@"
 }
 
 # A command as the job would have started it.

@@ -37,7 +37,7 @@ fi
 # The worker, which lives as long as the job. Gitea's runner starts hooks itself: there job-completed.sh ends the job,
 # or its time.
 login "$PPID" "$(job_name github "${GITHUB_REPOSITORY:-}" "${GITHUB_RUN_ID:-}" "${GITHUB_JOB:-}")" || refused $?
-mask "$token"
-[ -z "$secrets" ] || with_secrets "$0" || { COTTER_TOKEN=$token end_job && exit 1; }
-give COTTER_TOKEN "$token"
-give COTTER_JOB "$job"
+mask "$COTTER_TOKEN"
+[ -z "$secrets" ] || with_secrets "$0" || { end_job && exit 1; }
+give COTTER_TOKEN "$COTTER_TOKEN"
+give COTTER_JOB "$COTTER_JOB"
