@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socketserver
 import subprocess
 import threading
@@ -137,8 +138,20 @@ esac""")
         return self.keys.sign({"iss": "https://ci.example", "aud": "https://cotter.example/?a=b", "project_id": "20", "iat": now,
                                "exp": now + 300, "jti": os.urandom(8).hex()})
 
+    def job_list(self):
+        return json.loads(self.b.cli("job", "list", "--json", check=True).stdout)
+
     def job_names(self):
-        return [j["name"] for j in json.loads(self.b.cli("job", "list", "--json", check=True).stdout)]
+        return [j["name"] for j in self.job_list()]
+
+    def ends_with_its_script(self, script, token_file):
+        """The job that runs now: whoever kills the script has ended the token, whatever the script started."""
+        wait_for("the job", lambda: os.path.exists(token_file) and read(token_file).endswith("\n"))
+        (job,), token = self.job_list(), read(token_file).strip()
+        self.assertIn(script, read(f"/proc/{job['leader']}/cmdline").split("\0"))
+        self.assertTrue(self.works(token))
+        os.kill(job["leader"], signal.SIGKILL)
+        wait_for("the token's end", lambda: not self.works(token))
 
     def id(self):
         return super().id().rpartition(".")[2]
@@ -499,6 +512,15 @@ class GitLabCustom(HookCase):
         self.assertEqual(self.stage("cleanup")[0], 0)
         self.assertFalse(os.path.exists(where))
 
+    def test_the_driver_is_the_leader(self):
+        where, driver, script = self.prepared(), self.hooks + "/gitlab/custom-executor", os.path.join(self.work, "script")
+        with open(script, "w") as f:
+            f.write('echo "$COTTER_TOKEN" >token; while [ ! -e go ]; do sleep 0.05; done')
+        self.worker.start(call, [driver, "run", script, "step_script"], self.env, self.work, b"")
+        self.ends_with_its_script(driver, where + "/token")
+        open(where + "/go", "w").close()
+        self.worker.result()
+
     def test_exit_statuses(self):
         self.prepared()
         self.assertEqual(self.run_stage("build_script", "exit 3")[0], self.BUILD_FAILURE)
@@ -567,9 +589,8 @@ class JobApi:
                     if status == 201:
                         outer.redactions.append(value)
                 self.send_response(status)
-                self.send_header("Content-Length", "2")
+                self.send_header("Content-Length", "0")
                 self.end_headers()
-                self.wfile.write(b"{}")
 
             def address_string(self):
                 return "agent"
@@ -711,6 +732,13 @@ class Steps(HookCase):
         self.assertEqual((status, read(self.work + "/got")), (0, "N"))
         self.assertFalse(self.works(read(self.work + "/token")))
         self.assertEqual(self.jobs(), set())
+
+    def test_it_is_the_leader(self):
+        script = 'echo "$COTTER_TOKEN" >token; while [ ! -e go ]; do sleep 0.05; done'
+        self.worker.start(call, [self.hooks + "/step", "--give-token", "--", "sh", "-c", script], {"PATH": "/usr/bin:/bin"}, self.work, b"")
+        self.ends_with_its_script(self.hooks + "/step", self.work + "/token")
+        open(self.work + "/go", "w").close()
+        self.worker.result()
 
     def test_names(self):
         seen = os.path.join(self.work, "go")
