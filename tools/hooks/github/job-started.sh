@@ -34,8 +34,7 @@ if [ "${1:-}" = export ]; then # within cotter run
 	exit
 fi
 
-# The worker, which lives as long as the job. Gitea's runner starts hooks itself: there job-completed.sh ends the job,
-# or its time.
+# The worker, which lives as long as the job. Gitea's runner has no such process: there job-completed.sh ends the job, or the role's ttl.
 login "$PPID" "$(job_name github "${GITHUB_REPOSITORY:-}" "${GITHUB_RUN_ID:-}" "${GITHUB_JOB:-}")" || refused $?
 mask "$COTTER_TOKEN"
 [ -z "$secrets" ] || with_secrets "$0" || { end_job && exit 1; }
