@@ -23,17 +23,18 @@ check pkcs11 common
 check tpm common
 check mask common
 check broker common pkcs11 tpm mask
-check tools common pkcs11 tpm broker mask
+check scan common mask
+check tools common pkcs11 tpm broker mask scan
 
-for f in common/*.h mask/*.h pkcs11/*.h tpm/*.h broker/*.h tools/*.h; do
+for f in common/*.h mask/*.h scan/*.h pkcs11/*.h tpm/*.h broker/*.h tools/*.h; do
 	head -1 "$f" | grep -q '^#pragma once' || fail "$f does not begin with #pragma once"
 	printf '#include "%s"\n' "$f" | cc -std=gnu17 -D_GNU_SOURCE -I. -I"$build" $(pkg-config --cflags p11-kit-1 tss2-esys) -fsyntax-only -x c - || fail "$f does not compile alone"
 done
-for f in common/*.c mask/*.[ch] broker/*.c tools/*.c common/*.h broker/*.h tools/*.h; do
+for f in common/*.c mask/*.[ch] scan/*.[ch] broker/*.c tools/*.c common/*.h broker/*.h tools/*.h; do
 	grep -qE '\b(CK_[A-Z]|CKM_|CKA_|Esys_|TPM2_(RC|ALG|CC|RH|PT)_)' "$f" | grep -v 'CKM_ECDH1' && fail "$f names the hardware's interface"
 	case $f in broker/store*.[ch]) ;; *) grep -q 'sqlite3_' "$f" && fail "$f has SQL's interface" ;; esac
 done
-for f in common/*.[ch] mask/*.[ch] pkcs11/*.[ch] tpm/*.[ch] broker/*.[ch] tools/*.[ch]; do
+for f in common/*.[ch] mask/*.[ch] scan/*.[ch] pkcs11/*.[ch] tpm/*.[ch] broker/*.[ch] tools/*.[ch]; do
 	[ "$(wc -l <"$f")" -le 600 ] || fail "$f has more than 600 lines"
 	grep -q '\bgoto\b' "$f" && fail "$f has a goto"
 done

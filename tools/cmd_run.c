@@ -12,6 +12,7 @@
 #include "mask/mask.h"
 #include "tools/delivery.h"
 #include "tools/login.h"
+#include "tools/project.h"
 #include "tools/supervise.h"
 #include "tools/terminal.h"
 
@@ -122,7 +123,7 @@ static int take_secret_option(struct cli *cli, int opt, struct run *o, struct er
 	case 'd': return delivery_add(&o->deliveries, DELIVERY_FD, optarg, err);
 	case 'i': return delivery_add(&o->deliveries, DELIVERY_STDIN, optarg, err);
 	case 'T': return delivery_add(&o->deliveries, DELIVERY_TEMPLATE, optarg, err);
-	case 'P': return delivery_add_project(&o->deliveries, optarg ? optarg : "cotter.yaml", err);
+	case 'P': return project_read(&o->deliveries, optarg ? optarg : "cotter.yaml", err);
 	case 'R':
 		o->refresh_ms = 1000 * duration_parse(optarg, strlen(optarg), LIMIT_REFRESH_S);
 		return o->refresh_ms ? 0 : cli_usage(cli, err, "--refresh takes a time from 1s to a day, such as 5m");

@@ -54,8 +54,6 @@ struct deliveries {
 /* An option's argument: NAME=PATH[#FIELD], or FILE:NAME, FILE:/target for templates; PATH[#FIELD] for standard input.
  * ERR_USAGE. */
 int delivery_add(struct deliveries *d, enum delivery_kind kind, const char *argument, struct err *err);
-/* The words under "run" in a project's file. ERR_INPUT with file and line. */
-int delivery_add_project(struct deliveries *d, const char *file, struct err *err);
 /* Before the job's user is taken on: as root, a memory file system that no other job sees. uid, gid: who will read it. */
 int delivery_prepare(struct deliveries *d, uid_t uid, gid_t gid, struct err *err);
 /* One request. Everything wrong with what came (a NUL byte for a variable, a field that is not there) is said now. */

@@ -91,7 +91,7 @@ int login_token(const struct login *l, struct secret *ret_token, json_t **ret_da
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 	CLEANUP(client_json_free) json_t *body = json_object();
-	enum client_socket socket;
+	enum client_socket socket = CLIENT_LOGIN;
 	const char *path = NULL;
 	const json_t *token;
 	int r = describe_job(l, body, err);
@@ -100,6 +100,9 @@ int login_token(const struct login *l, struct secret *ret_token, json_t **ret_da
 		r = build(l, body, &socket, &path, err);
 	if (r == 0)
 		r = client_call(socket, "POST", path, body, &reply, err);
+	/* Vault's status for a login that is refused is the one for a request that is wrong */
+	if (r == -ERR_INPUT && socket == CLIENT_LOGIN && reply.status == 400)
+		return -ERR_LOGIN;
 	if (r < 0)
 		return r;
 	token = client_at(reply.json, "auth.client_token");

@@ -241,7 +241,7 @@ class Kv:
         b = self.b
         b.cli("put", "release/run", "--data", "-", stdin='{"a":"one","b":"two words"}', check=True)
         token = b.cli("token", "narrow", "-c", "path under release/", stdin=self.admin, check=True).stdout.decode().strip()
-        p = b.cli("run", "--env", "A=release/run#a", "--env", "B=release/run#b", "--", "sh", "-c", 'printf "%s|%s|%s" "$A" "$B" "$COTTER_TOKEN"; exit 42', token=token)
+        p = b.cli("run", "--no-mask", "--env", "A=release/run#a", "--env", "B=release/run#b", "--", "sh", "-c", 'printf "%s|%s|%s" "$A" "$B" "$COTTER_TOKEN"; exit 42', token=token)
         self.assertEqual((p.returncode, p.stdout), (42, b"one|two words|"))
         p = b.cli("run", "--env", "A=release/run#nosuch", "--", "true", token=token)
         self.assertEqual(p.returncode, 4)

@@ -435,7 +435,7 @@ class IdToken(LoginCase):
         out = run(COTTER, "run", "--role", "ci", "--jwt-file", jwt, "--env", "T=acme/web/token", "--", "sh", "-c", "echo $T", env=self.b.env)
         self.assertEqual(out.stdout, b"v\n", out.stderr)
         p = self.b.cli("login", "--role", "ci", "--jwt-file", jwt)
-        self.assertEqual((p.returncode, p.stdout), (1, b""))
+        self.assertEqual((p.returncode, p.stdout), (3, b""))
         self.assertIn(b"used before", p.stderr)
 
 
