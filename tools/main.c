@@ -144,18 +144,24 @@ static const struct command commands[] = {
 	 "  --ttl 5m                  shorter than the role gives\n"
 	 "  --name N, --json\n",
 	 cmd_login, false},
-	{"run", "[--policy P... | --role R [--jwt-file F]] [--env NAME=PATH[#FIELD]]... [--user U] [--ttl T] -- COMMAND [ARG]...",
-	 "Runs a command as a job: in a cgroup of its own where it may, and in a Landlock domain of its own, so that no other job that was run\n"
-	 "this way under the same uid (but root) reaches its memory, its environment or its descriptors; with no_new_privs (no sudo). Its exit\n"
-	 "status is the command's.\n\n"
-	 "  --env NAME=PATH[#FIELD]   a secret in its environment; repeats\n"
-	 "  --policy P                an operator's word: registers the job, with these policies\n"
-	 "  --role R [--jwt-file F]   what this process is: registers the job by it (see 'cotter login')\n"
-	 "                            with neither, COTTER_TOKEN fetches the secrets\n"
-	 "  --give-token              the command gets the token, too, as COTTER_TOKEN; otherwise it is not passed on\n"
-	 "  --keys                    what keys the token may use: a PKCS#11 token and an ssh-agent, in the command's environment (see 'cotter agent')\n"
-	 "  --user U                  becomes this user first (root only)\n"
-	 "  --ttl 1h, --name N\n",
+	{"run", "[--policy P... | --role R [--jwt-file F]] [--env NAME=PATH[#FIELD]]... [options] -- COMMAND [ARG]...",
+	 "Runs a command as a job, with secrets in its environment or in memory, and hides them in what it prints. In a cgroup of its own where\n"
+	 "it may make one, and in a Landlock domain: no sibling reads its memory. Signals, stops, the exit status and the terminal go through.\n\n"
+	 "  -e, --env NAME=PATH[#FIELD]   a variable; may repeat, as the next three\n"
+	 "  --file NAME=PATH[#FIELD]      a file in memory; its path is in NAME\n"
+	 "  --fd N|NAME=PATH[#FIELD]      an inherited descriptor, number N, or its number in NAME\n"
+	 "  --template FILE:NAME          FILE with its {{secret:PATH#FIELD}} filled in, as --file; or FILE:/path on a memory file system\n"
+	 "  --stdin PATH[#FIELD]          standard input\n"
+	 "  --project[=FILE]              the same from a file (default: ./cotter.yaml)\n"
+	 "  --refresh 5m                  look for new values, put them in place, and send --refresh-signal (default: HUP)\n"
+	 "  --mask TEXT                   in place of ***(name)***; --mask-min N: shorter values are not hidden (default: 4)\n"
+	 "  --no-mask, --no-pty           the output goes straight to where it goes; pipes even where there is a terminal\n"
+	 "  --policy P                    registers the job with these policies (operators); may repeat\n"
+	 "  --role R, --jwt-file F        registers the job by what this process is, as 'cotter login' does\n"
+	 "  --give-token                  the command gets the token, too, as COTTER_TOKEN\n"
+	 "  --keys                        its keys as a PKCS#11 token and an ssh-agent, as 'cotter agent' does\n"
+	 "  --user U                      becomes this user first (root only)\n"
+	 "  --ttl 1h, --name N            as with 'cotter job start'\n",
 	 cmd_run, true},
 	{"agent", "[--leader PID] [--dir DIR] [--foreground]",
 	 "Serves the keys that COTTER_TOKEN (or the token on standard input) may use, on two sockets of this job alone: as a PKCS#11 token for\n"

@@ -208,7 +208,7 @@ class GitHub(HookCase):
         return self.hook("bash", "-e", HOOKS + "/job-completed.sh", env={**self.env, **env, **more})
 
     def test_a_job(self):
-        self.conf(secrets="NPM_TOKEN=release/npm-token KEY=release/key DB_PASSWORD=release/db#password role=release/npm-token")
+        self.conf(secrets="NPM_TOKEN=release/npm-token KEY=release/key DB_PASSWORD=release/db#password role=release/npm-token", scan_paths=self.folder("clean"))
         status, out, err = self.started()
         self.assertEqual((status, err), (0, ""))
         env = self.given()
@@ -230,7 +230,7 @@ class GitHub(HookCase):
 
     def test_another_shell(self):
         """Where there is no bash."""
-        self.conf(secrets="KEY=release/key")
+        self.conf(secrets="KEY=release/key", scan_paths=self.folder("clean"))
         status, out, err = self.hook("dash", "-e", HOOKS + "/github/job-started.sh", env=self.env)
         self.assertEqual((status, err, self.given()["KEY"]), (0, "", KEY.rstrip("\n")))
         self.assertIn("line one of it", masks(out))
@@ -430,12 +430,21 @@ class GitLabShell(HookCase):
         return read(os.path.join(self.work, name))
 
     def test_a_job(self):
+        self.conf(scan_paths=self.folder("clean"))
         script = 'echo "$COTTER_TOKEN" >token; cotter run --env T=release/db#password -- sh -c \'echo "$T" | tee value\'; cotter get release/npm-token >during'
         status, out, err = self.build(script)
         self.assertEqual((status, self.read("during")), (0, "N"), err)
         self.assertEqual(self.read("value"), "p'a\"s$(id)s\n")
         self.assertEqual(out, "***(db#password)***\n")
         self.assertFalse(self.works(self.read("token").strip()))
+
+    def test_a_secret_in_the_workspace(self):
+        """The gate itself: what the job received, and not what others have."""
+        status, out, err = self.build("cotter get release/db#password >artifact")
+        self.assertEqual(status, 1)
+        self.assertIn("artifact:1:1: the secret release/db", out)
+        self.assertNotIn("p'a", out + err)
+        self.assertEqual(self.build("rm artifact; echo N >other")[0], 0)
 
     def test_the_shell_is_the_leader(self):
         status, _, _ = self.build('echo "$COTTER_TOKEN" >token; cotter get release/npm-token >during; exit 7')
@@ -720,6 +729,7 @@ class Steps(HookCase):
         return self.hook(HOOKS + "/step", *args, env=env)
 
     def test_a_step(self):
+        self.conf(scan_paths=self.folder("clean"))
         script = 'echo "$T"; printf %s "$T" >got; echo "${COTTER_TOKEN-none} ${COTTER_JWT-none}"; echo "$PATH"; umask; exit 9'
         status, out, _ = self.step("--env", "T=release/db#password", "--", "sh", "-c", script, COTTER_JWT="x")
         self.assertEqual(status, 9)
