@@ -16,8 +16,24 @@ static const char *const token_prefixes[] = {
 	"gho_",	 "ghu_",   "ghs_",     "ghr_",	  "github_pat_",
 };
 
+#define BEGIN 7u
+
+static int add(struct leads *l, const char *text, size_t len, enum lead lead, struct err *err)
+{
+	struct lead_text *x;
+
+	if (l->n == LEADS_MAX || len > LEADS_PREFIX_MAX || !len)
+		return err_set(err, ERR_LIMIT, "too many prefixes of tokens, or one of more than %u bytes",
+			       LEADS_PREFIX_MAX);
+	x = &l->list[l->n++];
+	memcpy(x->text, text, len);
+	x->len = (uint8_t)len;
+	x->lead = lead;
+	return match_add(&l->begins, text, len < BEGIN ? len : BEGIN, 0, 0, err);
+}
+
 /* In lower case, as Amazon writes it, and in upper case. */
-static int add_parameter(struct match *m, const char *name, struct err *err)
+static int add_parameter(struct leads *l, const char *name, struct err *err)
 {
 	size_t n = strlen(name);
 	int r = 0;
@@ -34,23 +50,51 @@ static int add_parameter(struct match *m, const char *name, struct err *err)
 		text[n + 1] = '=';
 		for (const char *before = "?&"; r == 0 && *before; before++) {
 			text[0] = *before;
-			r = match_add(m, text, n + 2, LEAD_PARAMETER, 0, err);
+			r = add(l, text, n + 2, LEAD_PARAMETER, err);
 		}
 	}
 	return r;
 }
 
-int leads_make(struct match *m, const char *const *prefixes, size_t n_prefixes, struct err *err)
+int leads_make(struct leads *l, const char *const *prefixes, size_t n_prefixes, struct err *err)
 {
-	int r = match_add(m, "://", 3, LEAD_URL, 0, err);
+	int r = add(l, "://", 3, LEAD_URL, err);
 
 	for (size_t i = 0; r == 0 && i < sizeof(parameters) / sizeof(parameters[0]); i++)
-		r = add_parameter(m, parameters[i], err);
+		r = add_parameter(l, parameters[i], err);
 	for (size_t i = 0; r == 0 && i < sizeof(token_prefixes) / sizeof(token_prefixes[0]); i++)
-		r = match_add(m, token_prefixes[i], strlen(token_prefixes[i]), LEAD_TOKEN, 0, err);
+		r = add(l, token_prefixes[i], strlen(token_prefixes[i]), LEAD_TOKEN, err);
 	for (size_t i = 0; r == 0 && i < n_prefixes; i++)
-		r = match_add(m, prefixes[i], strlen(prefixes[i]), LEAD_TOKEN, 0, err);
-	return r == 0 ? match_build(m, err) : r;
+		r = add(l, prefixes[i], strlen(prefixes[i]), LEAD_TOKEN, err);
+	return r == 0 ? match_build(&l->begins, err) : r;
+}
+
+void leads_done(struct leads *l)
+{
+	match_done(&l->begins);
+	l->n = 0;
+}
+
+enum lead leads_at(const struct leads *l, const uint8_t *text, size_t len, size_t at, size_t *ret_value, bool *ret_cut)
+{
+	const struct lead_text *best = NULL;
+	size_t left = len - at;
+
+	*ret_cut = false;
+	for (const struct lead_text *x = l->list; x < l->list + l->n; x++) {
+		size_t n = x->len < left ? x->len : left;
+
+		if ((uint8_t)x->text[0] != text[at] || memcmp(x->text, text + at, n) != 0)
+			continue;
+		if (n < x->len)
+			*ret_cut = true;
+		else if (!best || x->len > best->len)
+			best = x;
+	}
+	if (!best)
+		return LEAD_NONE;
+	*ret_value = at + best->len;
+	return best->lead;
 }
 
 bool lead_has(enum lead lead, uint8_t c)

@@ -22,7 +22,7 @@ struct range {
 
 struct mask_values {
 	struct forms forms;
-	struct match leads;
+	struct leads leads;
 	bool has_leads;
 	char (*names)[MASK_NAME_MAX + 1];
 	size_t n;
@@ -79,7 +79,7 @@ void mask_values_free(struct mask_values **vp)
 	if (!v)
 		return;
 	forms_done(&v->forms);
-	match_done(&v->leads);
+	leads_done(&v->leads);
 	free(v->names);
 	free(v);
 	*vp = NULL;
@@ -213,19 +213,20 @@ static bool hide_value(struct mask *m, enum lead lead, size_t start)
 static void found_lead(void *context, size_t at, const struct match_entry *e)
 {
 	struct mask *m = context;
-	size_t start = at + e->len, end;
-	int r;
+	size_t start, end;
+	bool cut;
+	enum lead lead = leads_at(&m->values->leads, m->window, m->len, at, &start, &cut);
+	int password = lead == LEAD_URL ? lead_password(m->window, m->len, at, &start, &end) : 0;
 
-	if (e->value == LEAD_URL) {
-		r = lead_password(m->window, m->len, at, &start, &end);
-		if (r > 0)
-			hide(m, start, end, NO_VALUE);
-		else if (r < 0 && at < m->lead_hold)
-			m->lead_hold = at;
-		if (r <= 0)
-			return;
-	} else if (hide_value(m, (enum lead)e->value, start) && (!m->open_new || at < m->open_new_at)) {
-		m->open_new = (enum lead)e->value;
+	(void)e;
+	if ((cut || password < 0) && at < m->lead_hold)
+		m->lead_hold = at;
+	if (lead == LEAD_NONE || (lead == LEAD_URL && password <= 0))
+		return;
+	if (lead == LEAD_URL) {
+		hide(m, start, end, NO_VALUE);
+	} else if (hide_value(m, lead, start) && (!m->open_new || at < m->open_new_at)) {
+		m->open_new = lead;
 		m->open_new_at = at;
 	}
 	note(m, &m->leads_seen, &m->n_leads, &m->cap_leads, (struct range){at, start, NO_VALUE});
@@ -254,7 +255,7 @@ static void look(struct mask *m, bool final)
 		match_scan(&m->values->forms.dense, m->dense.bytes, m->dense.len, found_dense, m);
 	}
 	if (m->values->has_leads)
-		match_scan(&m->values->leads, m->window, m->len, found_lead, m);
+		match_scan(&m->values->leads.begins, m->window, m->len, found_lead, m);
 }
 
 /* ---- what may be shown --------------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ static size_t hold(const struct mask *m)
 	size_t h = unfinished(m, 0), before;
 
 	if (m->values->has_leads)
-		h = min_of(h, min_of(m->lead_hold, match_unfinished(&m->values->leads, m->window, m->len, 0)));
+		h = min_of(h, min_of(m->lead_hold, match_unfinished(&m->values->leads.begins, m->window, m->len, 0)));
 	do {
 		before = h;
 		/* what is cut here must be seen whole again */

@@ -38,6 +38,8 @@ struct match_grams {
 struct match_pairs {
 	uint8_t low[2][16], high[2][16];
 	uint64_t set[PAIRS / 64];
+	uint64_t whole[PAIRS / 64]; /* the same, of strings that have less than four bytes */
+	uint64_t fours[PAIRS / 64]; /* and by hash the first four bytes of the others */
 };
 
 static uint64_t load(const uint8_t *p, size_t n)
@@ -201,30 +203,43 @@ static struct match_grams *grams_new(size_t n)
 	return g;
 }
 
-/* second -1: any */
-static void pair_add(struct match_pairs *p, uint8_t first, int second, uint8_t bucket)
+static void pair_add(struct match_pairs *p, const uint8_t *string, size_t len, uint8_t bucket)
 {
-	p->low[0][first & 15] |= bucket;
-	p->high[0][first >> 4] |= bucket;
-	for (unsigned int c = 0; c < 256; c++) {
-		if (second >= 0 && c != (unsigned int)second)
+	p->low[0][string[0] & 15] |= bucket;
+	p->high[0][string[0] >> 4] |= bucket;
+	for (unsigned int second = 0; second < 256; second++) {
+		size_t pair = string[0] | (size_t)second << 8;
+
+		/* behind a single byte there may be any */
+		if (len > 1 && second != string[1])
 			continue;
-		p->low[1][c & 15] |= bucket;
-		p->high[1][c >> 4] |= bucket;
-		bit_set(p->set, first | (size_t)c << 8);
+		p->low[1][second & 15] |= bucket;
+		p->high[1][second >> 4] |= bucket;
+		bit_set(p->set, pair);
+		if (len < 4)
+			bit_set(p->whole, pair);
 	}
+	if (len >= 4)
+		bit_set(p->fours, hash(load(string, 4), 16));
 }
 
 static void fill(struct match *m)
 {
+	int first = -1;
+	unsigned int bucket = 0;
+
 	for (size_t i = 0; i < m->n; i++) {
 		const struct match_entry *e = &m->entries[i];
 		const uint8_t *s = string_of(m, e);
 
 		if (e->len > SHORT)
 			bit_set(m->begins8, hash(load(s, 8), BEGIN_BITS));
-		if (e->len < SHORT)
-			pair_add(m->pairs, s[0], e->len == 1 ? -1 : s[1], (uint8_t)(1u << i % BUCKETS));
+		if (e->len < SHORT) {
+			/* strings with one first byte, which stand together, are of one group: fewer pairs that are none */
+			bucket += s[0] != first;
+			first = s[0];
+			pair_add(m->pairs, s, e->len, (uint8_t)(1u << bucket % BUCKETS));
+		}
 		for (size_t k = 0; k < 2; k++)
 			for (size_t o = 0;
 			     e->len >= samplings[k].min && e->len <= samplings[k].max && o < samplings[k].stride; o++)
@@ -353,23 +368,32 @@ static void look_offsets(struct scan *s, size_t at, unsigned int offsets)
 	}
 }
 
-/* Written out for each kind: q is a constant to the compiler then. */
+/* Written out for each kind: q is a constant to the compiler then. What the loop reads is its own: a call would have it
+ * read again. */
 static inline __attribute__((always_inline)) void scan_grams(struct scan *s, const struct match_grams *g, size_t q,
 							     size_t stride)
 {
+	const uint8_t *text = s->text;
+	const uint64_t *set = g->set;
+	size_t end = s->len < q ? 0 : s->len - q + 1;
 	unsigned int shift = 64 - g->bits;
 
-	for (size_t at = 0; at + q <= s->len; at += stride) {
-		uint64_t mixed = mix(load(s->text + at, q));
+	for (size_t at = 0; at < end; at += stride) {
+		uint64_t mixed = mix(load(text + at, q));
 
-		if (__builtin_expect(bit(g->set, (size_t)(mixed >> shift)), 0))
+		if (__builtin_expect(bit(set, (size_t)(mixed >> shift)), 0))
 			look_offsets(s, at, gram_place(g, mixed)->offsets);
 	}
 }
 
 static void scan_pair(struct scan *s, size_t at)
 {
-	if (bit(s->m->pairs->set, s->text[at] | (size_t)s->text[at + 1] << 8))
+	const struct match_pairs *p = s->m->pairs;
+	size_t pair = s->text[at] | (size_t)s->text[at + 1] << 8;
+
+	if (!bit(p->set, pair))
+		return;
+	if (bit(p->whole, pair) || (at + 4 <= s->len && bit(p->fours, hash(load(s->text + at, 4), 16))))
 		look(s, at);
 }
 
