@@ -135,10 +135,24 @@ int secret_arena_init(size_t size, struct err *err)
 	return 0;
 }
 
+/* What was released is wiped already; to touch all pages would have the kernel make those that nobody used. */
+static void wipe_used(void)
+{
+	size_t n = arena.size >> MIN_SHIFT;
+
+	for (size_t i = 0; i < n;) {
+		unsigned int order = (arena.tags[i] & ~USED) - 1u;
+
+		if (arena.tags[i] & USED)
+			sodium_memzero(arena.base + (i << MIN_SHIFT), (size_t)1 << (MIN_SHIFT + order));
+		i += (size_t)1 << order;
+	}
+}
+
 void secret_arena_done(void)
 {
 	if (arena.base)
-		sodium_memzero(arena.base, arena.size);
+		wipe_used();
 	if (arena.map)
 		munmap(arena.map, arena.map_len);
 	free(arena.tags);
