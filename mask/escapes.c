@@ -9,9 +9,10 @@
 
 static size_t put(char out[8], const char *text)
 {
-	size_t n = strlen(text);
+	size_t n;
 
-	memcpy(out, text, n);
+	for (n = 0; text[n]; n++)
+		out[n] = text[n];
 	return n;
 }
 

@@ -154,6 +154,7 @@ static void note(struct mask *m, struct range **list, size_t *n, size_t *cap, st
 		*list = grown;
 		*cap = more;
 	}
+	assert(*list);
 	(*list)[(*n)++] = range;
 }
 

@@ -72,7 +72,7 @@ static int add_item(struct mask_values *v, const json_t *item, size_t i, struct 
 	const char *name = json_string_value(json_object_get(item, "name")),
 		   *base64 = json_string_value(json_object_get(item, "base64"));
 	CLEANUP(secret_clear) struct secret bytes = {0};
-	bool added;
+	bool added = false;
 	int r;
 
 	if (json_is_string(value)) {
@@ -118,7 +118,7 @@ static int add_secret(struct mask_values *v, const char *ref, struct err *err)
 	char path[LIMIT_PATH_LEN + 1];
 	const char *field;
 	json_t *object = NULL;
-	bool added;
+	bool added = false;
 	int r = kv_parse_ref(ref, path, &field, err);
 
 	if (r == 0)

@@ -348,6 +348,8 @@ static int supervise(struct cli *cli, char **argv, struct run *o, const struct t
 		r = mask_token(values, err);
 	if (r == 0 && o->masks)
 		r = delivery_mask(&o->deliveries, values, err);
+	if (r < 0)
+		return err_wrap(err, "what it prints cannot be masked (--no-mask shows it as it is)");
 	s.values = values;
 	if (r == 0)
 		r = supervise_run(&s, &status, err);

@@ -112,7 +112,7 @@ static void take_keys(struct outside *o, bool *ret_open)
 static int carry(struct outside *o)
 {
 	bool keys = o->has_keys;
-	int status;
+	int status = 0;
 
 	set_raw(o, true);
 	for (;;) {
