@@ -80,20 +80,25 @@ static void put(struct mask *m, const char *data, size_t len)
 /* One at a time. */
 static struct mask_values *values;
 
-static struct mask *mask_for(const json_t *c, struct bytes *out)
+static void values_for(const json_t *c)
 {
 	const char *prefixes[16];
-	struct mask_options o = {.text = json_string_value(json_object_get(c, "mask")), .write = collect, .context = out};
 	json_int_t min = json_integer_value(json_object_get(c, "min_length"));
-	struct mask *m = NULL;
 	struct err err = {0};
 	size_t i, n = 0;
 	json_t *item;
 
-	json_array_foreach (json_object_get(c, "token_prefixes"), i, item)
-		prefixes[n++] = json_string_value(item);
+	json_array_foreach(json_object_get(c, "token_prefixes"), i, item) prefixes[n++] = json_string_value(item);
 	assert_int_equal(mask_values_new(min > 0 ? (size_t)min : 0, true, prefixes, n, &values, &err), 0);
 	add_all(values, json_object_get(c, "secrets"));
+}
+
+static struct mask *mask_for(const json_t *c, struct bytes *out)
+{
+	struct mask_options o = {.text = json_string_value(json_object_get(c, "mask")), .write = collect, .context = out};
+	struct mask *m = NULL;
+	struct err err = {0};
+
 	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	return m;
 }
@@ -104,7 +109,6 @@ static void finish(struct mask *m)
 
 	assert_int_equal(mask_end(m, &err), 0);
 	mask_free(&m);
-	mask_values_free(&values);
 }
 
 /* The case's own writes, and secrets that come between them. */
@@ -112,9 +116,12 @@ static struct bytes as_written(const json_t *c)
 {
 	const json_t *later = json_object_get(c, "add_secrets_before_chunk");
 	struct bytes out = {0};
-	struct mask *m = mask_for(c, &out);
+	struct mask *m;
 	size_t i;
 	json_t *chunk;
+
+	values_for(c);
+	m = mask_for(c, &out);
 
 	json_array_foreach(json_object_get(c, "chunks"), i, chunk)
 	{
@@ -128,6 +135,7 @@ static struct bytes as_written(const json_t *c)
 		free(b.data);
 	}
 	finish(m);
+	mask_values_free(&values);
 	return out;
 }
 
@@ -213,6 +221,7 @@ static void check_cuts(const json_t *c, const struct bytes *whole)
 		collect(&all, b.data, b.len, NULL);
 		free(b.data);
 	}
+	values_for(c);
 	for (i = 0; i < all.len; i++) {
 		struct bytes out = cut(c, &all, i);
 
@@ -221,6 +230,7 @@ static void check_cuts(const json_t *c, const struct bytes *whole)
 				 out.data, whole->data);
 		free(out.data);
 	}
+	mask_values_free(&values);
 	free(all.data);
 }
 
@@ -295,6 +305,7 @@ static struct bytes once(const char *secret, const char *name, const char *text,
 	assert_int_equal(mask_new(values, &o, &m, &err), 0);
 	put(m, text, len);
 	finish(m);
+	mask_values_free(&values);
 	return out;
 }
 
@@ -389,6 +400,7 @@ static void test_no_delay(void **state)
 	assert_int_equal(mask_idle(m, &err), 0);
 	assert_string_equal(out.data, "Enter it? oh***!h***!");
 	finish(m);
+	mask_values_free(&values);
 	assert_string_equal(out.data, "Enter it? oh***!h***!hunt");
 	free(out.data);
 }
@@ -437,6 +449,7 @@ static void test_model(void **state)
 			at += step;
 		}
 		finish(m);
+		mask_values_free(&values);
 		assert_int_equal(out.len, w);
 		if (w)
 			assert_memory_equal(out.data, model, w);
@@ -505,6 +518,7 @@ static void test_spread(void **state)
 	assert_true(out.len > 4 * MASK_WINDOW);
 	assert_memory_equal(out.data, "aHVud  ", 7);
 	finish(m);
+	mask_values_free(&values);
 	free(out.data);
 }
 
