@@ -240,7 +240,8 @@ class Masked(RunCase):
                 peak = max(peak, int(f.read().split()[1]) * 4096)
         p.wait()
         self.assertGreater(n, 1 << 20)
-        self.assertLess(peak, 24 << 20)
+        # what a sanitizer keeps beside it does not count
+        self.assertLess(peak, (24 << 20) if not os.environ.get("COTTER_SANITIZE") else (200 << 20))
 
 
 class Transparent(RunCase):
