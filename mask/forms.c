@@ -22,6 +22,7 @@ struct adding {
 	struct forms *f;
 	uint32_t number;
 	unsigned int depth;
+	bool is_line; /* of many: they have to fit, and are not disguised twice */
 };
 
 static int add(struct adding *a, struct match *m, const uint8_t *form, size_t len, uint8_t tail, struct err *err)
@@ -239,9 +240,11 @@ static int add_part(struct adding *a, const uint8_t *part, size_t len, size_t mi
 
 static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct err *err)
 {
+	bool outer = a->is_line;
 	size_t start = 0;
 	int r = 0;
 
+	a->is_line = true;
 	for (size_t i = 0; r == 0 && i <= len; i++) {
 		const uint8_t *line = value + start;
 		size_t n = i - start;
@@ -254,6 +257,7 @@ static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct 
 			continue;
 		r = add_part(a, line, n, LINE_MIN, err);
 	}
+	a->is_line = outer;
 	return r;
 }
 
@@ -308,9 +312,9 @@ static int add_value(struct adding *a, const uint8_t *value, size_t len, struct 
 		r = add_escapes(a, value, len, err);
 		if (r == 0)
 			r = add_sections(a, value, len, err);
-		if (r == 0)
+		if (r == 0 && !a->is_line)
 			r = add_utf16(a, value, len, err);
-		if (r == 0)
+		if (r == 0 && !a->is_line)
 			r = add_base64_twice(a, value, len, err);
 	}
 	if (r == 0)

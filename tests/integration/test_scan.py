@@ -202,6 +202,21 @@ class Exact(ScanCase):
         self.assertNotIn(b"another-value", p.stdout + p.stderr)
 
 
+class Large(ScanCase):
+    def test_large_secrets_do_not_hinder_the_others(self):
+        lines = "\n".join(word(64) for _ in range(600))
+        self.b.put("app/lines", lines)
+        self.b.put("app/long", word(60000))
+        self.b.put("app/deep", "[" * 300 + '"' + word(40) + '"' + "]" * 300)
+        for i in range(40):  # together more than one answer holds
+            self.b.put(f"app/pem{i}", "\n".join(word(64) for _ in range(100)))
+        top = self.tree({"f": f"a\n{lines[:200]}\n{STRONG}\n"})
+        found = {name for _, _, name in self.findings("--no-rules", top, status=1)}
+        self.assertEqual(found, {"app/lines", "app/token"})
+        p = run(COTTER, "run", "--env", "T=app/lines", "--", "sh", "-c", 'echo "$T"', env=self.b.env)
+        self.assertEqual((p.returncode, b"".join(p.stdout.split())), (0, b"***(lines)***"))
+
+
 class Jobs(ScanCase):
     def test_exactly_what_it_received(self):
         """Also what has too few bits for a fingerprint; and not what others have."""
