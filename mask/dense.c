@@ -58,6 +58,9 @@ static int sequence_len(const uint8_t *text, size_t at, size_t len)
 	else if (text[at + 1] == ']')
 		while (i < left && i < DENSE_SEQUENCE_MAX && text[at + i] >= 0x20)
 			i++;
+	else if (text[at + 1] >= 0x20 && text[at + 1] < 0x30) /* ESC ( B: tput sgr0 writes it */
+		while (i < left && i < DENSE_SEQUENCE_MAX && text[at + i] >= 0x20 && text[at + i] < 0x30)
+			i++;
 	else
 		return text[at + 1] >= 0x30 && text[at + 1] < 0x7f ? 2 : 0;
 	if (i == DENSE_SEQUENCE_MAX)
@@ -67,7 +70,7 @@ static int sequence_len(const uint8_t *text, size_t at, size_t len)
 	/* OSC ends with BEL, or with ESC and a backslash, which is a sequence of its own */
 	if (text[at + 1] == ']')
 		return text[at + i] == 7 ? (int)i + 1 : text[at + i] == ESC ? (int)i : 0;
-	return text[at + i] >= 0x40 && text[at + i] < 0x7f ? (int)i + 1 : 0;
+	return text[at + i] >= (text[at + 1] == '[' ? 0x40 : 0x30) && text[at + i] < 0x7f ? (int)i + 1 : 0;
 }
 
 static void mark(struct dense *d, size_t at, size_t n)

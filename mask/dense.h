@@ -1,7 +1,7 @@
 #pragma once
 /*
  * A text without what does not matter inside base64, hex and PEM: white space, ':' and ',' between hex bytes, terminal
- * sequences (ECMA-48 5.4, OSC), and line ends and \x as escapes write them. '-' and '_' become '+' and '/' (RFC 4648 5), so
+ * sequences (ECMA-48 5.4, ECMA-35 13.2, OSC), and line ends and \x as escapes write them. '-' and '_' become '+' and '/' (RFC 4648 5), so
  * that both alphabets of base64 are one. It knows where in the text each of its bytes stood.
  */
 #include <stdbool.h>

@@ -79,6 +79,9 @@ int fingerprint_make(const uint8_t key[FINGERPRINT_KEY], const uint8_t *value, s
 	bool added;
 	int r;
 
+	/* the begin of a long one is enough to find it, and fits */
+	if (len > FINGERPRINT_VALUE)
+		len = FINGERPRINT_VALUE;
 	if (fingerprint_bits(value, len) < FINGERPRINT_BITS)
 		return 0;
 	r = forms_add(&f, value, len, 0, &added, err);

@@ -8,6 +8,7 @@
 
 #define FINGERPRINT_BITS 80u	  /* of a secret that may leave the broker as fingerprints */
 #define FINGERPRINT_SLOT_BITS 20u /* of them, that the slot tells: so there have to be as many more */
+#define FINGERPRINT_VALUE 16384u  /* bytes of a longer value that are looked for */
 #define FINGERPRINT_MIN 12u	  /* bytes of a form */
 #define FINGERPRINT_KEY 32u
 #define FINGERPRINT_LEN 24u /* of one, as it is carried: slot u32be, length u16be, view, tail, digest */

@@ -16,12 +16,13 @@
 #define DENSE_LITERAL 12u /* a shorter one is looked for as it is alone */
 #define BASE64_MIN 3u
 #define HEX_MIN 10u
-#define LEAVES_DEPTH 32u
+#define LEAVES_DEPTH 256u /* what is deeper is looked for as it is alone */
 
 struct adding {
 	struct forms *f;
 	uint32_t number;
 	unsigned int depth;
+	bool is_line; /* of many: they have to fit, and are not disguised twice */
 };
 
 static int add(struct adding *a, struct match *m, const uint8_t *form, size_t len, uint8_t tail, struct err *err)
@@ -230,11 +231,20 @@ static bool line_is_frame(const uint8_t *line, size_t len)
 	return true;
 }
 
+/* What is left of a part without the white space around it may be too short, where the part was not. */
+static int add_part(struct adding *a, const uint8_t *part, size_t len, size_t min, struct err *err)
+{
+	trim(&part, &len);
+	return len < min || len < a->f->min ? 0 : add_value(a, part, len, err);
+}
+
 static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct err *err)
 {
-	size_t start = 0, min = a->f->min > LINE_MIN ? a->f->min : LINE_MIN;
+	bool outer = a->is_line;
+	size_t start = 0;
 	int r = 0;
 
+	a->is_line = true;
 	for (size_t i = 0; r == 0 && i <= len; i++) {
 		const uint8_t *line = value + start;
 		size_t n = i - start;
@@ -243,35 +253,44 @@ static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct 
 			continue;
 		start = i + 1;
 		trim(&line, &n);
-		if (n == len || n < min || line_is_frame(line, n))
+		if (n == len || line_is_frame(line, n))
 			continue;
-		r = add_value(a, line, n, err);
+		r = add_part(a, line, n, LINE_MIN, err);
 	}
+	a->is_line = outer;
 	return r;
 }
 
 static int add_leaves(struct adding *a, const json_t *j, struct err *err)
 {
-	size_t min = a->f->min > LEAF_MIN ? a->f->min : LEAF_MIN, i;
 	const char *key;
 	json_t *child;
+	size_t i;
 	int r = 0;
 
-	if (json_is_string(j) && json_string_length(j) >= min)
-		return add_value(a, (const uint8_t *)json_string_value(j), json_string_length(j), err);
-	if (++a->depth > LEAVES_DEPTH)
-		return err_set(err, ERR_INPUT, "a secret is JSON more than %u deep", LEAVES_DEPTH);
+	if (json_is_string(j))
+		return add_part(a, (const uint8_t *)json_string_value(j), json_string_length(j), LEAF_MIN, err);
+	if (a->depth == LEAVES_DEPTH)
+		return 0;
+	a->depth++;
 	json_object_foreach((json_t *)(uintptr_t)j, key, child) if (r == 0) r = add_leaves(a, child, err);
 	json_array_foreach(j, i, child) if (r == 0) r = add_leaves(a, child, err);
 	a->depth--;
 	return r;
 }
 
-static json_t *as_json(const uint8_t *value, size_t len)
+/* *ret is NULL when it is none. */
+static int as_json(const uint8_t *value, size_t len, json_t **ret, struct err *err)
 {
+	json_error_t e;
+
+	*ret = NULL;
 	if (len < 2 || (value[0] != '{' && value[0] != '['))
-		return NULL;
-	return json_loadb((const char *)value, len, 0, NULL);
+		return 0;
+	*ret = json_loadb((const char *)value, len, JSON_ALLOW_NUL, &e);
+	return *ret || json_error_code(&e) != json_error_out_of_memory
+		       ? 0
+		       : err_set(err, ERR_BUSY, "the locked memory for secrets is full");
 }
 
 static int add_value(struct adding *a, const uint8_t *value, size_t len, struct err *err)
@@ -288,19 +307,20 @@ static int add_value(struct adding *a, const uint8_t *value, size_t len, struct 
 	if (r == 0)
 		r = add_hex(a, value, len, err);
 	if (r == 0 && len > 8 && value[0] == '"' && value[1] != '"' && value[len - 1] == '"')
-		r = add_value(a, value + 1, len - 2, err);
+		r = add_part(a, value + 1, len - 2, LEAF_MIN, err);
 	if (r == 0 && len <= FORMS_LARGE) {
 		r = add_escapes(a, value, len, err);
 		if (r == 0)
 			r = add_sections(a, value, len, err);
-		if (r == 0)
+		if (r == 0 && !a->is_line)
 			r = add_utf16(a, value, len, err);
-		if (r == 0)
+		if (r == 0 && !a->is_line)
 			r = add_base64_twice(a, value, len, err);
 	}
+	if (r == 0)
+		r = as_json(value, len, &j, err);
 	if (r < 0)
 		return r;
-	j = as_json(value, len);
 	r = j ? add_leaves(a, j, err) : add_lines(a, value, len, err);
 	json_decref(j);
 	return r;

@@ -44,6 +44,7 @@ struct mask {
 	size_t n_leads, cap_leads;
 	enum lead open_new; /* the first whose value reaches the window's end, and where it stands */
 	size_t open_new_at;
+	struct range token; /* the value of a token that was looked at last: others begin in it, and end where it ends */
 	bool failed;	  /* no room for a range */
 	size_t tail_hold; /* where a match stands whose end may come */
 	size_t lead_hold;
@@ -202,10 +203,13 @@ static void found_dense(void *context, size_t at, const struct match_entry *e)
 /* Does it reach the window's end? */
 static bool hide_value(struct mask *m, enum lead lead, size_t start)
 {
-	size_t end = start;
+	bool known = lead == LEAD_TOKEN && start >= m->token.start && start < m->token.end;
+	size_t end = known ? m->token.end : start;
 
-	while (end < m->len && lead_has(lead, m->window[end]))
+	while (!known && end < m->len && lead_has(lead, m->window[end]))
 		end++;
+	if (lead == LEAD_TOKEN)
+		m->token = (struct range){known ? m->token.start : start, end, NO_VALUE};
 	if (end > start || lead == LEAD_PARAMETER)
 		hide(m, start, end, NO_VALUE);
 	return end == m->len;
@@ -238,6 +242,7 @@ static void look(struct mask *m, bool final)
 	m->n_ranges = m->n_leads = 0;
 	m->tail_hold = m->lead_hold = m->len;
 	m->open_new = LEAD_NONE;
+	m->token = (struct range){0};
 	if (m->covered)
 		hide(m, 0, m->covered, NO_VALUE);
 	if (m->open) {
@@ -299,11 +304,12 @@ static size_t hold(const struct mask *m)
 		/* what is cut here must be seen whole again */
 		if (m->values->forms.dense.n)
 			h = dense_outside(&m->dense, m->window, m->len, h);
-		for (size_t i = 0; i < m->n_leads; i++)
-			if (m->leads_seen[i].start < h && h <= m->leads_seen[i].end)
+		for (size_t i = m->n_leads; i-- > 0;)
+			if (m->leads_seen[i].start < h && h < m->leads_seen[i].end)
 				h = m->leads_seen[i].start;
 	} while (h < before);
-	return h;
+	/* a caller's prefix that overlaps itself may go back for ever */
+	return m->len - h > WINDOW - MASK_WINDOW ? m->len - (WINDOW - MASK_WINDOW) : h;
 }
 
 static int flush(struct mask *m, struct err *err)
@@ -376,8 +382,11 @@ static int let_go(struct mask *m, size_t h, struct err *err)
 		const struct range *range = &m->ranges[i];
 		bool empty = range->start == range->end;
 
-		if (range->start > h || (range->start == h && !(empty && h == m->len)))
+		if (range->start > h)
 			break;
+		/* at h begins what will be seen again; but the value of a lead that goes now */
+		if (range->start == h && range->value != NO_VALUE)
+			continue;
 		if (range->end < at || (range->end == at && !empty))
 			continue;
 		r = show_plain(m, at, range->start, err);
@@ -387,8 +396,9 @@ static int let_go(struct mask *m, size_t h, struct err *err)
 	}
 	if (r == 0)
 		r = show_plain(m, at, h, err);
-	/* a new lead before h has its value's begin before h, too: hold() sees to that */
-	if (m->open_new && m->open_new_at < h)
+	/* the value of a new lead before h begins at h or before it: hold() sees to that. One that is open still is wider than
+	 * what begins in it */
+	if (m->open_new && !m->open && m->open_new_at < h)
 		m->open = m->open_new;
 	if (at < m->covered)
 		at = m->covered;

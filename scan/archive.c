@@ -11,6 +11,7 @@
 struct source {
 	struct archive *parent; /* a member of it is what is read; NULL: fd */
 	int fd;
+	size_t ready; /* bytes of the buffer that were read before */
 	char buffer[BLOCK];
 };
 
@@ -47,10 +48,13 @@ bool archive_is(const uint8_t *begin, size_t len)
 static la_ssize_t read_source(struct archive *a, void *context, const void **ret)
 {
 	struct source *x = context;
-	ssize_t n = x->parent ? archive_read_data(x->parent, x->buffer, BLOCK) : read(x->fd, x->buffer, BLOCK);
+	ssize_t n = (ssize_t)x->ready;
 
 	(void)a;
 	*ret = x->buffer;
+	x->ready = 0;
+	if (n == 0)
+		n = x->parent ? archive_read_data(x->parent, x->buffer, BLOCK) : read(x->fd, x->buffer, BLOCK);
 	return n < 0 ? -1 : n;
 }
 
@@ -60,7 +64,13 @@ static struct archive *open_source(struct source *x)
 
 	if (!a)
 		return NULL;
-	archive_read_support_filter_all(a);
+	/* not all: of some kinds a program is run, by its name */
+	archive_read_support_filter_gzip(a);
+	archive_read_support_filter_bzip2(a);
+	archive_read_support_filter_xz(a);
+	archive_read_support_filter_lzma(a);
+	archive_read_support_filter_zstd(a);
+	archive_read_support_filter_rpm(a);
 	/* not all: a text that happens to read like an mtree is none */
 	archive_read_support_format_tar(a);
 	archive_read_support_format_zip(a);
@@ -74,87 +84,88 @@ static struct archive *open_source(struct source *x)
 	return NULL;
 }
 
-static void scan_members(struct scan_text *t, struct scanner *s, struct source *x, const char *place, struct budget *b);
+static bool scan_members(struct scan_text *t, struct scanner *s, struct source *x, const char *place, struct budget *b);
 
-/* One that is no archive itself. */
-static void scan_member(struct scan_text *t, struct scanner *s, struct archive *a, const char *place, struct budget *b)
+static bool spend(struct scanner *s, const char *place, size_t n, struct budget *b)
 {
-	uint8_t buffer[BLOCK];
-	la_ssize_t n;
-
-	scan_text_begin(t, place);
-	while ((n = archive_read_data(a, buffer, sizeof(buffer))) > 0) {
-		if ((unsigned long long)n > b->left) {
-			scanner_left_out(s, place, "the archive is larger than 4 GiB unpacked");
-			b->left = 0;
-			break;
-		}
-		b->left -= (unsigned long long)n;
-		scan_text_put(t, buffer, (size_t)n);
+	if (n <= b->left) {
+		b->left -= n;
+		return true;
 	}
-	if (n < 0)
+	scanner_left_out(s, place, "the archive is larger than 4 GiB unpacked");
+	b->left = 0;
+	return false;
+}
+
+/* A text that only begins like an archive is handed out as it is. */
+static bool is_unpacked(struct archive *a)
+{
+	return archive_format(a) != ARCHIVE_FORMAT_RAW || archive_filter_count(a) > 1;
+}
+
+/* The first block of it, in x, says whether it is an archive itself; its name may say anything. A folder has nothing in it,
+ * and where it has something, that counts as all else. */
+static void scan_member(struct scan_text *t, struct scanner *s, struct source *x, bool is_file, const char *place,
+			struct budget *b)
+{
+	la_ssize_t n = archive_read_data(x->parent, x->buffer, BLOCK);
+
+	if (n > 0 && is_unpacked(x->parent) && archive_is((const uint8_t *)x->buffer, (size_t)n)) {
+		if (b->depth == SCAN_ARCHIVE_DEPTH) {
+			scanner_left_out(s, place, "archives in archives, too deep");
+		} else {
+			x->ready = (size_t)n;
+			b->depth++;
+			scan_members(t, s, x, place, b);
+			b->depth--;
+			return;
+		}
+	}
+	scan_text_begin(t, place);
+	for (; n > 0 && spend(s, place, (size_t)n, b); n = archive_read_data(x->parent, x->buffer, BLOCK))
+		scan_text_put(t, x->buffer, (size_t)n);
+	if (n < 0 && is_file)
 		scanner_left_out(s, place, "it cannot be unpacked whole");
 	scan_text_end(t);
 }
 
-static bool is_archive_name(const char *name)
-{
-	static const char *const ends[] = {".zip", ".jar", ".war", ".whl", ".tar", ".tgz",   ".gz", ".bz2",
-					   ".xz",  ".zst", ".7z",  ".deb", ".rpm", ".nupkg", ".apk"};
-	size_t n = strlen(name);
-
-	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (n > strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0)
-			return true;
-	return false;
-}
-
-static void scan_members(struct scan_text *t, struct scanner *s, struct source *x, const char *place, struct budget *b)
+/* Was it one, and whole? */
+static bool scan_members(struct scan_text *t, struct scanner *s, struct source *x, const char *place, struct budget *b)
 {
 	struct archive *a = open_source(x);
+	struct source *inner = calloc(1, sizeof(*inner));
 	struct archive_entry *entry;
-	int r = ARCHIVE_EOF;
+	int r = a && inner ? ARCHIVE_OK : ARCHIVE_FATAL;
 
-	if (!a) {
-		scanner_left_out(s, place, "it is no archive that can be read");
-		return;
-	}
-	while (b->left && (r = archive_read_next_header(a, &entry)) == ARCHIVE_OK) {
+	while (r == ARCHIVE_OK && b->left && (r = archive_read_next_header(a, &entry)) == ARCHIVE_OK) {
 		char name[SCAN_NAME_MAX];
 		const char *member = archive_entry_pathname(entry);
 
-		if (archive_entry_filetype(entry) != AE_IFREG && archive_entry_filetype(entry) != 0)
-			continue;
 		snprintf(name, sizeof(name), "%s!%s", place, member ? member : "?");
-		if (b->depth < SCAN_ARCHIVE_DEPTH && member && is_archive_name(member)) {
-			struct source *inner = calloc(1, sizeof(*inner));
-
-			if (!inner)
-				break;
-			inner->parent = a;
-			b->depth++;
-			scan_members(t, s, inner, name, b);
-			b->depth--;
-			free(inner);
-		} else {
-			scan_member(t, s, a, name, b);
-		}
+		inner->parent = a;
+		inner->ready = 0;
+		scan_member(t, s, inner, archive_entry_filetype(entry) == AE_IFREG || archive_entry_filetype(entry) == 0, name,
+			    b);
 	}
 	if (r != ARCHIVE_EOF && b->left)
-		scanner_left_out(s, place, "the archive is broken");
+		scanner_left_out(s, place, "the archive is broken, or none");
+	free(inner);
 	archive_read_free(a);
+	return r == ARCHIVE_EOF;
 }
 
-void archive_scan(struct scan_text *t, struct scanner *s, int fd, const char *place)
+bool archive_scan(struct scan_text *t, struct scanner *s, int fd, const char *place)
 {
 	struct source *x = calloc(1, sizeof(*x));
 	struct budget b = {.left = SCAN_ARCHIVE_MAX};
+	bool whole;
 
 	if (!x) {
 		scanner_left_out(s, place, "out of memory");
-		return;
+		return false;
 	}
 	x->fd = fd;
-	scan_members(t, s, x, place, &b);
+	whole = scan_members(t, s, x, place, &b);
 	free(x);
+	return whole;
 }

@@ -23,7 +23,7 @@ static int start(struct git *g, const char *repository, const char *const *args,
 {
 	const char *argv[24] = {
 		"git",		 "-C", repository, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c",
-		"core.pager=cat"};
+		"core.pager=cat"}; /* what else could be run, the arguments and the environment below forbid */
 	int out[2], in[2] = {-1, -1};
 	size_t n = 9;
 
@@ -40,7 +40,11 @@ static int start(struct git *g, const char *repository, const char *const *args,
 		signal(SIGPIPE, SIG_DFL);
 		setenv("GIT_OPTIONAL_LOCKS", "0", 1);
 		setenv("GIT_TERMINAL_PROMPT", "0", 1);
+		/* an object that is missing is fetched by what the configuration names; older gits know the second alone */
 		setenv("GIT_NO_LAZY_FETCH", "1", 1);
+		setenv("GIT_ALLOW_PROTOCOL", "none", 1);
+		/* one that was put in the place of another would hide that */
+		setenv("GIT_NO_REPLACE_OBJECTS", "1", 1);
 		execvp("git", (char *const *)(uintptr_t)argv);
 		_exit(127);
 	}
@@ -105,17 +109,15 @@ static int read_object(struct git *g, struct scan_text *t, const char *place, bo
 }
 
 /* A commit and a path where an object stands, for people. */
-static void tell_where(const char *repository, struct scan_finding *f)
+static char *find_where(const char *repository, const char *place)
 {
 	char find[128], line[LINE_MAX_BYTES], commit[72] = "", *name = NULL;
 	const char *const args[] = {
-		"log", "--all", "--no-textconv", "--no-ext-diff", "--max-count=1", "--format=%H", "--name-only",
-		find,  NULL};
+		"log",	       "--all",	      "--no-show-signature", "--no-textconv", "--no-ext-diff", "--max-count=1",
+		"--format=%H", "--name-only", find,		     NULL};
 	struct git g = {.in = -1};
 
-	if (strncmp(f->place, "blob:", 5) != 0)
-		return;
-	snprintf(find, sizeof(find), "--find-object=%s", f->place + 5);
+	snprintf(find, sizeof(find), "--find-object=%s", place + 5);
 	if (start(&g, repository, args, false, NULL) == 0) {
 		while (fgets(line, sizeof(line), g.reader)) {
 			line[strcspn(line, "\n")] = '\0';
@@ -126,9 +128,32 @@ static void tell_where(const char *repository, struct scan_finding *f)
 		}
 	}
 	finish(&g, 0, NULL);
-	if (name) {
-		free(f->place);
-		f->place = name;
+	return name;
+}
+
+/* The findings of one object stand together; git is asked for it once. */
+static void tell_where(struct scanner *s, const char *repository)
+{
+	CLEANUP(cleanup_free) char *place = NULL;
+	CLEANUP(cleanup_free) char *name = NULL;
+
+	for (size_t i = 0; i < s->n_findings; i++) {
+		struct scan_finding *f = &s->findings[i];
+		char *copy;
+
+		if (strncmp(f->place, "blob:", 5) != 0)
+			continue;
+		if (!place || strcmp(place, f->place) != 0) {
+			free(place);
+			free(name);
+			place = strdup(f->place);
+			name = find_where(repository, f->place);
+		}
+		copy = name ? strdup(name) : NULL;
+		if (copy) {
+			free(f->place);
+			f->place = copy;
+		}
 	}
 }
 
@@ -146,31 +171,45 @@ int scan_git(struct scanner *s, const char *repository, struct err *err)
 		s->texts++;
 	}
 	r = finish(&g, r, err);
-	for (size_t i = 0; r == 0 && i < s->n_findings; i++)
-		tell_where(repository, &s->findings[i]);
+	if (r == 0)
+		tell_where(s, repository);
 	return r;
 }
 
+/* ":<mode> <mode> <id> <id> <status>": the second id, or NULL where that is no file or link of this repository. */
+static const char *staged_id(char *record)
+{
+	char *words[5], *save = NULL;
+	size_t n = 0;
+
+	for (char *w = strtok_r(record, " ", &save); w && n < 5; w = strtok_r(NULL, " ", &save))
+		words[n++] = w;
+	return n == 5 && strncmp(words[1], "16", 2) != 0 ? words[3] : NULL;
+}
+
+/* By their ids: a name could hold what --batch does not take for one. */
 int scan_staged(struct scanner *s, const char *repository, struct err *err)
 {
-	static const char *const names[] = {"diff",	     "--cached",      "--name-only", "-z", "--diff-filter=ACMRT",
-					    "--no-textconv", "--no-ext-diff", NULL};
+	static const char *const names[] = {"diff",	    "--cached",	   "--raw",	    "-z",	     "--no-abbrev",
+					    "--no-renames", "--no-relative", "--diff-filter=AMT", "--no-textconv", "--no-ext-diff",
+					    NULL};
 	static const char *const batch[] = {"cat-file", "--batch", NULL};
 	CLEANUP(scan_text_free) struct scan_text *t = scan_text_new(s);
+	CLEANUP(cleanup_free) char *record = NULL;
 	CLEANUP(cleanup_free) char *path = NULL;
 	struct git list = {.in = -1}, objects = {.in = -1};
-	size_t cap = 0;
+	size_t record_cap = 0, path_cap = 0;
 	int r = t ? start(&list, repository, names, false, err) : err_set(err, ERR_FAILED, "out of memory");
 
 	if (r == 0)
 		r = start(&objects, repository, batch, true, err);
-	while (r == 0 && getdelim(&path, &cap, '\0', list.reader) > 0) {
-		/* a line is what --batch reads */
-		if (strchr(path, '\n')) {
-			scanner_left_out(s, path, "its name has a line end");
+	while (r == 0 && getdelim(&record, &record_cap, '\0', list.reader) > 0 &&
+	       getdelim(&path, &path_cap, '\0', list.reader) > 0) {
+		const char *id = staged_id(record);
+
+		if (!id)
 			continue;
-		}
-		if (dprintf(objects.in, ":%s\n", path) < 0)
+		if (dprintf(objects.in, "%s\n", id) < 0)
 			r = err_errno(err, errno, "git");
 		else
 			r = read_object(&objects, t, path, false, err) < 0 ? -ERR_FAILED : 0;

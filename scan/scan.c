@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define NAMES_MAX 65536u
+#define SCAN_AHEAD 512u /* bytes behind what is found that decide whether it is: the same twice is told once */
 #define BINARY_LOOK 8192u /* bytes at a text's begin: a NUL among them, and the rules are not asked */
 
 int scanner_init(struct scanner *s, struct err *err)
@@ -181,7 +182,9 @@ static void note(struct scan_text *t, size_t at, size_t len, const char *secret,
 	if (at + len <= t->old)
 		return;
 	place_of(t, at, &f.line, &f.column);
-	crypto_generichash(f.mark, sizeof(f.mark), t->window + at, len, s->key, sizeof(s->key));
+	/* of a secret of the store the name: a baseline tells the key, and the mark would tell a secret that can be guessed */
+	crypto_generichash(f.mark, sizeof(f.mark), secret ? (const uint8_t *)secret : t->window + at,
+			   secret ? strlen(secret) : len, s->key, sizeof(s->key));
 	if (rule)
 		snprintf(f.shown, sizeof(f.shown), "%.10s...", rule->begin);
 	pthread_mutex_lock(&s->lock);
@@ -276,7 +279,8 @@ static void slide(struct scan_text *t)
 	}
 	t->columns += (size_t)(t->window + gone - from);
 	memmove(t->window, t->window + gone, SCAN_OVERLAP);
-	t->len = t->old = SCAN_OVERLAP;
+	t->len = SCAN_OVERLAP;
+	t->old = SCAN_OVERLAP - SCAN_AHEAD;
 }
 
 uint8_t *scan_text_room(struct scan_text *t, size_t *ret_len)

@@ -25,7 +25,7 @@ struct scan_finding {
 	size_t line, column; /* from 1 */
 	const char *secret;  /* its name; NULL: by a rule */
 	const struct scan_rule *rule;
-	uint8_t mark[8]; /* of the value, keyed: the same value has the same mark in one run */
+	uint8_t mark[8]; /* of a secret's name, of a value that a rule found; keyed: the same has the same in one run */
 	char shown[16];	 /* the beginning of what a rule found, which is no secret */
 };
 

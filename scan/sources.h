@@ -23,4 +23,5 @@ int scan_stream(struct scanner *s, int fd, const char *place, struct err *err);
 /* Whether a file's begin looks like an archive's or a compressed file's. */
 bool archive_is(const uint8_t *begin, size_t len);
 /* The members of it; t is the thread's. */
-void archive_scan(struct scan_text *t, struct scanner *s, int fd, const char *place);
+/* False: it is none, or broken; what could be read of it was looked at. */
+bool archive_scan(struct scan_text *t, struct scanner *s, int fd, const char *place);

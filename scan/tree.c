@@ -122,10 +122,13 @@ static void read_file(struct walk *w, struct scan_text *t, const struct item *it
 			fail(w, item, strerror(errno));
 		if (n <= 0)
 			break;
-		if (first && w->archives && archive_is(to, (size_t)n)) {
-			if (lseek(fd, 0, SEEK_SET) == 0)
-				archive_scan(t, w->scanner, fd, item->path);
-			return;
+		if (first && w->archives && archive_is(to, (size_t)n) && lseek(fd, 0, SEEK_SET) == 0) {
+			if (archive_scan(t, w->scanner, fd, item->path) || lseek(fd, 0, SEEK_SET) < 0)
+				return;
+			/* something that only begins like one: a text */
+			scan_text_begin(t, item->path);
+			first = false;
+			continue;
 		}
 		first = false;
 		scan_text_came(t, (size_t)n);
@@ -142,8 +145,8 @@ static void look_at(struct walk *w, struct scan_text *t, const struct item *item
 		look_at_folder(w, item);
 		return;
 	}
-	/* a pipe that stands there instead is not waited for */
-	fd = open(item->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (item->named ? 0 : O_NOFOLLOW));
+	/* a pipe that stands there instead is not waited for, but what the caller names is read, whatever it is */
+	fd = open(item->path, O_RDONLY | O_CLOEXEC | (item->named ? 0 : O_NONBLOCK | O_NOFOLLOW));
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		fail(w, item, strerror(errno));
 		return;
@@ -152,7 +155,7 @@ static void look_at(struct walk *w, struct scan_text *t, const struct item *item
 		look_at_folder(w, item);
 		return;
 	}
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st.st_mode) && !item->named)
 		return;
 	posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 	read_file(w, t, item, fd);

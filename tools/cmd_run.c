@@ -394,6 +394,8 @@ static int prepare(struct run *o, struct job_launch *launch, struct err *err)
 	/* a token that came from outside may be bound to the cgroup this process stands in */
 	if (r == 0 && !registers && !o->give_token && !o->keys && !o->refresh_ms)
 		r = job_launch_cgroup(launch, err);
+	else if (r == 0 && !registers)
+		r = job_launch_files(launch, err);
 	if (r == 0 && !registers && pw)
 		r = become(pw, err);
 	if (r == 0)

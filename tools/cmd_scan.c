@@ -211,32 +211,45 @@ static int add_fingerprints(struct scanner *s, const json_t *secrets, size_t *re
 	return 0;
 }
 
-/* Of all secrets, LIMIT_READ at once. all (NULL: not wanted) gets them for an index. */
+static int ask_some(struct scanner *s, const char *key, char *const *names, size_t n, size_t *ret_without, json_t *all,
+		    struct err *err)
+{
+	CLEANUP(client_reply_done) struct client_reply reply = {0};
+	CLEANUP(client_json_free) json_t *body = json_pack("{s:s}", "key", key);
+	json_t *list = json_array();
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_pack("{s:s}", "path", names[i]));
+	json_object_set_new(body, "secrets", list);
+	r = client_call(CLIENT_OPERATOR, "POST", "/v1/cotter/fingerprints", body, &reply, err);
+	if (r == 0)
+		r = add_fingerprints(s, json_object_get(client_data(&reply), "secrets"), ret_without, err);
+	if (r == 0 && all)
+		json_array_extend(all, json_object_get(client_data(&reply), "secrets"));
+	return r;
+}
+
+/* Of all secrets, LIMIT_READ at once, or as many of them as fit. all (NULL: not wanted) gets them for an index. */
 static int ask_fingerprints(struct scanner *s, json_t *all, struct err *err)
 {
 	CLEANUP(names_done) struct names names = {0};
 	char key[sodium_base64_ENCODED_LEN(FINGERPRINT_KEY, sodium_base64_VARIANT_ORIGINAL)];
 	struct cli_progress progress = {.what = "secrets"};
-	size_t without = 0;
+	size_t without = 0, at_once = LIMIT_READ, n;
 	int r = names_find_secrets("", &names, err);
 
 	if (r == -ERR_NOT_FOUND)
 		return 0; /* an empty store */
 	sodium_bin2base64(key, sizeof(key), s->fingerprints.key, FINGERPRINT_KEY, sodium_base64_VARIANT_ORIGINAL);
-	for (size_t at = 0; r == 0 && at < names.n; at += LIMIT_READ) {
-		CLEANUP(client_reply_done) struct client_reply reply = {0};
-		CLEANUP(client_json_free) json_t *body = json_pack("{s:s}", "key", key);
-		json_t *list = json_array();
-		size_t n = names.n - at < LIMIT_READ ? names.n - at : LIMIT_READ;
-
-		for (size_t i = at; i < at + n; i++)
-			json_array_append_new(list, json_pack("{s:s}", "path", names.list[i]));
-		json_object_set_new(body, "secrets", list);
-		r = client_call(CLIENT_OPERATOR, "POST", "/v1/cotter/fingerprints", body, &reply, err);
-		if (r == 0)
-			r = add_fingerprints(s, json_object_get(client_data(&reply), "secrets"), &without, err);
-		if (r == 0 && all)
-			json_array_extend(all, json_object_get(client_data(&reply), "secrets"));
+	for (size_t at = 0; r == 0 && at < names.n; at += n) {
+		n = names.n - at < at_once ? names.n - at : at_once;
+		r = ask_some(s, key, names.list + at, n, &without, all, err);
+		if ((r == -ERR_BUSY || r == -ERR_LIMIT) && n > 1) {
+			at_once = n / 2;
+			n = 0;
+			r = 0;
+		}
 		cli_progress(&progress, n);
 	}
 	cli_progress_end(&progress);

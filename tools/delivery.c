@@ -419,6 +419,7 @@ static int make_file(struct deliveries *d, struct delivery *x, struct err *err)
 	file_path(d, x, path);
 	if (path[0]) {
 		r = write_file(path, &x->value, err);
+		x->made = r == 0;
 		return r == 0 ? make_entry(x, path, strlen(path), err) : r;
 	}
 	r = memory_file(d, x, err);
@@ -528,7 +529,8 @@ void delivery_done(struct deliveries *d)
 		secret_clear(&x->entry);
 		if (x->fd >= 0)
 			close(x->fd);
-		if (x->target[0])
+		/* what stands there of others is theirs */
+		if (x->target[0] && x->made)
 			unlink(x->target);
 	}
 	for (size_t i = 0; i < d->n_sources; i++)

@@ -29,6 +29,7 @@ struct delivery {
 	char source[LIMIT_PATH_LEN + LIMIT_NAME_LEN + 2]; /* PATH or PATH#FIELD; "" for a template */
 	char file[LIMIT_FILE_PATH_LEN];			  /* the template */
 	char target[LIMIT_FILE_PATH_LEN];		  /* where its text goes; "": to memory */
+	bool made;					  /* the file at target is ours */
 	struct secret text;				  /* of the template */
 	int number;					  /* DELIVERY_FD: the descriptor that was asked for; -1: any */
 	struct secret value;				  /* what is delivered, once fetched */

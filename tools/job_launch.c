@@ -39,10 +39,11 @@ static int write_to(const char *dir, const char *file, const char *text)
 }
 
 /* Ends the cgroup (dir ""; there is none): no process of it outlives its leader, nor does what it left. */
-static void reap(int pidfd, const char *dir, const struct job_launch *l) __attribute__((noreturn));
-static void reap(int pidfd, const char *dir, const struct job_launch *l)
+static void reap(int pidfd, const char *dir, const struct job_launch *l, pid_t leader) __attribute__((noreturn));
+static void reap(int pidfd, const char *dir, const struct job_launch *l, pid_t leader)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	char beside[LIMIT_FILE_PATH_LEN + 16];
 
 	while (poll(&p, 1, -1) < 0 && errno == EINTR)
 		;
@@ -53,8 +54,12 @@ static void reap(int pidfd, const char *dir, const struct job_launch *l)
 			break;
 		usleep(10000);
 	}
-	for (size_t i = 0; l->files && l->files[i]; i++)
+	for (size_t i = 0; l->files && l->files[i]; i++) {
 		unlink(l->files[i]);
+		/* or killed before it had this name (tools/delivery.c) */
+		snprintf(beside, sizeof(beside), "%s.%d", l->files[i], (int)leader);
+		unlink(beside);
+	}
 	if (l->agent_dir)
 		agent_remove_dir(l->agent_dir);
 	_exit(0);
@@ -64,9 +69,9 @@ static void reap(int pidfd, const char *dir, const struct job_launch *l)
 static int start_reaper(const char *dir, const struct job_launch *l, struct err *err)
 {
 	CLEANUP(cleanup_close) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	pid_t leader = getpid(), pid;
 	int null, status;
 	sigset_t all;
-	pid_t pid;
 
 	if (pidfd < 0)
 		return err_errno(err, errno, "pidfd_open");
@@ -90,15 +95,14 @@ static int start_reaper(const char *dir, const struct job_launch *l, struct err 
 		/* others of this uid may read it for as long as the job runs */
 		for (char **e = environ; *e; e++)
 			explicit_bzero(*e, strlen(*e));
-		reap(3, dir, l);
+		reap(3, dir, l, leader);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return 0;
 }
 
-/* Files have to go all the same. */
-static int without_cgroup(const struct job_launch *l, struct err *err)
+int job_launch_files(const struct job_launch *l, struct err *err)
 {
 	return l->files && l->files[0] ? start_reaper("", l, err) : 0;
 }
@@ -113,12 +117,12 @@ int job_launch_cgroup(struct job_launch *l, struct err *err)
 
 	job_launch_look(l);
 	if (!root || !l->cgroup[0])
-		return without_cgroup(l, err);
+		return job_launch_files(l, err);
 	randombytes_buf(random, sizeof(random));
 	sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
 	snprintf(dir, sizeof(dir), "%s%s/cotter-%s", root, strcmp(l->cgroup, "/") == 0 ? "" : l->cgroup, hex);
 	if (mkdir(dir, 0755) < 0)
-		return without_cgroup(l, err);
+		return job_launch_files(l, err);
 	/* from outside: what kills the cgroup must not stand in it */
 	r = start_reaper(dir, l, err);
 	if (r < 0) {

@@ -21,6 +21,8 @@ struct job_launch {
  * Where it may not (no right, no v2 tree) own_cgroup stays false; ERR_FAILED only for what goes wrong half way.
  */
 int job_launch_cgroup(struct job_launch *l, struct err *err);
+/* For a process that stays where it is: files alone are removed when it has ended. */
+int job_launch_files(const struct job_launch *l, struct err *err);
 /* The domain: no ptrace, no /proc/PID/mem, no signals out of it; and nothing typed into the terminal. Where the kernel lacks it: 0. */
 int job_launch_isolate(struct err *err);
 /* Fills isolated and cgroup without changing anything. */

@@ -24,6 +24,7 @@
 
 #define STACK (256u << 10)
 #define LAST_WORDS_MS 100   /* what a terminal still holds of a command that has ended comes within that time */
+#define LAST_READS 64	    /* and is not more than a pipe or a terminal holds (1 MiB) */
 #define WRITE_AT_ONCE 4096u /* PIPE_BUF: what a pipe that is ready takes without waiting */
 
 static const int passed_on[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGTSTP, SIGCONT, SIGWINCH};
@@ -46,6 +47,7 @@ struct running {
 	int status;
 	long long refresh_at_ms;
 	bool refresh_failed;
+	bool lost; /* something that the command wrote */
 };
 
 static long long now_ms(void)
@@ -140,7 +142,11 @@ static int write_stream(void *context, const void *data, size_t len, struct err 
 			continue;
 		n = write(x->out, p, x->is_file || len < WRITE_AT_ONCE ? len : WRITE_AT_ONCE);
 		if (n < 0 && errno != EINTR && errno != EAGAIN) {
-			/* as it would be for the command itself: its next write fails */
+			/* as it would be for the command itself: its next write fails; and this one has, which it thinks done */
+			if (errno != EPIPE) {
+				fprintf(stderr, "cotter: what the command wrote is lost: %s\n", strerror(errno));
+				run->lost = true;
+			}
 			x->out = -1;
 			return 0;
 		}
@@ -372,11 +378,14 @@ static int last_words(struct running *run, struct err *err)
 	for (size_t i = 0; i < 2; i++) {
 		struct stream *x = &run->streams[i];
 		struct pollfd p = {.fd = x->in, .events = POLLIN};
-		int wait = x->in == run->s->terminal.master ? LAST_WORDS_MS : 0;
+		int wait = x->in == run->s->terminal.master ? LAST_WORDS_MS : 0, reads = 0;
 
-		while (r == 0 && x->in >= 0 && (p.fd = x->in, poll(&p, 1, wait)) > 0)
+		while (r == 0 && x->in >= 0 && reads < LAST_READS && poll(&p, 1, wait) > 0) {
 			r = step(x, err);
-		if (r == 0 && x->in >= 0)
+			reads++;
+		}
+		/* cut off in the middle of others' words, what is kept back may be the beginning of a secret */
+		if (r == 0 && x->in >= 0 && reads < LAST_READS)
 			r = mask_end(x->mask, err);
 	}
 	return r;
@@ -424,6 +433,6 @@ int supervise_run(const struct supervise *s, int *ret_status, struct err *err)
 		shut(&run.streams[i].in);
 	}
 	shut(&run.signals);
-	*ret_status = run.status;
+	*ret_status = run.lost && !run.status ? 1 << 8 : run.status;
 	return r;
 }

@@ -20,5 +20,6 @@ struct supervise {
 	int refresh_signal;
 };
 
-/* Does not return before the command has ended. *ret_status: as of wait(2). */
+/* Does not return before the command has ended. *ret_status: as of wait(2); 1 when the command ended well, and what it wrote
+ * could not be written on. */
 int supervise_run(const struct supervise *s, int *ret_status, struct err *err);

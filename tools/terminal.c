@@ -20,6 +20,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#define FOREGROUND_MS 250 /* how often one in the background looks whether it still is */
+
 static const int passed_on[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM};
 
 struct outside {
@@ -28,14 +30,18 @@ struct outside {
 	bool has_keys; /* standard input is a terminal */
 	struct termios before;
 	bool raw;
+	char keys[1024]; /* on their way to the command, which may not read them */
+	size_t keys_at, keys_len;
 };
 
 /* Keys go through as they are: the pty makes of them what the command's settings say. */
 static void set_raw(struct outside *o, bool raw)
 {
 	struct termios t = o->before;
+	pid_t front = o->has_keys && raw ? tcgetpgrp(0) : -1;
 
-	if (!o->has_keys || raw == o->raw)
+	/* in the background the settings are the shell's, and changing them would stop this process */
+	if (!o->has_keys || raw == o->raw || (front >= 0 && front != getpgrp()))
 		return;
 	if (raw)
 		cfmakeraw(&t);
@@ -94,19 +100,27 @@ static void take_message(struct outside *o)
 		stop_too(o);
 }
 
+/* The master does not block: signals are taken while the command reads nothing. */
+static void give_keys(struct outside *o)
+{
+	ssize_t n = write(o->master, o->keys + o->keys_at, o->keys_len - o->keys_at);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	o->keys_at = n < 0 ? o->keys_len : o->keys_at + (size_t)n;
+	if (o->keys_at == o->keys_len)
+		explicit_bzero(o->keys, sizeof(o->keys));
+}
+
 static void take_keys(struct outside *o, bool *ret_open)
 {
-	char keys[1024];
-	ssize_t n = read(0, keys, sizeof(keys));
+	ssize_t n = read(0, o->keys, sizeof(o->keys));
 
 	*ret_open = n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
-	for (ssize_t at = 0, w; at < n; at += w) {
-		w = write(o->master, keys + at, (size_t)(n - at));
-		if (w < 0 && errno != EINTR)
-			break;
-		w = w < 0 ? 0 : w;
-	}
-	explicit_bzero(keys, sizeof(keys));
+	o->keys_at = 0;
+	o->keys_len = n > 0 ? (size_t)n : 0;
+	if (n > 0)
+		give_keys(o);
 }
 
 static int carry(struct outside *o)
@@ -116,12 +130,17 @@ static int carry(struct outside *o)
 
 	set_raw(o, true);
 	for (;;) {
-		struct pollfd p[3] = {{.fd = o->signals, .events = POLLIN},
+		bool gives = o->keys_at < o->keys_len;
+		struct pollfd p[4] = {{.fd = o->signals, .events = POLLIN},
 				      {.fd = o->inside, .events = POLLIN},
-				      {.fd = keys ? 0 : -1, .events = POLLIN}};
+				      {.fd = keys && o->raw && !gives ? 0 : -1, .events = POLLIN},
+				      {.fd = gives ? o->master : -1, .events = POLLOUT}};
 
-		if (poll(p, 3, -1) < 0 && errno != EINTR)
+		if (poll(p, 4, keys && !o->raw ? FOREGROUND_MS : -1) < 0 && errno != EINTR)
 			break;
+		set_raw(o, true);
+		if (p[3].revents)
+			give_keys(o);
 		if (p[2].revents)
 			take_keys(o, &keys);
 		if (p[1].revents & POLLIN)
@@ -181,6 +200,7 @@ int terminal_split(size_t arena_size, struct terminal *ret, int *ret_status, str
 		return err_errno(err, errno, "cannot make a terminal for the job");
 	fcntl(master, F_SETFD, FD_CLOEXEC);
 	fcntl(slave, F_SETFD, FD_CLOEXEC);
+	fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
 	copy_size(master);
 	o.before = settings;
 	signals = open_signals(&before, err);

@@ -110,6 +110,28 @@ class Deliveries(RunCase):
         p.wait()
         wait_for("its end", lambda: not os.path.exists(target))
 
+    def test_what_stands_at_a_target_stays_when_nothing_was_written(self):
+        target = f"/dev/shm/{os.path.basename(self.dir)}.theirs"
+        with open(target, "w") as f:
+            f.write("theirs")
+        self.addCleanup(os.unlink, target)
+        path = self.template("{{secret:app/none}}")
+        for template in (path, "/nonexistent"):
+            self.assertNotEqual(self.sh(["--template", f"{template}:{target}"], "echo ran").returncode, 0)
+            with open(target) as f:
+                self.assertEqual(f.read(), "theirs")
+
+    def test_kill_9_leaves_no_file_of_one_that_refreshes(self):
+        target = f"/dev/shm/{os.path.basename(self.dir)}.conf"
+        p = subprocess.Popen([COTTER, "run", "--template", f"{self.template('{{secret:app/token}}')}:{target}", "--refresh", "1h", "--", "sleep", "600"], env=self.b.env)
+        wait_for("the file", lambda: os.path.exists(target))
+        beside = f"{target}.{p.pid}"  # as if it was killed while it wrote
+        with open(beside, "w"):
+            pass
+        p.kill()
+        p.wait()
+        wait_for("its end", lambda: not os.path.exists(target) and not os.path.exists(beside))
+
     def test_a_project(self):
         where = self.sub("project")
         with open(os.path.join(where, "t"), "w") as f:
@@ -311,6 +333,17 @@ class Transparent(RunCase):
         except ProcessLookupError:
             pass
 
+    def test_background_processes_that_write_for_ever_do_not_hold_it(self):
+        start = time.monotonic()
+        self.assertEqual(self.sh(["--env", "T=app/token"], "yes & sleep 1; exit 3", timeout=60).returncode, 3)
+        self.assertLess(time.monotonic() - start, 20)
+
+    def test_what_cannot_be_written_is_told(self):
+        with open("/dev/full", "w") as full:
+            p = subprocess.run([COTTER, "run", "--env", "T=app/token", "--", "echo", "x"], env=self.b.env, stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"No space left", p.stderr)
+
     def test_descriptors_are_inherited(self):
         r, w = os.pipe()
         p = self.popen(f"echo through >&{w}", pass_fds=[w])
@@ -434,6 +467,38 @@ class Terminal(RunCase):
         out = self.until(b"done\r\n")
         self.assertIn(b"status=130", out)
         self.assertIn(before, out)
+
+    def test_it_runs_in_the_background_of_a_shell(self):
+        pid, self.fd = pty.fork()
+        self.seen = b""
+        if pid == 0:
+            os.execve("/bin/bash", ["bash", "--norc", "-i"], self.b.env | {"PS1": "shell> "})
+        self.addCleanup(lambda: self.end(pid, self.fd))
+        self.until(b"shell> ")
+        os.write(self.fd, f"{COTTER} run --env T=app/token -- bash -c 'echo back$((1+1)); read x; echo got-$x; stty -a | grep -q icanon && echo sane' &\n".encode())
+        self.until(b"back2")
+        os.write(self.fd, b"echo mine$((3+3))\n")  # the keys are the shell's
+        self.until(b"mine6")
+        os.write(self.fd, b"fg\n")
+        time.sleep(1)
+        os.write(self.fd, b"keys\n")
+        self.until(b"got-keys")
+        self.until(b"sane")
+
+    def test_a_command_that_reads_no_keys_takes_signals(self):
+        self.start("stty raw -echo; trap 'echo term; exit 9' TERM; echo ready; while :; do sleep 0.1; done")
+        self.until(b"ready")
+        end = time.monotonic() + 20
+        os.set_blocking(self.fd, False)
+        for _ in range(400):  # more than the terminals take
+            try:
+                os.write(self.fd, b"k" * 1000)
+            except BlockingIOError:
+                time.sleep(0.01)
+        os.set_blocking(self.fd, True)
+        os.kill(self.pid, signal.SIGTERM)
+        self.until(b"term")
+        self.assertLess(time.monotonic(), end)
 
     def test_kill_9_leaves_no_job(self):
         self.start("echo pid=$$.; exec sleep 600")

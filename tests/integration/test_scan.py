@@ -147,6 +147,43 @@ class Exact(ScanCase):
         self.assertIn(b"broken.gz", p.stderr)
         self.assertEqual(self.findings("--no-rules", "--no-archives", cwd=top, status=0), [])
 
+    def test_archives_whatever_their_names(self):
+        def zipped(name, data):
+            out = io.BytesIO()
+            with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+                z.writestr(name, data)
+            return out.getvalue()
+
+        deep = STRONG
+        for _ in range(6):
+            deep = zipped("in", deep)
+        top = self.tree({"a": zipped("data.bin", zipped("x", STRONG)), "b": b"PK\3\4 is how a zip begins\n" + STRONG.encode(), "c": b"070701 is a cpio, or a number\n" + STRONG.encode()})
+        found = self.findings("--no-rules", cwd=top, status=1)
+        self.assertLessEqual({("a!data.bin!x", 1, "app/token"), ("b", 2, "app/token")}, set(found))
+        self.assertIn(("app/token", 2), {(name, line) for path, line, name in found if path.startswith("c")})
+        # what is too deep is no success
+        p = self.scan("--no-rules", cwd=self.tree({"deep": deep}), status=7)
+        self.assertIn(b"too deep", p.stderr)
+
+    def test_pipes_that_are_named(self):
+        fifo = os.path.join(self.tree({}), "fifo")
+        os.mkfifo(fifo)
+        writer = subprocess.Popen(["sh", "-c", 'sleep 0.5; echo "$1" >"$2"', "sh", STRONG, fifo])
+        self.scan("--no-rules", fifo, status=1, timeout=60)
+        writer.wait()
+
+    def test_marks_tell_nothing(self):
+        """A baseline's key is public: what a secret of the store could be is not to be tried against its mark."""
+        top = self.tree({"a": "x " + WEAK})
+        values, base, marks = os.path.join(self.dir, "weak.json"), os.path.join(self.dir, "weak.base"), []
+        self.scan("--no-store", "--write-baseline", base, self.tree({"none": ""}))
+        for value in (WEAK, "x " + WEAK):
+            with open(values, "w") as f:
+                json.dump([{"name": "weak", "value": value}], f)
+            p = self.scan("--values-file", values, "--baseline", base, "--format", "json", top, status=1)
+            marks.append(json.loads(p.stdout)["findings"][0]["mark"])
+        self.assertEqual(marks[0], marks[1])
+
     def test_what_cannot_be_read_is_no_success(self):
         self.scan("/nonexistent/tree", status=7)
         top = self.tree({"broken.gz": gzip.compress(os.urandom(5000))[:3000]})
@@ -163,6 +200,21 @@ class Exact(ScanCase):
         p = self.scan("--values-file", values, "--format", "json", "-", stdin=b"1\n2 c2hvcnRpc2g=\n3 another-value\n", status=1)
         self.assertEqual([(f["line"], f["secret"]) for f in json.loads(p.stdout)["findings"]], [(2, "value 0"), (3, "named")])
         self.assertNotIn(b"another-value", p.stdout + p.stderr)
+
+
+class Large(ScanCase):
+    def test_large_secrets_do_not_hinder_the_others(self):
+        lines = "\n".join(word(64) for _ in range(600))
+        self.b.put("app/lines", lines)
+        self.b.put("app/long", word(60000))
+        self.b.put("app/deep", "[" * 300 + '"' + word(40) + '"' + "]" * 300)
+        for i in range(40):  # together more than one answer holds
+            self.b.put(f"app/pem{i}", "\n".join(word(64) for _ in range(100)))
+        top = self.tree({"f": f"a\n{lines[:200]}\n{STRONG}\n"})
+        found = {name for _, _, name in self.findings("--no-rules", top, status=1)}
+        self.assertEqual(found, {"app/lines", "app/token"})
+        p = run(COTTER, "run", "--env", "T=app/lines", "--", "sh", "-c", 'echo "$T"', env=self.b.env)
+        self.assertEqual((p.returncode, b"".join(p.stdout.split())), (0, b"***(lines)***"))
 
 
 class Jobs(ScanCase):
@@ -256,6 +308,38 @@ class Git(ScanCase):
         self.assertFalse(os.path.exists(ran))
 
 
+    def test_a_signed_commit_runs_nothing(self):
+        top = self.repository()
+        program, ran = os.path.join(self.dir, "gpg"), os.path.join(self.dir, "gpg-ran")
+        with open(program, "w") as f:
+            f.write(f"#!/bin/sh\ntouch {ran}\n")
+        os.chmod(program, 0o755)
+        self.write(top, "f", checksummed("ghp_") + "\n")
+        self.git(top, "add", "f")
+        tree = subprocess.run([*GIT, "-C", top, "write-tree"], capture_output=True, check=True).stdout.decode().strip()
+        commit = f"tree {tree}\nauthor x <x@x> 1700000000 +0000\ncommitter x <x@x> 1700000000 +0000\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n abc\n -----END PGP SIGNATURE-----\n\nm\n"
+        commit = subprocess.run([*GIT, "-C", top, "hash-object", "-t", "commit", "-w", "--stdin"], input=commit.encode(), capture_output=True, check=True).stdout.decode().strip()
+        self.git(top, "update-ref", "HEAD", commit)
+        self.git(top, "config", "gpg.program", program)
+        self.git(top, "config", "log.showSignature", "true")
+        self.assertEqual(self.findings("--no-store", "--git=" + top, status=1), [(commit[:12] + ":f", 1, "github-token")])
+        self.assertFalse(os.path.exists(ran))
+
+    def test_staged_whatever_its_name(self):
+        top = self.repository()
+        names = ["--batch", "line\nend", "end\r", " "]
+        for name in names:
+            self.write(top, name, f"{name}\n{checksummed('ghp_')}\n")
+        self.git(top, "add", "-A")
+        ids = subprocess.run([*GIT, "-C", top, "ls-files", "-s"], capture_output=True, check=True).stdout.split()[1::4]
+        nothing = subprocess.run([*GIT, "-C", top, "hash-object", "-w", "--stdin"], input=b"", capture_output=True, check=True).stdout.strip()
+        # a submodule is no file; what replaces an object does not hide it
+        self.git(top, "update-index", "--add", "--cacheinfo", "160000," + "1" * 40 + ",submodule")
+        for one in re.findall(rb"\b[0-9a-f]{40}\b", b" ".join(ids)):
+            self.git(top, "replace", "-f", one.decode(), nothing.decode())
+        self.assertEqual(sorted(path for path, _, _ in self.findings("--no-store", "--staged=" + top, status=1)), sorted(names))
+
+
 class Rules(ScanCase):
     def rules(self, text, *args):
         top = self.tree({"f": text})
@@ -272,6 +356,12 @@ class Rules(ScanCase):
         for text, rule in rows:
             self.assertEqual(self.rules(f"x = '{text}'\n"), [rule], text)
         self.assertEqual(self.rules(pem + pem.replace("\n", "\\n")), ["private-key"] if "pkcs" in pem else ["private-key", "private-key"][:len(self.rules(pem + pem.replace("\n", "\\n")))])
+
+    def test_a_key_over_the_edge_of_a_window(self):
+        frame, window = "-----BEGIN PRIVATE KEY-----", 272 * 1024
+        for behind in (0, 1, 20, 60):
+            text = "\n" * (window - len(frame) - behind) + frame + "\n" + word(64) + "\n"
+            self.assertEqual(self.rules(text), ["private-key"], behind)
 
     def test_what_is_none(self):
         token = checksummed("ghp_")

@@ -522,12 +522,102 @@ static void test_spread(void **state)
 	free(out.data);
 }
 
+/* Leads without an end between them: all of the log comes, in one piece or byte by byte, and in time. */
+static void test_lead_floods(void **state)
+{
+	static const struct {
+		const char *text, *masked;
+	} floods[] = {{"?private_token=", "?private_token=***"}, {"ghp_", ""}};
+	enum { TIMES = 40000 };
+
+	(void)state;
+	for (size_t f = 0; f < sizeof(floods) / sizeof(floods[0]); f++) {
+		size_t n = strlen(floods[f].text);
+		char *flood = calloc(TIMES, n + 1);
+		struct bytes out;
+
+		assert_non_null(flood);
+		for (size_t i = 0; i < TIMES; i++)
+			memcpy(flood + i * n, floods[f].text, n);
+		memcpy(flood + TIMES * n, " end", 5);
+		out = once(S, NULL, flood, TIMES * n + 4);
+		if (floods[f].masked[0])
+			assert_int_equal(out.len, TIMES * strlen(floods[f].masked) + 4);
+		else
+			assert_string_equal(out.data, "ghp_*** end");
+		assert_string_equal(out.data + out.len - 4, " end");
+		free(out.data);
+		free(flood);
+	}
+}
+
+/* A token in a parameter's value does not end what is hidden. */
+static void test_lead_in_lead(void **state)
+{
+	static const char text[] = "?private_token=abcghp_xx!rest, end";
+
+	(void)state;
+	for (size_t at = 1; at < strlen(text); at++) {
+		struct bytes out = {0};
+		struct mask_options o = {.write = collect, .context = &out};
+		struct mask *m = NULL;
+		struct err err = {0};
+
+		assert_int_equal(mask_values_new(1, true, NULL, 0, &values, &err), 0);
+		assert_int_equal(mask_new(values, &o, &m, &err), 0);
+		put(m, text, at);
+		for (size_t i = at; i < strlen(text); i++)
+			put(m, text + i, 1);
+		finish(m);
+		assert_string_equal(out.data, "?private_token=*** end");
+		free(out.data);
+	}
+}
+
+/* Parts that are white space but for a letter hide no letters; JSON as deep as a parser takes it is no error. */
+static void test_odd_parts(void **state)
+{
+	static const struct {
+		const char *value, *text, *masked;
+	} rows[] = {{"[\"    a\", \"    \"]", "banana '' a", "banana '' a"},
+		    {"\"        a\"", "banana '' a", "banana '' a"},
+		    {"[\"a leaf\\u0000b\"]", "the leaf", "the leaf"},
+		    {"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"a leaf\"]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]", "the a leaf.",
+		     "the ***."}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct bytes out = once(rows[i].value, NULL, rows[i].text, strlen(rows[i].text));
+
+		assert_string_equal(out.data, rows[i].masked);
+		free(out.data);
+	}
+}
+
+/* What tput sgr0 writes, between the characters of base64. */
+static void test_character_sets(void **state)
+{
+	static const char base64[] = "czNzYW1lLW9wZW5z", reset[] = "\x1b(B\x1b[m";
+	char text[256];
+	size_t n = 0;
+	struct bytes out;
+
+	(void)state;
+	for (const char *p = base64; *p; p++)
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%c%s", *p, p[1] ? reset : "");
+	out = once("s3same-opens", NULL, text, n);
+	assert_string_equal(out.data, "***");
+	free(out.data);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_peers),     cmocka_unit_test(test_peer_failures),
 					   cmocka_unit_test(test_disguises), cmocka_unit_test(test_parts),
 					   cmocka_unit_test(test_no_delay),  cmocka_unit_test(test_model),
-					   cmocka_unit_test(test_window),    cmocka_unit_test(test_spread)};
+					   cmocka_unit_test(test_window),    cmocka_unit_test(test_spread),
+					   cmocka_unit_test(test_lead_floods), cmocka_unit_test(test_lead_in_lead),
+					   cmocka_unit_test(test_odd_parts), cmocka_unit_test(test_character_sets)};
 	struct err err = {0};
 
 	if (secret_arena_init(4u << 20, &err) < 0)
