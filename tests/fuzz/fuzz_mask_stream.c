@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		/* what stands around a mask may make one that holds '#' */
 		if (added[i] && !memchr(secrets[i].p, '#', secrets[i].left))
 			CHECK(!memmem(whole.bytes, whole.len, secrets[i].p, secrets[i].left));
-	for (unsigned int cuts = 1; cuts < 40; cuts = 5 * cuts + 1) {
+	for (unsigned int cuts = 1; cuts < 10; cuts = 5 * cuts + 1) {
 		cut = masked(v, in, cuts, false);
 		CHECK(cut.len == whole.len && (!cut.len || memcmp(cut.bytes, whole.bytes, cut.len) == 0));
 		free(cut.bytes);
