@@ -17,6 +17,7 @@ ROUNDS = 7
 ROWS = os.path.join(BUILD, "bench.json")
 GROWTH = os.path.join(BUILD, "bench-growth.json")
 PEERS = os.path.join(BUILD, "bench-peers.json")
+MACHINE = os.path.join(BUILD, "bench-machine.json")
 LOAD = os.path.join(BUILD, "tests", "bench_load")
 VALUE = "x" * 230  # an answer's data is 250 bytes with it
 

@@ -15,7 +15,7 @@ from test_sign import SignCase
 CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
 SIGN, TPM_SIGN = (os.path.join(BUILD, "tests", name) for name in ("bench_hsm", "bench_tpm"))
 IN_A_JOB = (COTTER, "run", "--policy", "signer", "--keys", "--")
-ROUNDS = 3
+ROUNDS = bench.ROUNDS
 
 
 class Bench(SignCase):
@@ -96,9 +96,9 @@ def compare(case, kind, count, n, server):
 
 
 # hardware, key, signatures of each client at one and at eight, beside what, target
-PLAN = (("softhsm", SoftHSMBench, "ec", (4000, 1500), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (800, 300), "p11-kit server", 1.2),
-        ("5ms-token", SlowBench, "ec", (300, 60), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (1000, 250), "bare", 0.95),
-        ("swtpm", TpmBench, "rsa", (400, 100), "bare", 0.95))
+PLAN = (("softhsm", SoftHSMBench, "ec", (600, 150), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (100, 30), "p11-kit server", 1.2),
+        ("5ms-token", SlowBench, "ec", (60, 15), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (100, 20), "bare", 0.95),
+        ("swtpm", TpmBench, "rsa", (50, 10), "bare", 0.95))
 
 
 def main():

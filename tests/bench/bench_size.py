@@ -56,7 +56,7 @@ def hold(path, ask, n):
 
 
 def memory_mib(b, tokens, n):
-    """Every secret's row was read, n connections are open."""
+    """With n connections open that asked once each."""
     holders = [Process(uid=uid) for uid in tokens]
     for holder, token in zip(holders, tokens.values()):
         holder.do(hold, b.socket, get("bench/secret", token).encode(), n // len(holders))

@@ -1,5 +1,5 @@
 /*
- * SECRETS kernel|hyperscan|memcpy FILE: passes over the file in memory for 0.4 s, prints GB/s; status 2: not built with it.
+ * SECRETS kernel|hyperscan|memcpy FILE: passes over the file in memory for 0.2 s, prints GB/s; status 2: not built with it.
  * SECRETS secrets -: prints those that are looked for, a line each. relay: what a filter does that changes nothing, read() and write().
  */
 #include "bench/clock.h"
@@ -193,7 +193,7 @@ int main(int argc, char **argv)
 			ways[i].pass(n, data, len);
 			passes++;
 			us = clock_us() - began;
-		} while (us < 400e3);
+		} while (us < 200e3);
 		printf("%f\n", (double)len * (double)passes / us / 1e3);
 		free(data);
 		return 0;
