@@ -1,23 +1,21 @@
 """
 Signatures through a job's PKCS#11 socket, at one and at eight clients (a job each), beside what they are measured by, in rounds
 that are interleaved: SoftHSM in the client's process and behind stock p11-kit server; a token of 5 ms a signature in the client's
-process; bare ESYS at a swtpm. Prints a table of ratios and adds them to bench.json.
+process; bare ESYS at a swtpm.
 """
 import os
 import re
 import statistics
 import subprocess
-import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "integration"))
-import results  # noqa: E402
-from harness import BUILD, COTTER, PIN, SOFTHSM, wait_for  # noqa: E402
-from test_sign import SignCase  # noqa: E402
+import bench
+from harness import BUILD, COTTER, PIN, SOFTHSM, wait_for
+from test_sign import SignCase
 
 CLIENT = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
-SIGN, TPM_SIGN, SLOW = (os.path.join(BUILD, "tests", name) for name in ("bench_sign_client", "bench_tpm_sign", "libslow_token.so"))
+SIGN, TPM_SIGN = (os.path.join(BUILD, "tests", name) for name in ("bench_hsm", "bench_tpm"))
 IN_A_JOB = (COTTER, "run", "--policy", "signer", "--keys", "--")
-ROUNDS = 3
+ROUNDS = bench.ROUNDS
 
 
 class Bench(SignCase):
@@ -36,14 +34,10 @@ class SoftHSMBench(Bench):
 class SlowBench(SoftHSMBench):
     @classmethod
     def make_hardware(cls):
-        super().make_hardware()
-        cls.lock = os.path.join(cls.hsm.tokens, "slow")
-        args = cls.hsm.init_args
-        cls.hsm.init_args = lambda **kw: [a.replace(SOFTHSM, SLOW) for a in args(**kw)] + ["--environment", f"hsm=SLOW_TOKEN={cls.lock}",
-                                                                                         "--readable", f"hsm={os.path.dirname(SLOW)}"]
+        cls.hsm = bench.SlowToken(cls.sub("h"))
 
     def bare(self):
-        return [SIGN, SLOW], {**self.b.env, "SOFTHSM2_CONF": self.hsm.conf, "SLOW_TOKEN": self.lock}, [PIN]
+        return [SIGN, self.hsm.module], {**self.b.env, "SOFTHSM2_CONF": self.hsm.conf, "SLOW_TOKEN": self.hsm.lock}, [PIN]
 
 
 class TpmBench(Bench):
@@ -102,14 +96,13 @@ def compare(case, kind, count, n, server):
 
 
 # hardware, key, signatures of each client at one and at eight, beside what, target
-PLAN = (("softhsm", SoftHSMBench, "ec", (4000, 1500), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (800, 300), "p11-kit server", 1.2),
-        ("5ms-token", SlowBench, "ec", (300, 60), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (1000, 250), "bare", 0.95),
-        ("swtpm", TpmBench, "rsa", (400, 100), "bare", 0.95))
+PLAN = (("softhsm", SoftHSMBench, "ec", (600, 150), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (100, 30), "p11-kit server", 1.2),
+        ("5ms-token", SlowBench, "ec", (60, 15), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (100, 20), "bare", 0.95),
+        ("swtpm", TpmBench, "rsa", (50, 10), "bare", 0.95))
 
 
 def main():
-    result, cases = {}, {}
-    print(f"{'hardware':10} {'key':4} clients  {'who':16} {'p50 us':>8} {'per s':>8}  ratio to", flush=True)
+    cases = {}
     try:
         for hardware, kind_of, kind, counts, beside, target in PLAN:
             if kind_of not in cases:
@@ -118,13 +111,13 @@ def main():
             for n, count in zip((1, 8), counts):
                 rows = compare(cases[kind_of], kind, count, n, hardware != "swtpm")
                 for who, (us, per_s) in rows.items():
-                    print(f"{hardware:10} {kind:4} {n:7}  {who:16} {us:8.0f} {per_s:8.0f}  {per_s / rows[beside][1]:5.2f} {beside}", flush=True)
-                result[f"sign-{hardware}-{kind}-{n}"] = {"ratio": round(rows["cotter"][1] / rows[beside][1], 3),
-                                                         "target": target[n] if isinstance(target, dict) else target, "better": "higher"}
+                    print(f"{hardware:10} {kind:4} {n:7}  {who:16} {us:8.0f} us {per_s:8.0f} a second", flush=True)
+                bench.row(f"sign-{hardware}-{kind}-{n}", f"PKCS#11 signatures a second, {hardware}, {kind}, {n} client{'s' * (n > 1)}",
+                          rows["cotter"][1] / rows[beside][1], target[n] if isinstance(target, dict) else target, "higher",
+                          f"{rows['cotter'][1]:,.0f}", f"{beside} {rows[beside][1]:,.0f}")
     finally:
         for kind_of in cases:
             kind_of.doClassCleanups()
-    results.add(result)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ static inline double clock_start(void)
 	return clock_us();
 }
 
-static int clock_compare(const void *a, const void *b)
+static inline int clock_compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
 
@@ -31,7 +31,7 @@ static int clock_compare(const void *a, const void *b)
 }
 
 /* Median of the times, in microseconds; when it began, and now, in seconds. */
-static void clock_report(double *times, size_t n, double began)
+static inline void clock_report(double *times, size_t n, double began)
 {
 	double ended = clock_us();
 

@@ -1,6 +1,6 @@
 /*
- * SoftHSM as a token of 5 ms a signature, one after the other whoever asks, as a smartcard is. SLOW_TOKEN=file is what its users in
- * different processes queue at.
+ * SoftHSM as a token of 5 ms a signature or key agreement, one after the other whoever asks, as a smartcard is. SLOW_TOKEN=file is what
+ * its users in different processes queue at.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -9,27 +9,45 @@
 #include <sys/file.h>
 #include <time.h>
 
-#define SIGNATURE_NS 5000000
+#define OPERATION_NS 5000000
 
 static CK_FUNCTION_LIST list, *real;
 static int token = -1;
 
+static struct timespec begin(void)
+{
+	struct timespec until;
+
+	flock(token, LOCK_EX);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += OPERATION_NS;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	return until;
+}
+
+static CK_RV end(const struct timespec *until, CK_RV rv)
+{
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, until, NULL);
+	flock(token, LOCK_UN);
+	return rv;
+}
+
 static CK_RV sign(CK_SESSION_HANDLE session, unsigned char *data, unsigned long data_len, unsigned char *signature, unsigned long *len)
 {
 	struct timespec until;
-	CK_RV rv;
 
 	if (!signature)
 		return real->C_Sign(session, data, data_len, signature, len);
-	flock(token, LOCK_EX);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += SIGNATURE_NS;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	rv = real->C_Sign(session, data, data_len, signature, len);
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
-	flock(token, LOCK_UN);
-	return rv;
+	until = begin();
+	return end(&until, real->C_Sign(session, data, data_len, signature, len));
+}
+
+static CK_RV derive(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key, CK_ATTRIBUTE *template, CK_ULONG n, CK_OBJECT_HANDLE *ret)
+{
+	struct timespec until = begin();
+
+	return end(&until, real->C_DeriveKey(session, mechanism, key, template, n, ret));
 }
 
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST **ret)
@@ -43,6 +61,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **ret)
 		return CKR_GENERAL_ERROR;
 	list = *real;
 	list.C_Sign = sign;
+	list.C_DeriveKey = derive;
 	*ret = &list;
 	return CKR_OK;
 }

@@ -1,31 +1,33 @@
-/* What checking and making a token costs, in this process, without a socket: one line of JSON. */
+/*
+ * What checking a token costs, in this process, without a socket, and how that grows with tokens, policies and rules: one object of JSON,
+ * microseconds. Argument: a file for the store.
+ */
+#include "bench/clock.h"
+
 #include "broker/config.h"
 #include "broker/policy.h"
 #include "broker/store.h"
 #include "broker/token.h"
 #include "common/err.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <sodium.h>
 #include <string.h>
-#include <time.h>
 
-#define ROUNDS 20000
+#define CHECKS 4000
+#define TOKENS 60000 /* LIMIT_TOKENS is 65,536 */
+#define POLICIES 391 /* of LIMIT_RULES each: 100,096 rules */
 
-static double now_us(void)
+static const uint8_t key[32] = {1};
+static const char *const caveats[] = {"op in get,list", "path under a/", "time < 2100-01-01T00:00:00Z", "uid = 1000", "gid = 1000",
+				      "op = get", "path = a/b", "time < 2090-01-01T00:00:00Z"};
+static struct config_rule rules[LIMIT_RULES];
+static struct config_policy policies[POLICIES];
+static struct config config = {.policies = policies, .n_policies = 1};
+static struct tokens tokens;
+
+static int narrow(struct secret *text)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
-}
-
-static int narrow(struct secret *text, size_t n)
-{
-	static const char *const caveats[] = {"op in get,list", "path under a/", "time < 2100-01-01T00:00:00Z", "uid = 1000", "gid = 1000",
-					      "op = get", "path = a/b", "time < 2090-01-01T00:00:00Z"};
-
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < sizeof(caveats) / sizeof(caveats[0]); i++) {
 		struct secret narrower = {0};
 
 		if (macaroon_narrow((char *)text->data, text->len, caveats[i], &narrower, NULL) < 0)
@@ -36,51 +38,135 @@ static int narrow(struct secret *text, size_t n)
 	return 0;
 }
 
-/* Parse, row, chain, caveats, policy: as a request pays it. */
-static double check_us(struct tokens *t, const struct secret *text)
+static struct token_facts facts(void)
 {
-	const struct token_facts facts = {.uid = 1000, .gid = 1000, .op = POLICY_GET, .path = "a/b", .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
-	double start = now_us();
+	return (struct token_facts){.uid = 1000, .gid = 1000, .op = POLICY_GET, .path = "a/b", .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+}
+
+/* Parse, row, chain, caveats, policy: as a request pays it. */
+static double check_us(const struct secret *text)
+{
+	const struct token_facts f = facts();
+	double start = clock_us();
 	struct token_row *row;
 	struct macaroon *m;
 
-	for (int i = 0; i < ROUNDS; i++) {
-		if (macaroon_parse((char *)text->data, text->len, &m, NULL) < 0 || token_check(t, m, &facts, &row, NULL, NULL) < 0)
+	for (int i = 0; i < CHECKS; i++) {
+		if (macaroon_parse((char *)text->data, text->len, &m, NULL) < 0 || token_check(&tokens, m, &f, &row, NULL, NULL) < 0)
 			exit(1);
 		secret_free(m);
 	}
-	return (now_us() - start) / ROUNDS;
+	return (clock_us() - start) / CHECKS;
+}
+
+/* A token that was verified: the same without parsing and without the chain. */
+static double again_us(const struct secret *text)
+{
+	const struct token_facts f = facts();
+	struct token_row *row;
+	struct macaroon *m;
+	double start;
+
+	if (macaroon_parse((char *)text->data, text->len, &m, NULL) < 0 || token_check(&tokens, m, &f, &row, NULL, NULL) < 0)
+		exit(1);
+	start = clock_us();
+	for (int i = 0; i < CHECKS; i++)
+		if (!token_may(&tokens, m, &f))
+			exit(1);
+	start = (clock_us() - start) / CHECKS;
+	secret_free(m);
+	return start;
+}
+
+/* The bare chain: an HMAC for the identifier and one a caveat. */
+static double hmac_us(void)
+{
+	uint8_t mac[32] = {0};
+	double start = clock_us();
+
+	for (int i = 0; i < CHECKS; i++)
+		for (size_t k = 0; k <= sizeof(caveats) / sizeof(caveats[0]); k++)
+			crypto_auth_hmacsha256(mac, (const uint8_t *)caveats[k ? k - 1 : 0], strlen(caveats[k ? k - 1 : 0]), mac);
+	return (clock_us() - start) / CHECKS;
+}
+
+static double policy_us(const char *name)
+{
+	const struct policy_question q = {.path = "a/b", .op = POLICY_GET, .meta = ""};
+	double start = clock_us();
+
+	for (int i = 0; i < CHECKS; i++)
+		if (policy_decide(&config, name, &q).verdict != POLICY_ALLOWS)
+			exit(1);
+	return (clock_us() - start) / CHECKS;
+}
+
+static void make_policies(void)
+{
+	for (size_t i = 0; i < LIMIT_RULES; i++)
+		rules[i] = (struct config_rule){.pattern = "other/+/token", .allow = POLICY_GET};
+	rules[LIMIT_RULES - 1] = (struct config_rule){.pattern = "a/*", .allow = POLICY_GET};
+	for (size_t i = 0; i < POLICIES; i++) {
+		policies[i] = (struct config_policy){.rules = rules, .n_rules = LIMIT_RULES};
+		snprintf(policies[i].name, sizeof(policies[i].name), "p%zu", i);
+	}
+	policies[0].rules = rules + LIMIT_RULES - 1;
+	policies[0].n_rules = 1;
+}
+
+static void grow_tokens(const struct secret *text, const struct token_request *q)
+{
+	struct token_row *row;
+
+	printf("\"tokens\": [");
+	for (size_t n = 1; n <= TOKENS; n = n == 10000 ? TOKENS : n * 10) {
+		while (tokens.n < n) {
+			struct secret made = {0};
+
+			if (token_make(&tokens, q, &made, &row, NULL) < 0)
+				exit(1);
+			secret_clear(&made);
+		}
+		printf("%s[%zu, %.3f]", n > 1 ? ", " : "", n, check_us(text));
+		if (n == TOKENS)
+			break;
+	}
+	printf("]");
+}
+
+/* The last of n policies that have 256 rules each, but for the first; and one policy of n rules. */
+static void grow_policies(void)
+{
+	printf(", \"policies\": [");
+	for (size_t n = 2; n <= POLICIES; n = n == 2 ? 40 : n == 40 ? POLICIES : POLICIES + 1) {
+		config.n_policies = n;
+		printf("%s[%zu, %.3f]", n > 2 ? ", " : "", (size_t)LIMIT_RULES * (n - 1), policy_us(policies[n - 1].name));
+	}
+	printf("], \"rules\": [");
+	config.n_policies = 1;
+	for (size_t n = 1; n <= LIMIT_RULES; n *= 16) {
+		policies[0].rules = rules + LIMIT_RULES - n;
+		policies[0].n_rules = n;
+		printf("%s[%zu, %.3f]", n > 1 ? ", " : "", n, policy_us(policies[0].name));
+	}
+	printf("]");
 }
 
 int main(int argc, char **argv)
 {
-	static const uint8_t key[32] = {1};
 	static struct store store;
-	static struct tokens tokens;
-	static struct config_rule rule = {.pattern = "a/*", .allow = POLICY_GET};
-	static struct config_policy policy = {.name = "p", .rules = &rule, .n_rules = 1};
-	static struct config config = {.policies = &policy, .n_policies = 1};
-	const struct token_request q = {.policies = "p", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
+	const struct token_request q = {.policies = "p0", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
 	struct secret text = {0}, eight = {0};
 	struct token_row *row;
-	double plain, narrowed, start;
-	int n = argc > 2 ? atoi(argv[2]) : 2000;
 
+	make_policies();
 	if (argc < 2 || secret_arena_init(1u << 20, NULL) < 0 || store_open(argv[1], &store, NULL) < 0 || store_unlock(&store, key, NULL) < 0 ||
 	    tokens_load(&tokens, &store, &config, key, NULL) < 0 || token_make(&tokens, &q, &text, &row, NULL) < 0 ||
-	    secret_copy(&eight, text.data, text.len, NULL) < 0 || narrow(&eight, 8) < 0)
+	    secret_copy(&eight, text.data, text.len, NULL) < 0 || narrow(&eight) < 0)
 		return 1;
-	plain = check_us(&tokens, &text);
-	narrowed = check_us(&tokens, &eight);
-	start = now_us();
-	for (int i = 0; i < n; i++) {
-		struct secret made = {0};
-
-		if (token_make(&tokens, &q, &made, &row, NULL) < 0)
-			return 1;
-		secret_clear(&made);
-	}
-	printf("{\"check_us\": %.2f, \"check_8_caveats_us\": %.2f, \"mint_us\": %.1f, \"tokens\": %zu, \"check_8_then_us\": %.2f}\n", plain, narrowed,
-	       (now_us() - start) / n, tokens.n, check_us(&tokens, &eight));
+	printf("{\"check\": %.3f, \"check_8\": %.3f, \"again_8\": %.3f, \"hmac_9\": %.3f, ", check_us(&text), check_us(&eight), again_us(&eight), hmac_us());
+	grow_tokens(&eight, &q);
+	grow_policies();
+	puts("}");
 	return 0;
 }
