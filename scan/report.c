@@ -56,7 +56,7 @@ static json_t *path_json(const char *path)
 
 	if (j)
 		return j;
-	for (; path[n] && n < sizeof(safe) - 1; n++)
+	for (; n < sizeof(safe) - 1 && path[n]; n++)
 		safe[n] = (unsigned char)path[n] < 0x20 || (unsigned char)path[n] > 0x7e ? '?' : path[n];
 	safe[n] = '\0';
 	return json_string(safe);

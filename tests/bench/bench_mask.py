@@ -8,7 +8,7 @@ from bench import Bench, interleave, ratio, row
 from harness import BUILD, COTTER, ROOT, clean_env, run
 
 MASK = os.path.join(BUILD, "tests", "bench_mask")
-LOG = 24 << 20
+LOG = 128 << 20
 
 
 def make_log(path):
