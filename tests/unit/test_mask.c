@@ -569,6 +569,7 @@ static void test_lead_in_lead(void **state)
 		for (size_t i = at; i < strlen(text); i++)
 			put(m, text + i, 1);
 		finish(m);
+		mask_values_free(&values);
 		assert_string_equal(out.data, "?private_token=*** end");
 		free(out.data);
 	}
