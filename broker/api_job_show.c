@@ -79,13 +79,25 @@ static void count_leases(struct broker *b)
 	}
 }
 
+/* Ends the list, and the call; r < 0: the locked memory was too full to make it. */
+static void reply_listing(struct call *call, struct listing *l, int r)
+{
+	CLEANUP(secret_clear) struct secret body = {0};
+
+	if (r == 0)
+		r = api_append(&l->text, "]}");
+	if (r == 0)
+		r = api_envelope((char *)l->text.data, l->text.len, NULL, 0, &body);
+	secret_clear(&l->text);
+	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+}
+
 #define LIST_AT_ONCE 1000u
 
 void job_list(struct call *call, const struct request *q)
 {
 	struct jobs *jobs = &call->broker->jobs;
 	struct listing l = {.room = LIMIT_RECEIVED_LISTED};
-	CLEANUP(secret_clear) struct secret body = {0};
 	size_t n = 0;
 	int r = secret_new(&l.text, 1024, NULL);
 
@@ -102,12 +114,7 @@ void job_list(struct call *call, const struct request *q)
 		if (r == 0)
 			r = api_append(&l.text, "}");
 	}
-	if (r == 0)
-		r = api_append(&l.text, "]}");
-	if (r == 0)
-		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
-	secret_clear(&l.text);
-	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+	reply_listing(call, &l, r);
 }
 
 /* ---- one job ---------------------------------------------------------------------------------------------------- */
@@ -149,7 +156,6 @@ static void show(struct call *call, const struct job *job)
 	struct broker *b = call->broker;
 	struct listing l = {.room = SIZE_MAX};
 	struct usable u = {.config = &b->config, .job = job, .listing = &l};
-	CLEANUP(secret_clear) struct secret body = {0};
 	int r;
 
 	count_leases(b);
@@ -163,12 +169,7 @@ static void show(struct call *call, const struct job *job)
 		r = api_append(&l.text, ",\"keys\":[");
 	if (r == 0)
 		r = store_keys(&b->store, "", add_key, &u, NULL);
-	if (r == 0)
-		r = api_append(&l.text, "]}");
-	if (r == 0)
-		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
-	secret_clear(&l.text);
-	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
+	reply_listing(call, &l, r);
 }
 
 void job_show(struct call *call, const struct request *q)

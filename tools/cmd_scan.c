@@ -161,7 +161,6 @@ static int add_object(struct scanner *s, const char *path, const json_t *object,
 /* What the job received, in the versions that it received, LIMIT_READ at once. */
 static int read_received(struct scanner *s, const json_t *received, struct err *err)
 {
-	enum client_socket which = CLIENT_JOB;
 	int r = 0;
 
 	for (size_t at = 0; r == 0 && at < json_array_size(received); at += LIMIT_READ) {
@@ -173,7 +172,7 @@ static int read_received(struct scanner *s, const json_t *received, struct err *
 		for (i = at; i < at + LIMIT_READ && i < json_array_size(received); i++)
 			json_array_append(list, json_array_get(received, i));
 		json_object_set_new(body, "secrets", list);
-		r = client_call(which, "POST", "/v1/cotter/read", body, &reply, err);
+		r = client_call(CLIENT_JOB, "POST", "/v1/cotter/read", body, &reply, err);
 		if (r < 0)
 			return r;
 		json_array_foreach(json_object_get(client_data(&reply), "secrets"), i, item) if (r == 0) r =
