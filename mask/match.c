@@ -10,23 +10,31 @@
 #define NONE UINT32_MAX
 #define SHORT 8u /* strings below it are looked for at each position */
 #define LONG 16u
-#define GRAM_BITS_MIN 16u
-#define GRAM_BITS_MAX 22u
-#define BEGIN_BITS 18u
+#define LONGER 32u
+#define SET_SPARE 16u /* bits a hash: one of some fifty others passes */
+#define SET_BITS_MIN 16u
+#define SET_BITS_MAX 24u
 #define PAIRS 65536u
 #define BUCKETS 8u
 
-/* the two kinds of sampling: q bytes at each multiple of stride, for strings of at least stride + q - 1 bytes */
+/* The kinds of sampling: q bytes at each multiple of stride, for strings of at least stride + q - 1 bytes. The wider the
+ * stride, the more grams a string has, and the fewer are looked up. */
 static const struct sampling {
 	size_t q, stride, min, max;
-} samplings[2] = {{4, SHORT - 4 + 1, SHORT, LONG - 1}, {8, LONG - 8 + 1, LONG, MATCH_MAX}};
+} samplings[MATCH_SAMPLINGS] = {
+	{4, SHORT - 4 + 1, SHORT, LONG - 1}, {8, LONG - 8 + 1, LONG, LONGER - 1}, {8, LONGER - 8 + 1, LONGER, MATCH_MAX}};
 
-/* A bit set that lets one gram in thirty-two through, at the most, and small enough for the processor's cache; behind it a
- * table that says where in a string a gram may stand. */
+/* A set of hashes that lets few others through, and is small enough for the processor's cache: each hash is two bits of one
+ * word. */
+struct match_set {
+	unsigned int bits; /* their number, as a power of two */
+	uint64_t *words;
+};
+
+/* Behind the set a table that says where in a string a gram may stand. */
 struct match_grams {
-	unsigned int bits;
+	struct match_set set;
 	size_t mask; /* of the table's index */
-	uint64_t *set;
 	struct gram {
 		uint32_t tag;
 		uint32_t offsets; /* bit i: at offset i; 0: a free place */
@@ -147,6 +155,44 @@ static void sort(struct match *m)
 	}
 }
 
+static bool set_init(struct match_set *set, size_t n)
+{
+	for (set->bits = SET_BITS_MIN; set->bits < SET_BITS_MAX && ((size_t)1 << set->bits) < SET_SPARE * n;)
+		set->bits++;
+	set->words = calloc(1, ((size_t)1 << set->bits) / 8);
+	return set->words != NULL;
+}
+
+static void set_free(struct match_set *set)
+{
+	if (set->words)
+		explicit_bzero(set->words, ((size_t)1 << set->bits) / 8);
+	free(set->words);
+	*set = (struct match_set){0};
+}
+
+static inline size_t set_word(uint64_t mixed, unsigned int bits)
+{
+	return (size_t)(mixed >> (64 - bits + 6));
+}
+
+static inline uint64_t set_two(uint64_t mixed)
+{
+	return UINT64_C(1) << (mixed >> 26 & 63) | UINT64_C(1) << (mixed >> 32 & 63);
+}
+
+static void set_add(struct match_set *set, uint64_t mixed)
+{
+	set->words[set_word(mixed, set->bits)] |= set_two(mixed);
+}
+
+static inline bool set_has(const uint64_t *words, unsigned int bits, uint64_t mixed)
+{
+	uint64_t two = set_two(mixed);
+
+	return (words[set_word(mixed, bits)] & two) == two;
+}
+
 /* The upper bits of the mixed gram are its place in the set, those in the middle its place in the table and its name there.
  */
 static struct gram *gram_place(const struct match_grams *g, uint64_t mixed)
@@ -163,7 +209,7 @@ static void gram_add(struct match_grams *g, uint64_t gram, size_t offset)
 	uint64_t mixed = mix(gram);
 	struct gram *place = gram_place(g, mixed);
 
-	bit_set(g->set, (size_t)(mixed >> (64 - g->bits)));
+	set_add(&g->set, mixed);
 	place->tag = (uint32_t)(mixed >> 20);
 	place->offsets |= 1u << offset;
 }
@@ -172,11 +218,9 @@ static void grams_free(struct match_grams *g)
 {
 	if (!g)
 		return;
-	if (g->set)
-		explicit_bzero(g->set, ((size_t)1 << g->bits) / 8);
+	set_free(&g->set);
 	if (g->table)
 		explicit_bzero(g->table, (g->mask + 1) * sizeof(*g->table));
-	free(g->set);
 	free(g->table);
 	free(g);
 }
@@ -189,14 +233,11 @@ static struct match_grams *grams_new(size_t n)
 
 	if (!g)
 		return NULL;
-	for (g->bits = GRAM_BITS_MIN; g->bits < GRAM_BITS_MAX && ((size_t)1 << g->bits) < 32 * n;)
-		g->bits++;
 	while (size < 2 * n)
 		size *= 2;
 	g->mask = size - 1;
-	g->set = calloc(1, ((size_t)1 << g->bits) / 8);
 	g->table = calloc(size, sizeof(*g->table));
-	if (!g->set || !g->table) {
+	if (!set_init(&g->set, n) || !g->table) {
 		grams_free(g);
 		return NULL;
 	}
@@ -223,6 +264,11 @@ static void pair_add(struct match_pairs *p, const uint8_t *string, size_t len, u
 		bit_set(p->fours, hash(load(string, 4), 16));
 }
 
+static bool is_sampled(const struct sampling *s, const struct match_entry *e)
+{
+	return e->len >= s->min && e->len <= s->max;
+}
+
 static void fill(struct match *m)
 {
 	int first = -1;
@@ -233,49 +279,54 @@ static void fill(struct match *m)
 		const uint8_t *s = string_of(m, e);
 
 		if (e->len > SHORT)
-			bit_set(m->begins8, hash(load(s, 8), BEGIN_BITS));
+			set_add(m->begins, mix(load(s, 8)));
 		if (e->len < SHORT) {
 			/* strings with one first byte, which stand together, are of one group: fewer pairs that are none */
 			bucket += s[0] != first;
 			first = s[0];
 			pair_add(m->pairs, s, e->len, (uint8_t)(1u << bucket % BUCKETS));
 		}
-		for (size_t k = 0; k < 2; k++)
-			for (size_t o = 0;
-			     e->len >= samplings[k].min && e->len <= samplings[k].max && o < samplings[k].stride; o++)
+		for (size_t k = 0; k < MATCH_SAMPLINGS; k++)
+			for (size_t o = 0; is_sampled(&samplings[k], e) && o < samplings[k].stride; o++)
 				gram_add(m->grams[k], load(s + o, samplings[k].q), o);
 	}
 }
 
 static void tables_free(struct match *m)
 {
-	if (m->begins8)
-		explicit_bzero(m->begins8, (1u << BEGIN_BITS) / 8);
+	if (m->begins)
+		set_free(m->begins);
 	if (m->pairs)
 		explicit_bzero(m->pairs, sizeof(*m->pairs));
-	for (size_t k = 0; k < 2; k++) {
+	for (size_t k = 0; k < MATCH_SAMPLINGS; k++) {
 		grams_free(m->grams[k]);
 		m->grams[k] = NULL;
 	}
-	free(m->begins8);
+	free(m->begins);
 	free(m->pairs);
-	m->begins8 = NULL;
+	m->begins = NULL;
 	m->pairs = NULL;
 }
 
 int match_build(struct match *m, struct err *err)
 {
-	size_t count[3] = {0}; /* of each sampling, and short ones */
+	size_t count[MATCH_SAMPLINGS] = {0}, n_short = 0;
+	bool ok;
 
 	sort(m);
 	tables_free(m);
-	for (size_t i = 0; i < m->n; i++)
-		count[m->entries[i].len < SHORT ? 2 : m->entries[i].len >= LONG]++;
-	m->begins8 = calloc(1, (1u << BEGIN_BITS) / 8);
-	for (size_t k = 0; k < 2; k++)
-		m->grams[k] = count[k] ? grams_new(count[k] * samplings[k].stride) : NULL;
-	m->pairs = count[2] ? calloc(1, sizeof(*m->pairs)) : NULL;
-	if (!m->begins8 || (count[0] && !m->grams[0]) || (count[1] && !m->grams[1]) || (count[2] && !m->pairs))
+	for (size_t i = 0; i < m->n; i++) {
+		n_short += m->entries[i].len < SHORT;
+		for (size_t k = 0; k < MATCH_SAMPLINGS; k++)
+			count[k] += is_sampled(&samplings[k], &m->entries[i]);
+	}
+	m->begins = calloc(1, sizeof(*m->begins));
+	ok = m->begins && set_init(m->begins, m->n);
+	for (size_t k = 0; ok && k < MATCH_SAMPLINGS; k++)
+		ok = !count[k] || (m->grams[k] = grams_new(count[k] * samplings[k].stride));
+	if (ok && n_short)
+		ok = (m->pairs = calloc(1, sizeof(*m->pairs)));
+	if (!ok)
 		return err_set(err, ERR_FAILED, "out of memory");
 	fill(m);
 	m->built = true;
@@ -326,7 +377,7 @@ size_t match_unfinished(const struct match *m, const uint8_t *text, size_t len, 
 	for (size_t at = from; m->n && at < len; at++) {
 		size_t left = len - at, i;
 
-		if (left >= 8 && !bit(m->begins8, hash(load(text + at, 8), BEGIN_BITS)))
+		if (left >= 8 && !set_has(m->begins->words, m->begins->bits, mix(load(text + at, 8))))
 			continue;
 		/* the first one behind it begins with it, if any does */
 		i = up_to(m, text + at, left);
@@ -374,14 +425,14 @@ static inline __attribute__((always_inline)) void scan_grams(struct scan *s, con
 							     size_t stride)
 {
 	const uint8_t *text = s->text;
-	const uint64_t *set = g->set;
+	const uint64_t *words = g->set.words;
 	size_t end = s->len < q ? 0 : s->len - q + 1;
-	unsigned int shift = 64 - g->bits;
+	unsigned int bits = g->set.bits;
 
 	for (size_t at = 0; at < end; at += stride) {
 		uint64_t mixed = mix(load(text + at, q));
 
-		if (__builtin_expect(bit(set, (size_t)(mixed >> shift)), 0))
+		if (__builtin_expect(set_has(words, bits, mixed), 0))
 			look_offsets(s, at, gram_place(g, mixed)->offsets);
 	}
 }
@@ -447,4 +498,6 @@ void match_scan(const struct match *m, const uint8_t *text, size_t len, match_fo
 		scan_grams(&s, m->grams[0], 4, SHORT - 4 + 1);
 	if (m->grams[1])
 		scan_grams(&s, m->grams[1], 8, LONG - 8 + 1);
+	if (m->grams[2])
+		scan_grams(&s, m->grams[2], 8, LONGER - 8 + 1);
 }

@@ -12,6 +12,7 @@
 
 struct err;
 
+#define MATCH_SAMPLINGS 3u
 #define MATCH_MAX 511u /* bytes of one string */
 
 struct match_entry {
@@ -24,15 +25,16 @@ struct match_entry {
 
 struct match_grams;
 struct match_pairs;
+struct match_set;
 
 struct match {
 	struct secret strings;
 	struct match_entry *entries; /* sorted by their bytes once built, each string once */
 	size_t n, cap;
 	bool built;
-	uint64_t *begins8;	      /* bit sets by hash of the first eight bytes of what is longer than that */
-	struct match_grams *grams[2]; /* of strings of 8 to 15 bytes, and of longer ones */
-	struct match_pairs *pairs;    /* of strings below 8 bytes */
+	struct match_set *begins;		    /* the first eight bytes of what is longer than that */
+	struct match_grams *grams[MATCH_SAMPLINGS]; /* of strings of 8 to 15 bytes, 16 to 31, longer ones */
+	struct match_pairs *pairs;		    /* of strings below 8 bytes */
 };
 
 /* len: 1 to MATCH_MAX. Copies. ERR_BUSY when the arena is full. */
