@@ -79,25 +79,13 @@ static void count_leases(struct broker *b)
 	}
 }
 
-/* Ends the list, and the call; r < 0: the locked memory was too full to make it. */
-static void reply_listing(struct call *call, struct listing *l, int r)
-{
-	CLEANUP(secret_clear) struct secret body = {0};
-
-	if (r == 0)
-		r = api_append(&l->text, "]}");
-	if (r == 0)
-		r = api_envelope((char *)l->text.data, l->text.len, NULL, 0, &body);
-	secret_clear(&l->text);
-	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
-}
-
 #define LIST_AT_ONCE 1000u
 
 void job_list(struct call *call, const struct request *q)
 {
 	struct jobs *jobs = &call->broker->jobs;
 	struct listing l = {.room = LIMIT_RECEIVED_LISTED};
+	CLEANUP(secret_clear) struct secret body = {0};
 	size_t n = 0;
 	int r = secret_new(&l.text, 1024, NULL);
 
@@ -114,7 +102,13 @@ void job_list(struct call *call, const struct request *q)
 		if (r == 0)
 			r = api_append(&l.text, "}");
 	}
-	reply_listing(call, &l, r);
+	if (r == 0)
+		r = api_append(&l.text, "]}");
+	if (r == 0)
+		r = api_envelope((char *)l.text.data, l.text.len, NULL, 0, &body);
+	secret_clear(&l.text);
+	/* without a record: cotter top asks every second */
+	call_reply(call, r < 0 ? 503 : 200, r < 0 ? NULL : &body, 0);
 }
 
 /* ---- one job ---------------------------------------------------------------------------------------------------- */
@@ -169,7 +163,10 @@ static void show(struct call *call, const struct job *job)
 		r = api_append(&l.text, ",\"keys\":[");
 	if (r == 0)
 		r = store_keys(&b->store, "", add_key, &u, NULL);
-	reply_listing(call, &l, r);
+	if (r == 0)
+		r = api_append(&l.text, "]}");
+	call_reply_data(call, &l.text, r);
+	secret_clear(&l.text);
 }
 
 void job_show(struct call *call, const struct request *q)

@@ -1,5 +1,4 @@
 /* cotter mask: any log through the masker of cotter run. */
-#include "common/b64.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -9,6 +8,7 @@
 #include "tools/cli.h"
 #include "tools/kv.h"
 #include "tools/relay.h"
+#include "tools/values.h"
 
 #include <getopt.h>
 #include <string.h>
@@ -65,50 +65,15 @@ static int parse(struct cli *cli, int argc, char **argv, struct masking *o, stru
 	return r;
 }
 
-/* A string, or an object: name, and value or base64. */
-static int add_item(struct mask_values *v, const json_t *item, size_t i, struct err *err)
+static int add_value(void *context, size_t number, const char *name, const void *value, size_t len, struct err *err)
 {
-	const json_t *value = json_is_object(item) ? json_object_get(item, "value") : item;
-	const char *name = json_string_value(json_object_get(item, "name")),
-		   *base64 = json_string_value(json_object_get(item, "base64"));
-	CLEANUP(secret_clear) struct secret bytes = {0};
+	struct mask_values *v = context;
 	bool added = false;
-	int r;
+	int r = mask_values_add(v, value, len, name, &added, err);
 
-	if (json_is_string(value)) {
-		r = secret_copy(&bytes, json_string_value(value), json_string_length(value), err);
-	} else if (base64) {
-		r = secret_new(&bytes, strlen(base64) + 1, err);
-		if (r == 0 && !b64_decode_padded(base64, strlen(base64), NULL, bytes.data, bytes.cap, &bytes.len))
-			r = err_set(err, ERR_INPUT, "item %zu: not base64", i);
-	} else {
-		r = err_set(err, ERR_INPUT, "item %zu: neither a string nor an object with value or base64", i);
-	}
 	if (r == 0)
-		r = mask_values_add(v, bytes.data, bytes.len, name, &added, err);
-	if (r < 0)
-		return err_wrap(err, "item %zu", i);
-	relay_tell_short(bytes.len, name, i, added);
-	return 0;
-}
-
-static int add_file(struct mask_values *v, const char *path, struct err *err)
-{
-	CLEANUP(secret_clear) struct secret text = {0};
-	CLEANUP(client_json_free) json_t *values = NULL;
-	json_error_t error;
-	size_t i;
-	json_t *item;
-	int r = cli_read_secret(path, LIMIT_MASK_FILE, &text, err);
-
-	if (r < 0)
-		return r;
-	values = json_loadb((const char *)text.data, text.len, JSON_ALLOW_NUL, &error);
-	if (!json_is_array(values))
-		return err_set(err, ERR_INPUT, "%.200s: not a JSON array%s", path,
-			       values ? "" : ", or larger than the locked memory");
-	json_array_foreach(values, i, item) if (r == 0) r = add_item(v, item, i, err);
-	return r < 0 ? err_wrap(err, "%.200s", path) : 0;
+		relay_tell_short(len, name, number, added);
+	return r;
 }
 
 static int add_secret(struct mask_values *v, const char *ref, struct err *err)
@@ -145,7 +110,7 @@ int cmd_mask(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0)
 		r = mask_values_new(o.min, o.leads, o.prefixes, o.n_prefixes, &values, err);
 	if (r == 0 && o.values_file)
-		r = add_file(values, o.values_file, err);
+		r = values_read(o.values_file, add_value, values, err);
 	for (size_t i = 0; r == 0 && i < o.n_secrets; i++)
 		r = add_secret(values, o.secrets[i], err);
 	if (r == 0)

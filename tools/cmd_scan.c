@@ -9,6 +9,7 @@
 #include "tools/cli.h"
 #include "tools/client.h"
 #include "tools/names.h"
+#include "tools/values.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -104,35 +105,12 @@ static int add_value(struct scanner *s, const char *name, const void *value, siz
 	return r == 0 ? forms_add(&s->forms, value, len, number, &added, err) : r;
 }
 
-static int add_values_file(struct scanner *s, const char *file, struct err *err)
+static int add_item(void *context, size_t number, const char *name, const void *value, size_t len, struct err *err)
 {
-	CLEANUP(secret_clear) struct secret text = {0};
-	CLEANUP(client_json_free) json_t *values = NULL;
-	json_error_t error;
-	char name[32];
-	size_t i;
-	json_t *item;
-	int r = cli_read_secret(file, LIMIT_MASK_FILE, &text, err);
+	char text[32];
 
-	if (r < 0)
-		return r;
-	values = json_loadb((const char *)text.data, text.len, JSON_ALLOW_NUL, &error);
-	if (!json_is_array(values))
-		return err_set(err, ERR_INPUT, "%.200s: not a JSON array", file);
-	json_array_foreach(values, i, item)
-	{
-		const json_t *value = json_is_object(item) ? json_object_get(item, "value") : item;
-		const char *its = json_string_value(json_object_get(item, "name"));
-
-		snprintf(name, sizeof(name), "value %zu", i);
-		if (!json_is_string(value))
-			return err_set(err, ERR_INPUT, "%.200s: item %zu is neither a string nor an object with value",
-				       file, i);
-		r = add_value(s, its ? its : name, json_string_value(value), json_string_length(value), err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	snprintf(text, sizeof(text), "value %zu", number);
+	return add_value(context, name ? name : text, value, len, err);
 }
 
 static int add_object(struct scanner *s, const char *path, const json_t *object, struct err *err)
@@ -336,7 +314,7 @@ static int prepare(struct scanning *o, struct err *err)
 	if (o->by_job)
 		r = add_job(s, o->job, err);
 	else if (o->values_file)
-		r = add_values_file(s, o->values_file, err);
+		r = values_read(o->values_file, add_item, s, err);
 	else if (o->index)
 		r = read_index(s, o->index, err);
 	else if (!o->write_index)

@@ -196,10 +196,25 @@ class Exact(ScanCase):
     def test_standard_input_and_values(self):
         values = os.path.join(self.dir, "values.json")
         with open(values, "w") as f:
-            json.dump(["shortish", {"name": "named", "value": "another-value"}], f)
-        p = self.scan("--values-file", values, "--format", "json", "-", stdin=b"1\n2 c2hvcnRpc2g=\n3 another-value\n", status=1)
-        self.assertEqual([(f["line"], f["secret"]) for f in json.loads(p.stdout)["findings"]], [(2, "value 0"), (3, "named")])
+            json.dump(["shortish", {"name": "named", "value": "another-value"}, {"name": "bytes", "base64": base64.b64encode(b"\0\x01not text\xff\xfe").decode()}], f)
+        text = b"1\n2 c2hvcnRpc2g=\n3 another-value\n4 \0\x01not text\xff\xfe\n"
+        p = self.scan("--values-file", values, "--format", "json", "-", stdin=text, status=1)
+        self.assertEqual([(f["line"], f["secret"]) for f in json.loads(p.stdout)["findings"]], [(2, "value 0"), (3, "named"), (4, "bytes")])
         self.assertNotIn(b"another-value", p.stdout + p.stderr)
+        # the same file, the same values, for a log
+        self.assertEqual(run(COTTER, "mask", "--values-file", values, stdin=text, check=True).stdout,
+                         b"1\n2 ***\n3 ***(named)***\n4 ***(bytes)***\n")
+
+    def test_a_bad_values_file(self):
+        values = os.path.join(self.dir, "values.json")
+        for text, why in ((b"[7]", b"item 0"), (b'["x", {"name": "n"}]', b"item 1"), (b"{}", b"not a JSON array"), (b'["x"', b"not a JSON array"),
+                          (b'[{"base64": "A"}]', b"not base64"), (b"[" + b'"' + b"x" * (1 << 20) + b'"]', b"values.json")):
+            with open(values, "wb") as f:
+                f.write(text)
+            self.assertIn(why, self.scan("--values-file", values, "-", stdin=b"", status=7).stderr)
+            p = run(COTTER, "mask", "--values-file", values)
+            self.assertEqual((p.returncode, p.stdout), (1, b""))
+            self.assertIn(why, p.stderr)
 
 
 class Large(ScanCase):

@@ -135,6 +135,17 @@ class Received(TopCase):
             self.assertEqual(as_peer(ask, self.b.socket, "GET", path, token, uid=JOB, cgroup=cg)[0], 403)
         self.assertEqual(self.shown("0" * 16), 404)
 
+    def test_its_own_with_a_record_each(self):
+        token, job, cg, _ = self.started()
+        self_ = lambda: as_peer(ask, self.b.socket, "GET", "cotter/jobs/self", token, uid=JOB, cgroup=cg)
+        before = self.b.audit().count("job.show")
+        self.assertEqual(self_()[1]["data"]["job"], job)
+        self.assertEqual(self.shown(job)["job"], job)
+        self.assertEqual(as_peer(ask, self.b.socket, "GET", "cotter/jobs/self", token, uid=JOB)[0], 403)  # outside the job's cgroup
+        records = [line for line in self.b.audit().splitlines() if "job.show" in line]
+        self.assertEqual(len(records) - before, 3)
+        self.assertEqual(sum(job in line and "granted" in line for line in records), 2)
+
 
 class Metrics(TopCase):
     """The numbers, against traffic that is known."""
