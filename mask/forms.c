@@ -13,6 +13,7 @@
 #define PIECE 256u  /* of a longer form */
 #define LINE_MIN 3u /* a shorter line of a secret hides too much of a log */
 #define LEAF_MIN 4u
+#define LEAF_DIGITS_MIN 6u /* of a number: with fewer it is a port, a count, a year */
 #define DENSE_LITERAL 12u /* a shorter one is looked for as it is alone */
 #define BASE64_MIN 3u
 #define HEX_MIN 10u
@@ -261,6 +262,17 @@ static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct 
 	return r;
 }
 
+static int add_number(struct adding *a, json_int_t number, struct err *err)
+{
+	char text[32];
+	int n = snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, number), r;
+
+	/* the digits: a sign before them tells nothing */
+	r = add_part(a, (uint8_t *)text + (number < 0), (size_t)n - (number < 0), LEAF_DIGITS_MIN, err);
+	sodium_memzero(text, sizeof(text));
+	return r;
+}
+
 static int add_leaves(struct adding *a, const json_t *j, struct err *err)
 {
 	const char *key;
@@ -270,6 +282,8 @@ static int add_leaves(struct adding *a, const json_t *j, struct err *err)
 
 	if (json_is_string(j))
 		return add_part(a, (const uint8_t *)json_string_value(j), json_string_length(j), LEAF_MIN, err);
+	if (json_is_integer(j))
+		return add_number(a, json_integer_value(j), err);
 	if (a->depth == LEAVES_DEPTH)
 		return 0;
 	a->depth++;
@@ -288,6 +302,9 @@ static int as_json(const uint8_t *value, size_t len, json_t **ret, struct err *e
 	if (len < 2 || (value[0] != '{' && value[0] != '['))
 		return 0;
 	*ret = json_loadb((const char *)value, len, JSON_ALLOW_NUL, &e);
+	/* a number that does not fit does not spoil the rest */
+	if (!*ret && json_error_code(&e) == json_error_numeric_overflow)
+		*ret = json_loadb((const char *)value, len, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &e);
 	return *ret || json_error_code(&e) != json_error_out_of_memory
 		       ? 0
 		       : err_set(err, ERR_BUSY, "the locked memory for secrets is full");

@@ -362,6 +362,22 @@ static int report(struct scanning *o, struct err *err)
 	return r;
 }
 
+/* What was found before something failed is told all the same. */
+static int look_and_report(struct scanning *o, char **paths, size_t n, struct err *err)
+{
+	int looked = look(o, paths, n, err), r = 0;
+	struct err second = {0};
+
+	scanner_sort(&o->scanner);
+	if (looked < 0 && (o->write_baseline || !o->scanner.n_findings))
+		return looked;
+	if (o->baseline)
+		r = baseline_apply(o->baseline, &o->scanner, looked < 0 ? &second : err);
+	if (r == 0)
+		r = report(o, looked < 0 ? &second : err);
+	return looked < 0 ? looked : r;
+}
+
 int cmd_scan(struct cli *cli, int argc, char **argv, struct err *err)
 {
 	struct scanning *o = calloc(1, sizeof(*o));
@@ -376,12 +392,7 @@ int cmd_scan(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0 && o->write_index) {
 		r = write_index(&o->scanner, o->write_index, err);
 	} else if (r == 0) {
-		r = look(o, argv + optind, (size_t)(argc - optind), err);
-		scanner_sort(&o->scanner);
-		if (r == 0 && o->baseline)
-			r = baseline_apply(o->baseline, &o->scanner, err);
-		if (r == 0)
-			r = report(o, err);
+		r = look_and_report(o, argv + optind, (size_t)(argc - optind), err);
 		/* what was found counts more than that something could not be read */
 		if (r == 0 && o->scanner.n_findings && !o->write_baseline)
 			cli->end = (struct cli_end){true, STATUS_FOUND};

@@ -165,6 +165,16 @@ class Exact(ScanCase):
         p = self.scan("--no-rules", cwd=self.tree({"deep": deep}), status=7)
         self.assertIn(b"too deep", p.stderr)
 
+    def test_a_repository_in_a_tree(self):
+        """An artifact with the token that cloned it."""
+        header = base64.b64encode(b"x-access-token:" + STRONG.encode()).decode()
+        top = self.tree({"a/.git/config": f'[http "https://x/"]\n\textraheader = AUTHORIZATION: basic {header}\n', "a/.git/objects/x": STRONG,
+                         "a/objects/y": STRONG, "a/.github/objects/z": STRONG})
+        self.assertEqual(self.findings("--no-rules", cwd=top, status=1),
+                         [("a/.git/config", 2, "app/token"), ("a/.github/objects/z", 1, "app/token"), ("a/objects/y", 1, "app/token")])
+        self.assertEqual(len(self.findings("--no-rules", cwd=os.path.join(top, "a"), status=1)), 3)
+        self.assertEqual(len(self.findings("--no-rules", cwd=os.path.join(top, "a/.git"), status=1)), 2)
+
     def test_pipes_that_are_named(self):
         fifo = os.path.join(self.tree({}), "fifo")
         os.mkfifo(fifo)
@@ -186,6 +196,10 @@ class Exact(ScanCase):
 
     def test_what_cannot_be_read_is_no_success(self):
         self.scan("/nonexistent/tree", status=7)
+        # and what was found in the rest is told
+        p = self.scan("--no-rules", "--format", "json", "/nonexistent/tree", self.tree({"a": STRONG}), status=7)
+        self.assertEqual([f["secret"] for f in json.loads(p.stdout)["findings"]], ["app/token"])
+        self.assertIn(b"/nonexistent/tree", p.stderr)
         top = self.tree({"broken.gz": gzip.compress(os.urandom(5000))[:3000]})
         self.scan(top, status=7)
         os.mkfifo(os.path.join(top, "fifo"))
@@ -293,7 +307,8 @@ class Git(ScanCase):
         self.assertEqual({s for _, _, s in found}, {"app/token", "app/db"})
         self.assertTrue(any(re.fullmatch("[0-9a-f]{12}:gone", p) and line == 2 for p, line, _ in found), found)
         self.assertTrue(any(p.startswith("commit:") for p, _, _ in found))
-        self.assertEqual(self.findings("--no-rules", cwd=top, status=0), [])
+        # a tree's own words about its history alone
+        self.assertEqual({os.path.dirname(path) for path, _, _ in self.findings("--no-rules", cwd=top, status=1)}, {".git", ".git/logs", ".git/logs/refs/heads"})
         self.scan("--git=/nonexistent", status=7)
 
     def test_what_is_staged(self):

@@ -584,7 +584,9 @@ static void test_odd_parts(void **state)
 		    {"\"        a\"", "banana '' a", "banana '' a"},
 		    {"[\"a leaf\\u0000b\"]", "the leaf", "the leaf"},
 		    {"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"a leaf\"]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]", "the a leaf.",
-		     "the ***."}};
+		     "the ***."},
+		    {"{\"pin\": 839201, \"port\": 54321, \"account\": -123456789012}", "839201 54321 -123456789012", "*** 54321 -***"},
+		    {"{\"serial\": 123456789012345678901234567890, \"key\": \"a leaf\"}", "the a leaf.", "the ***."}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
