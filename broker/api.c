@@ -348,6 +348,7 @@ static int authorise(struct call *call, const struct route *route, const struct 
 	struct broker *b = call->broker;
 	struct store_secret secret;
 	struct macaroon *m = NULL;
+	bool seen;
 	int r;
 
 	if (route->permit == PERMIT_OPEN)
@@ -366,13 +367,16 @@ static int authorise(struct call *call, const struct route *route, const struct 
 		return 0;
 	if (!q->token)
 		return err_set(err, ERR_DENIED, "no token");
-	r = macaroon_parse(q->token, q->token_len, &m, err);
+	r = token_seen_parse(&b->tokens.seen, q->token, q->token_len, &m, err);
 	if (r == -ERR_INPUT)
 		return err_set(err, ERR_DENIED, "malformed token");
 	if (r < 0)
 		return r;
 	call->token = m;
+	seen = m->verified;
 	r = check_token(call, err);
+	if (m->verified && !seen)
+		token_seen_put(&b->tokens.seen, q->token, q->token_len, m);
 	if (call->row && call->row->job)
 		job_id_text(call->row->job, call->job_id);
 	return r;
@@ -399,7 +403,7 @@ static void refuse_route(struct conn *c, bool known)
 
 static void call_init(struct call *call, struct broker *b, struct conn *c, const char *event)
 {
-	*call = (struct call){.broker = b, .conn = c, .event = event, .route = N_ROUTES, .began_ns = metrics_now_ns()};
+	*call = (struct call){.broker = b, .conn = c, .event = event, .route = N_ROUTES, .began_ns = metrics_now_ns(), .round = c->server->round};
 	peer_refresh(&c->peer);
 	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};

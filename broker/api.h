@@ -15,6 +15,7 @@ struct call {
 	size_t route;		/* its row */
 	enum metrics_outcome outcome;
 	uint64_t began_ns;
+	uint64_t round;		/* of the loop, in which the peer was looked at */
 	struct macaroon *token; /* NULL: an operator, or an open route */
 	struct token_row *row;	/* valid only until the loop goes on */
 	struct token_facts facts;

@@ -156,11 +156,15 @@ void call_reply_data(struct call *call, const struct secret *data, int r)
 		call_reply(call, 200, &body, seq);
 }
 
-/* The kernel's word again: while the hardware worked, the peer may have gone, or moved. */
+/* The kernel's word again: while the hardware worked, the peer may have gone, or moved. Within the loop's same round it was asked
+ * microseconds ago, and would be asked for nothing. */
 static int check_peer_again(struct call *call, struct err *err)
 {
 	struct peer *p = &call->conn->peer;
 
+	if (call->round == call->conn->server->round)
+		return 0;
+	call->round = call->conn->server->round;
 	peer_refresh(p);
 	if (p->problem)
 		return err_set(err, ERR_DENIED, "%s", p->problem);

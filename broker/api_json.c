@@ -145,14 +145,25 @@ int api_envelope_twice(const char *data, size_t data_len, struct secret *ret)
 	return r < 0 ? r : secret_append(ret, once.data + 1, once.len - 1, NULL);
 }
 
+/* Names for answers, which are no secret: many from one call of the kernel. */
+static void request_id(char ret_hex[33])
+{
+	static uint8_t pool[64][16];
+	static size_t left;
+
+	if (left == 0) {
+		randombytes_buf(pool, sizeof(pool));
+		left = sizeof(pool) / sizeof(pool[0]);
+	}
+	sodium_bin2hex(ret_hex, 33, pool[--left], sizeof(pool[0]));
+}
+
 int api_answer(const struct api_answer *a, struct secret *ret)
 {
-	uint8_t id[16];
 	char hex[33];
 	int r = secret_new(ret, a->data_len + a->auth_len + (a->warning ? strlen(a->warning) : 0) + 480, NULL);
 
-	randombytes_buf(id, sizeof(id));
-	sodium_bin2hex(hex, sizeof(hex), id, sizeof(id));
+	request_id(hex);
 	if (r == 0)
 		r = api_append(ret,
 			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"%s\",\"renewable\":%s,"

@@ -141,8 +141,14 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	CLEANUP(secret_clear) struct secret object = {0};
 	struct store_version v = {0};
 	struct err err = {0};
-	int r = store_get(&b->store, call->path, version, &v, &err);
+	uint64_t generation;
+	bool found = false;
+	int r = store_generation(&b->store, call->facts.boot_ms, &generation, &err);
 
+	if (r == 0)
+		found = cache_find(&b->cache, call->path, version, generation, call->facts.boot_ms, &v, &object);
+	if (r == 0 && !found)
+		r = store_get(&b->store, call->path, version, &v, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -156,7 +162,9 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	memcpy(call->meta, v.meta, sizeof(call->meta));
 	if (store_deleted(&v, token_wall_ms()) || v.destroyed) {
 		then(call, NULL);
-	} else if (cache_get(&b->cache, call->path, v.version, token_boot_ms(), &object)) {
+	} else if (found || cache_get(&b->cache, call->path, v.version, call->facts.boot_ms, &object)) {
+		if (!found)
+			cache_note(&b->cache, call->path, &v, generation, version == 0);
 		b->metrics.n_hits++;
 		then(call, &object);
 	} else {

@@ -1,5 +1,6 @@
 #include "broker/cache.h"
 
+#include "broker/store.h"
 #include "common/err.h"
 
 #include <sodium.h>
@@ -12,6 +13,9 @@
 struct cache_entry {
 	struct cache_entry *next;
 	uint64_t version, deadline_ms;
+	uint64_t generation; /* of the store, when head was true; 0: nothing is noted */
+	bool current;
+	struct store_version head;
 	uint8_t nonce[NONCE_LEN];
 	size_t sealed_len, path_len;
 	uint8_t data[]; /* sealed bytes, then the path */
@@ -52,15 +56,19 @@ static bool same_path(const struct cache_entry *e, const char *path)
 	return e->path_len == strlen(path) && memcmp(e->data + e->sealed_len, path, e->path_len) == 0;
 }
 
-bool cache_get(struct cache *c, const char *path, uint64_t version, uint64_t now_ms, struct secret *ret)
+static struct cache_entry *find(struct cache *c, const char *path, uint64_t version)
 {
-	struct cache_entry *e;
+	struct cache_entry *e = c->ttl_ms ? *bucket(c, path) : NULL;
+
+	while (e && !(e->version == version && same_path(e, path)))
+		e = e->next;
+	return e;
+}
+
+static bool open_entry(const struct cache *c, const struct cache_entry *e, uint64_t now_ms, struct secret *ret)
+{
 	unsigned long long len;
 
-	if (c->ttl_ms == 0)
-		return false;
-	for (e = *bucket(c, path); e && !(e->version == version && same_path(e, path));)
-		e = e->next;
 	if (!e || e->deadline_ms <= now_ms || secret_new(ret, e->sealed_len, NULL) < 0)
 		return false;
 	if (crypto_aead_xchacha20poly1305_ietf_decrypt(ret->data, &len, NULL, e->data, e->sealed_len, e->data + e->sealed_len,
@@ -69,6 +77,36 @@ bool cache_get(struct cache *c, const char *path, uint64_t version, uint64_t now
 		return false;
 	}
 	ret->len = len;
+	return true;
+}
+
+bool cache_get(struct cache *c, const char *path, uint64_t version, uint64_t now_ms, struct secret *ret)
+{
+	return open_entry(c, find(c, path, version), now_ms, ret);
+}
+
+void cache_note(struct cache *c, const char *path, const struct store_version *v, uint64_t generation, bool current)
+{
+	struct cache_entry *e = find(c, path, v->version);
+
+	if (!e)
+		return;
+	e->current = current || (e->current && e->generation == generation);
+	e->generation = generation;
+	e->head = *v;
+	e->head.sealed = NULL;
+}
+
+bool cache_find(struct cache *c, const char *path, uint64_t version, uint64_t generation, uint64_t now_ms, struct store_version *ret_version,
+		struct secret *ret)
+{
+	struct cache_entry *e = c->ttl_ms ? *bucket(c, path) : NULL;
+
+	while (e && !(e->generation == generation && (version ? e->version == version : e->current) && same_path(e, path)))
+		e = e->next;
+	if (!open_entry(c, e, now_ms, ret))
+		return false;
+	*ret_version = e->head;
 	return true;
 }
 

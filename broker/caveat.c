@@ -105,17 +105,36 @@ static int under_holds(const char *value, const struct caveat_context *c, struct
 	return denied(err, "outside its folder");
 }
 
+/* The digits of a time, each where it has to be: strptime takes white space and signs. */
+static bool time_digits(const char *value, struct tm *ret)
+{
+	static const char form[] = "0000-00-00T00:00:00Z";
+	int n[6] = {0}, at = 0;
+
+	for (size_t i = 0; i < sizeof(form); i++) {
+		if (form[i] == '0' && value[i] >= '0' && value[i] <= '9')
+			n[at] = 10 * n[at] + value[i] - '0';
+		else if (form[i] == '0' || value[i] != form[i])
+			return false;
+		else
+			at++;
+	}
+	*ret = (struct tm){.tm_year = n[0] - 1900, .tm_mon = n[1] - 1, .tm_mday = n[2], .tm_hour = n[3], .tm_min = n[4], .tm_sec = n[5]};
+	return true;
+}
+
 static bool parse_time(const char *value, uint64_t *ret_ms)
 {
-	struct tm tm = {0};
-	char back[32];
+	struct tm tm, back;
 	time_t t;
 
-	if (strlen(value) != 20 || strptime(value, "%Y-%m-%dT%H:%M:%SZ", &tm) != value + 20)
+	if (!time_digits(value, &tm))
 		return false;
-	t = timegm(&tm);
+	back = tm;
+	t = timegm(&back);
 	/* timegm mends impossible dates; ours must come back as they went in */
-	if (t < 0 || !gmtime_r(&t, &tm) || strftime(back, sizeof(back), "%Y-%m-%dT%H:%M:%SZ", &tm) != 20 || strcmp(back, value) != 0)
+	if (t < 0 || back.tm_year != tm.tm_year || back.tm_mon != tm.tm_mon || back.tm_mday != tm.tm_mday || back.tm_hour != tm.tm_hour ||
+	    back.tm_min != tm.tm_min || back.tm_sec != tm.tm_sec)
 		return false;
 	*ret_ms = (uint64_t)t * 1000;
 	return true;
@@ -196,13 +215,15 @@ static bool uses_valid(const char *value)
 
 static int uses_holds(const char *value, const struct caveat_context *c, struct err *err)
 {
+	uint8_t name[MACAROON_NAME_LEN];
 	uint64_t max = 0, used;
 
 	if (c->facts->op == 0)
 		return 0; /* looking a token up is no use of it */
-	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->row->id, c->chain, &used, NULL) < 0 || used >= max)
+	macaroon_caveat_name(c->sig, name);
+	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->row->id, name, &used, NULL) < 0 || used >= max)
 		return denied(err, "its uses are used up");
-	if (c->count && store_use_put(c->store, c->row->id, c->chain, used + 1, NULL) < 0)
+	if (c->count && store_use_put(c->store, c->row->id, name, used + 1, NULL) < 0)
 		return denied(err, "its use cannot be counted");
 	return 0;
 }

@@ -6,7 +6,7 @@ struct caveat_context {
 	const struct token_facts *facts;
 	struct store *store;
 	const struct token_row *row;
-	const uint8_t *chain;	 /* names this caveat on this token */
+	const uint8_t *sig;	 /* of the token at this caveat */
 	bool count;		 /* uses: take one */
 };
 

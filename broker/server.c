@@ -367,6 +367,7 @@ int server_run(struct server *s, struct err *err)
 		return err_errno(err, errno, "epoll");
 	while (!s->stop) {
 		n = epoll_wait(s->epoll_fd, events, 256, 250);
+		s->round++;
 		if (n < 0 && errno != EINTR)
 			return err_errno(err, errno, "epoll");
 		for (int i = 0; i < n; i++)

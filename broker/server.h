@@ -17,6 +17,7 @@ struct server {
 	int credentials_fd;
 	struct shared_body *too_much; /* for systemd; see conn.c */
 	struct secret buffer;
+	uint64_t round; /* of the loop */
 	struct conn *conns, *dead;
 	size_t n_conns;
 	struct server_user {

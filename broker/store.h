@@ -28,6 +28,8 @@ struct store {
 	struct secret mac_key;	/* empty: sealed */
 	uint8_t root[STORE_MAC_LEN]; /* sum of all secrets' MACs */
 	int64_t data_version;	/* of SQLite: changes when another program wrote */
+	uint64_t looked_ms;	/* boot-time clock: when that was looked at last, by store_generation */
+	uint64_t generation;	/* moves with every change of secrets, ours or another hand's */
 	bool rolled_back;	/* the sum does not fit: every read is refused */
 	unsigned int depth;	/* of transactions within each other */
 	bool doomed;		/* one of them was not committed */
@@ -69,6 +71,11 @@ int store_open(const char *path, struct store *s, struct err *err);
 void store_close(struct store *s);
 /* Takes the MAC key (32 bytes, copied) and verifies the sum. ERR_TAMPERED: s->rolled_back is set. */
 int store_unlock(struct store *s, const uint8_t mac_key[32], struct err *err);
+
+#define STORE_LOOK_MS 5u
+/* As long as it stays the same, what store_get told stands. What another program writes is noticed within STORE_LOOK_MS.
+ * ERR_SEALED, ERR_TAMPERED. */
+int store_generation(struct store *s, uint64_t now_ms, uint64_t *ret, struct err *err);
 
 bool store_deleted(const struct store_version *v, uint64_t now_ms);
 /* version 0: the current one. ERR_NOT_FOUND, ERR_TAMPERED. ret->sealed is the caller's to free; NULL when destroyed. */

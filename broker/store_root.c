@@ -46,6 +46,7 @@ int store_root_write(struct store *s, const uint8_t root[STORE_MAC_LEN], struct 
 	STMT *q = NULL;
 	int r;
 
+	s->generation++;
 	memcpy(value, root, STORE_MAC_LEN);
 	root_mac(s, root, value + STORE_MAC_LEN);
 	r = store_prepare(s, "INSERT OR REPLACE INTO meta VALUES ('root', ?)", &q, err, "b", value, sizeof(value));
@@ -76,6 +77,7 @@ int store_verify_root(struct store *s, struct err *err)
 	r = sum_all(s, sum, err);
 	if (r < 0)
 		return r;
+	s->generation++;
 	s->rolled_back = (sodium_memcmp(mac, value + STORE_MAC_LEN, sizeof(mac)) != 0 && !sodium_is_zero(value, sizeof(value))) ||
 			 sodium_memcmp(sum, value, sizeof(sum)) != 0;
 	memcpy(s->root, sum, sizeof(sum));
@@ -93,4 +95,16 @@ int store_root_check(struct store *s, struct err *err)
 	if (!s->rolled_back && read_data_version(s) == s->data_version)
 		return 0;
 	return store_verify_root(s, err);
+}
+
+int store_generation(struct store *s, uint64_t now_ms, uint64_t *ret, struct err *err)
+{
+	int r = 0;
+
+	if (s->rolled_back || !s->looked_ms || now_ms - s->looked_ms >= STORE_LOOK_MS) {
+		r = store_root_check(s, err);
+		s->looked_ms = r == 0 ? now_ms : 0;
+	}
+	*ret = s->generation;
+	return r;
 }

@@ -95,8 +95,19 @@ void tokens_done(struct tokens *t)
 		t->buckets[i] = NULL;
 	}
 	secret_clear(&t->key);
+	token_seen_done(&t->seen);
 	memset(t->by_uid, 0, sizeof(t->by_uid));
 	t->n = 0;
+}
+
+static void make_root(struct tokens *t)
+{
+	uint8_t key[32];
+
+	crypto_kdf_derive_from_key(key, sizeof(key), t->epoch, "cot-mac1", t->key.data);
+	macaroon_root(key, t->key.data + 32);
+	t->key.len = 32 + MACAROON_ROOT_LEN;
+	sodium_memzero(key, sizeof(key));
 }
 
 int tokens_load(struct tokens *t, struct store *store, const struct config *config, const uint8_t key[32], struct err *err)
@@ -110,9 +121,14 @@ int tokens_load(struct tokens *t, struct store *store, const struct config *conf
 	t->boot_id[36] = '\0';
 	t->store = store;
 	t->config = config;
+	token_seen_init(&t->seen);
 	r = store_epoch(store, &t->epoch, err);
 	if (r == 0)
-		r = secret_copy(&t->key, key, 32, err);
+		r = secret_new(&t->key, 32 + MACAROON_ROOT_LEN, err);
+	if (r == 0) {
+		memcpy(t->key.data, key, 32);
+		make_root(t);
+	}
 	return r < 0 ? r : store_tokens(store, t->boot_id, load_row, t, err);
 }
 
@@ -300,16 +316,20 @@ int tokens_revoke_all(struct tokens *t, struct err *err)
 	memset(t->by_uid, 0, sizeof(t->by_uid));
 	if (r == 0)
 		r = store_tokens_clear(t->store, t->epoch + 1, err);
-	if (r == 0)
+	if (r == 0) {
 		t->epoch++;
+		make_root(t);
+		token_seen_done(&t->seen);
+		token_seen_init(&t->seen);
+	}
 	return r;
 }
 
 /* ---- making ---------------------------------------------------------------------------------------------------- */
 
-void token_epoch_key(const struct tokens *t, uint32_t epoch, uint8_t ret[32])
+const uint8_t *token_root(const struct tokens *t)
 {
-	crypto_kdf_derive_from_key(ret, 32, epoch, "cot-mac1", t->key.data);
+	return t->key.data + 32;
 }
 
 void token_macaroon_id(const struct token_row *row, uint8_t ret[MACAROON_ID_LEN])
@@ -376,16 +396,14 @@ static void fill_row(const struct tokens *t, const struct token_request *q, stru
 int token_make(struct tokens *t, const struct token_request *q, struct secret *ret_text, struct token_row **ret_row, struct err *err)
 {
 	struct token_row row, *made;
-	uint8_t id[MACAROON_ID_LEN], key[32];
+	uint8_t id[MACAROON_ID_LEN];
 	int r = token_room(t, q, err);
 
 	if (r < 0)
 		return r;
 	fill_row(t, q, &row);
 	token_macaroon_id(&row, id);
-	token_epoch_key(t, row.epoch, key);
-	r = macaroon_mint(key, id, ret_text, err);
-	sodium_memzero(key, sizeof(key));
+	r = macaroon_mint(token_root(t), id, ret_text, err);
 	if (r == 0)
 		r = store_token_put(t->store, t->boot_id, &row, err);
 	if (r == 0) {

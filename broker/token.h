@@ -1,5 +1,6 @@
 #pragma once
 /* Capability tokens: rows that say which live, caveats weighed against facts. No row, no access. */
+#include "broker/token_seen.h"
 #include "common/limits.h"
 #include "common/macaroon.h"
 
@@ -50,7 +51,8 @@ enum token_wraps { TOKEN_WRAPS_NOTHING, TOKEN_WRAPS_TOKEN, TOKEN_WRAPS_RESPONSE 
 struct tokens {
 	struct token_row *buckets[TOKEN_BUCKETS];
 	size_t n;
-	struct secret key; /* derives every epoch's root key; empty: sealed */
+	struct secret key; /* 32 bytes that derive every epoch's key, then what this epoch's macaroons begin with; empty: sealed */
+	struct token_seen seen;
 	struct store *store;
 	const struct config *config;
 	char boot_id[37];

@@ -63,7 +63,7 @@ static int weigh(struct tokens *t, struct token_row *row, const struct macaroon 
 	for (size_t i = 0; r == 0 && i < m->n_caveats; i++) {
 		v->step = "caveat";
 		v->caveat = i + 1;
-		c.chain = m->chain[i];
+		c.sig = m->sigs[i];
 		r = caveat_check(&m->caveats[i], &c, err);
 	}
 	if (r == 0)
@@ -87,7 +87,6 @@ static int find_row(struct tokens *t, const struct macaroon *m, struct token_row
 
 static int identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct token_verdict *v, struct err *err)
 {
-	uint8_t key[32];
 	int r;
 
 	*v = (struct token_verdict){.step = "row"};
@@ -95,11 +94,11 @@ static int identify(struct tokens *t, struct macaroon *m, struct token_row **ret
 	if (r < 0)
 		return r;
 	v->step = "signature";
-	token_epoch_key(t, (*ret_row)->epoch, key);
-	if (!macaroon_verify(m, key))
-		r = denied(err, "the token's signature is wrong");
-	sodium_memzero(key, sizeof(key));
-	return r;
+	if (m->verified)
+		return 0;
+	if ((*ret_row)->epoch != t->epoch || !macaroon_verify(m, token_root(t)))
+		return denied(err, "the token's signature is wrong");
+	return 0;
 }
 
 int token_identify(struct tokens *t, struct macaroon *m, struct token_row **ret_row, struct err *err)

@@ -113,16 +113,20 @@ int macaroon_parse(const char *text, size_t len, struct macaroon **ret, struct e
 	return 0;
 }
 
-/* The standard key step of macaroon libraries: HMAC("macaroons-key-generator", zero-padded to 32 bytes; key). */
-static void first_signature(const uint8_t key[32], const uint8_t id[MACAROON_ID_LEN], uint8_t ret[32])
+/* HMAC("macaroons-key-generator", zero-padded to 32 bytes; key). */
+void macaroon_root(const uint8_t key[32], uint8_t ret[MACAROON_ROOT_LEN])
 {
 	static const uint8_t generator[32] = "macaroons-key-generator";
-	struct hkdf_part key_part = {key, 32}, id_part = {id, MACAROON_ID_LEN};
-	uint8_t derived[32];
+	struct hkdf_part part = {key, 32};
 
-	hmac_parts(generator, sizeof(generator), &key_part, 1, derived);
-	hmac_parts(derived, sizeof(derived), &id_part, 1, ret);
-	sodium_memzero(derived, sizeof(derived));
+	hmac_parts(generator, sizeof(generator), &part, 1, ret);
+}
+
+static void first_signature(const uint8_t root[MACAROON_ROOT_LEN], const uint8_t id[MACAROON_ID_LEN], uint8_t ret[32])
+{
+	struct hkdf_part part = {id, MACAROON_ID_LEN};
+
+	hmac_parts(root, MACAROON_ROOT_LEN, &part, 1, ret);
 }
 
 static void next_signature(uint8_t sig[32], const void *caveat, size_t len)
@@ -149,13 +153,13 @@ static int encode(const uint8_t *raw, size_t len, struct secret *ret, struct err
 	return 0;
 }
 
-int macaroon_mint(const uint8_t key[32], const uint8_t id[MACAROON_ID_LEN], struct secret *ret, struct err *err)
+int macaroon_mint(const uint8_t root[MACAROON_ROOT_LEN], const uint8_t id[MACAROON_ID_LEN], struct secret *ret, struct err *err)
 {
 	uint8_t raw[64], sig[32];
 	struct writer w = writer_init(raw, sizeof(raw));
 	int r;
 
-	first_signature(key, id, sig);
+	first_signature(root, id, sig);
 	writer_u8(&w, VERSION);
 	writer_u8(&w, FIELD_IDENTIFIER);
 	writer_u8(&w, MACAROON_ID_LEN);
@@ -210,15 +214,22 @@ int macaroon_narrow(const char *text, size_t len, const char *caveat, struct sec
 	return encode(raw, w.len, ret, err);
 }
 
-bool macaroon_verify(struct macaroon *m, const uint8_t key[32])
+void macaroon_caveat_name(const uint8_t sig[MACAROON_SIG_LEN], uint8_t ret[MACAROON_NAME_LEN])
 {
-	uint8_t sig[32], hash[32];
+	uint8_t hash[32];
 
-	first_signature(key, m->id, sig);
+	crypto_hash_sha256(hash, sig, MACAROON_SIG_LEN);
+	memcpy(ret, hash, MACAROON_NAME_LEN);
+}
+
+bool macaroon_verify(struct macaroon *m, const uint8_t root[MACAROON_ROOT_LEN])
+{
+	uint8_t sig[32];
+
+	first_signature(root, m->id, sig);
 	for (size_t i = 0; i < m->n_caveats; i++) {
 		next_signature(sig, m->caveats[i].p, m->caveats[i].len);
-		crypto_hash_sha256(hash, sig, sizeof(sig));
-		memcpy(m->chain[i], hash, sizeof(m->chain[i]));
+		memcpy(m->sigs[i], sig, sizeof(m->sigs[i]));
 	}
 	m->verified = sodium_memcmp(sig, m->sig, sizeof(sig)) == 0;
 	sodium_memzero(sig, sizeof(sig));

@@ -1,0 +1,72 @@
+#include "broker/token_seen.h"
+
+#include "common/err.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <string.h>
+
+struct token_seen_entry {
+	struct macaroon m;
+	size_t len;
+	char text[LIMIT_TOKEN_TEXT];
+};
+
+void token_seen_init(struct token_seen *s)
+{
+	*s = (struct token_seen){0};
+	randombytes_buf(s->key, sizeof(s->key));
+}
+
+void token_seen_done(struct token_seen *s)
+{
+	for (size_t i = 0; i < TOKEN_SEEN; i++)
+		secret_free(s->entries[i]);
+	memset(s, 0, sizeof(*s));
+}
+
+/* A token's end is its signature: as good as random. */
+static size_t place_of(const struct token_seen *s, const char *text, size_t len)
+{
+	size_t n = len < 16 ? len : 16;
+	uint64_t hash;
+
+	crypto_shorthash((uint8_t *)&hash, (const uint8_t *)text + len - n, n, s->key);
+	return hash % TOKEN_SEEN;
+}
+
+static void copy(struct macaroon *to, const struct macaroon *from)
+{
+	*to = *from;
+	for (size_t i = 0; i < from->n_caveats; i++)
+		to->caveats[i].p = to->raw + (from->caveats[i].p - from->raw);
+}
+
+int token_seen_parse(const struct token_seen *s, const char *text, size_t len, struct macaroon **ret, struct err *err)
+{
+	const struct token_seen_entry *e = s->entries[place_of(s, text, len)];
+	struct macaroon *m;
+
+	if (!e || e->len != len || sodium_memcmp(e->text, text, len) != 0)
+		return macaroon_parse(text, len, ret, err);
+	m = secret_alloc(sizeof(*m));
+	if (!m)
+		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
+	copy(m, &e->m);
+	*ret = m;
+	return 0;
+}
+
+void token_seen_put(struct token_seen *s, const char *text, size_t len, const struct macaroon *m)
+{
+	struct token_seen_entry **at = &s->entries[place_of(s, text, len)];
+
+	assert(m->verified && len <= sizeof((*at)->text));
+	if (!*at)
+		*at = secret_alloc(sizeof(**at));
+	if (!*at)
+		return;
+	copy(&(*at)->m, m);
+	memcpy((*at)->text, text, len);
+	(*at)->len = len;
+}
