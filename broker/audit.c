@@ -397,7 +397,7 @@ static void put_id(struct writer *w, const char *name, uint64_t id)
 {
 	writer_str(w, name);
 	if (id)
-		writer_printf(w, "%llu", (unsigned long long)id);
+		writer_decimal(w, id);
 	else
 		writer_str(w, "-");
 }
@@ -408,17 +408,29 @@ static void format(const struct audit *a, const struct audit_event *e, struct wr
 
 	if (e->token_id)
 		sodium_bin2hex(token, sizeof(token), e->token_id, 4);
-	writer_printf(w, "seq=%llu boot=%.8s wall=%llu up=%llu ev=", (unsigned long long)a->tree.size, a->boot_id,
-		      (unsigned long long)clock_ms(CLOCK_REALTIME), (unsigned long long)clock_ms(CLOCK_BOOTTIME));
+	writer_str(w, "seq=");
+	writer_decimal(w, a->tree.size);
+	writer_str(w, " boot=");
+	writer_bytes(w, a->boot_id, strnlen(a->boot_id, 8));
+	writer_str(w, " wall=");
+	writer_decimal(w, clock_ms(CLOCK_REALTIME));
+	writer_str(w, " up=");
+	writer_decimal(w, clock_ms(CLOCK_BOOTTIME));
+	writer_str(w, " ev=");
 	put_text(w, e->event, 32);
 	writer_str(w, " job=");
 	put_text(w, e->job, 64);
 	put_id(w, " cgroup=", e->cgroup);
-	writer_printf(w, " uid=%u", e->uid);
+	writer_str(w, " uid=");
+	writer_decimal(w, e->uid);
 	put_id(w, " pidfd=", e->pidfd);
 	writer_str(w, " secret=");
 	put_text(w, e->secret, LIMIT_PATH_LEN);
-	writer_printf(w, " ver=%llu tok=%s result=", (unsigned long long)e->version, token);
+	writer_str(w, " ver=");
+	writer_decimal(w, e->version);
+	writer_str(w, " tok=");
+	writer_str(w, token);
+	writer_str(w, " result=");
 	put_text(w, e->result, 16);
 	writer_str(w, " why=");
 	/* what is left of the record's 1,024 bytes, every byte escaped at worst */

@@ -119,6 +119,7 @@ void conn_close(struct conn *c)
 
 	if (c->dead)
 		return;
+	turns_remove(&s->turns, c);
 	c->dead = true;
 	if (c->call)
 		api_cancel(c->call);
@@ -233,9 +234,9 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 	if (shared)
 		shared->refs++;
 	conn_flush(c);
-	/* a request that waited behind this one has its turn at the end of the loop's round */
-	c->resume = c->in.len != 0;
-	c->server->resume |= c->resume;
+	/* a request that waited behind this one */
+	if (c->in.len)
+		turns_add(&c->server->turns, c, 0);
 	conn_watch(c);
 }
 
@@ -314,20 +315,22 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 	return (size_t)head + q.body_len;
 }
 
+#define REQUESTS_A_TURN 4u
+
 /* Works through c->in, or through the shared buffer when nothing is kept. */
 static void consume(struct conn *c, char *data, size_t len, bool shared)
 {
-	size_t used = 0, n;
+	size_t used = 0, n = 1;
 
 	/* one at a time: the next request waits until this one's answer is out */
-	while (!c->dead && used < len && !c->call && !c->out.len) {
+	for (unsigned int i = 0; i < REQUESTS_A_TURN && n && !c->dead && used < len && !c->call && !c->out.len; i++) {
 		n = handle(c, data + used, len - used);
-		if (n == 0)
-			break;
 		used += n;
 	}
 	if (c->dead)
 		return;
+	if (n && used < len)
+		turns_add(&c->server->turns, c, 0);
 	/* it may be for long */
 	if (c->waits && used < len) {
 		used = len;

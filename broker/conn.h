@@ -8,12 +8,14 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #define CONN_BUFFER_LEN 65536u /* of the shared buffer */
 
 struct call;
 struct server;
+struct turn;
 
 /* A body that is the same for everybody who asks, and no secret. */
 struct shared_body {
@@ -41,11 +43,16 @@ struct conn {
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
 	const char *content_type; /* of the next reply; NULL: JSON */
-	bool keep_alive, dead, held, continued, admitted, head_only, resume;
+	bool keep_alive, dead, held, continued, admitted, head_only;
 	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */
 	bool waits; /* its request waits for people: nothing that was sent behind it is kept */
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;
+	/* of turn.h */
+	struct turn *turn;
+	TAILQ_ENTRY(conn) ready;
+	uint32_t events; /* epoll's, that wait for its turn */
+	bool is_ready;
 };
 
 void conn_event(struct conn *c, uint32_t events);

@@ -97,6 +97,7 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 	peer.operator_socket = operator_socket;
 	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
 			   .fd = fd, .watched = ev.events, .raw = raw};
+	turns_join(&s->turns, c);
 	ev.data.ptr = c;
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
 		peer_done(&peer);
@@ -147,11 +148,12 @@ static void flush_held(struct server *s)
 	audit_acknowledge(&s->broker->audit);
 	for (struct conn *c = s->conns; c; c = next) {
 		next = c->next;
-		if (c->held) {
-			conn_flush(c);
-			conn_process(c);
-			conn_watch(c);
-		}
+		if (!c->held)
+			continue;
+		conn_flush(c);
+		if (c->in.len)
+			turns_add(&s->turns, c, 0);
+		conn_watch(c);
 	}
 }
 
@@ -242,6 +244,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	/* blocked in every thread since main began: signalfd alone sees them */
 	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1, .credentials_fd = -1};
 	s->listening = true;
+	turns_init(&s->turns);
 	getrlimit(RLIMIT_NOFILE, &files);
 	s->max_files = files.rlim_cur < 256 ? 256 : files.rlim_cur;
 	r = peer_supported(err);
@@ -323,25 +326,18 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 	else if (is_provider(s->broker, tag))
 		hardware_event(tag);
 	else
-		conn_event(tag, ev->events);
+		turns_add(&s->turns, tag, ev->events);
 }
 
-/* Requests that waited in c->in behind an answer the hardware had to make. */
-static void resume(struct server *s)
-{
-	struct conn *next;
+#define SERVED_AT_ONCE 4u /* before whoever came meanwhile is looked for */
 
-	if (!s->resume)
-		return;
-	s->resume = false;
-	for (struct conn *c = s->conns; c; c = next) {
-		next = c->next;
-		if (!c->resume)
-			continue;
-		c->resume = false;
-		conn_process(c);
-		conn_watch(c);
-	}
+static void serve(struct server *s)
+{
+	struct conn *c;
+	uint32_t events;
+
+	for (unsigned int i = 0; i < SERVED_AT_ONCE && (c = turns_take(&s->turns, &events)); i++)
+		conn_event(c, events);
 }
 
 static void bury(struct server *s)
@@ -366,12 +362,13 @@ int server_run(struct server *s, struct err *err)
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->broker->hardware.launcher_fd, &launcher) < 0)
 		return err_errno(err, errno, "epoll");
 	while (!s->stop) {
-		n = epoll_wait(s->epoll_fd, events, 256, 250);
+		n = epoll_wait(s->epoll_fd, events, 256, turns_waiting(&s->turns) ? 0 : 250);
 		s->round++;
 		if (n < 0 && errno != EINTR)
 			return err_errno(err, errno, "epoll");
 		for (int i = 0; i < n; i++)
 			dispatch(s, &events[i]);
+		serve(s);
 		now = token_boot_ms();
 		hardware_tick(&s->broker->hardware, now);
 		if (now >= next_sweep) {
@@ -395,7 +392,6 @@ int server_run(struct server *s, struct err *err)
 		if (s->launcher_died)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		broker_tick(s->broker, now);
-		resume(s);
 		bury(s);
 	}
 	return 0;

@@ -1,6 +1,7 @@
 #pragma once
 /* Sockets and the one event loop. */
 #include "broker/conn.h"
+#include "broker/turn.h"
 #include "common/secret.h"
 
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct server {
 	struct secret buffer;
 	uint64_t round; /* of the loop */
 	struct conn *conns, *dead;
+	struct turns turns;
 	size_t n_conns;
 	struct server_user {
 		uid_t uid;
@@ -30,7 +32,7 @@ struct server {
 	unsigned int patches;
 	size_t max_files; /* descriptors */
 	bool has_pidfd;	  /* this kernel tells of its peers */
-	bool stop, resume, listening, launcher_died;
+	bool stop, listening, launcher_died;
 };
 
 int server_init(struct server *s, struct broker *b, struct err *err);

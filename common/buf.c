@@ -99,6 +99,17 @@ void writer_u64be(struct writer *w, uint64_t v)
 	writer_be(w, v, 8);
 }
 
+void writer_decimal(struct writer *w, uint64_t v)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do
+		digits[--at] = (char)('0' + v % 10);
+	while (v /= 10);
+	writer_bytes(w, digits + at, sizeof(digits) - at);
+}
+
 void writer_printf(struct writer *w, const char *fmt, ...)
 {
 	va_list ap;

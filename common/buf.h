@@ -41,4 +41,6 @@ void writer_u8(struct writer *w, uint8_t v);
 void writer_u16be(struct writer *w, uint16_t v);
 void writer_u32be(struct writer *w, uint32_t v);
 void writer_u64be(struct writer *w, uint64_t v);
+/* Decimal; many times faster than writer_printf. */
+void writer_decimal(struct writer *w, uint64_t v);
 void writer_printf(struct writer *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,5 +1,6 @@
 /* The broker's small parts, each against its own rules. */
 #include "broker/cache.h"
+#include "broker/store.h"
 #include "broker/caveat.h"
 #include "broker/config.h"
 #include "broker/http.h"
@@ -161,6 +162,48 @@ static void test_cache_keeps_and_forgets(void **state)
 	cache_done(&c);
 }
 
+/* What the store told of it stands at that generation alone. */
+static void test_cache_knows_what_was_told(void **state)
+{
+	static struct cache c;
+	const struct store_version one = {.version = 1, .created_ms = 7}, two = {.version = 2, .created_ms = 8};
+	struct store_version v;
+	struct secret plain, out = {0};
+	struct err err;
+
+	(void)state;
+	assert_int_equal(cache_init(&c, 1000, &err), 0);
+	assert_int_equal(secret_copy(&plain, "value", 5, &err), 0);
+	cache_note(&c, "a/b", &one, 1, true); /* is not there */
+	cache_put(&c, "a/b", 1, 100, &plain);
+	assert_false(cache_find(&c, "a/b", 0, 0, 200, &v, &out));
+	cache_note(&c, "a/b", &one, 5, true);
+	assert_false(cache_find(&c, "a/b", 0, 4, 200, &v, &out));
+	assert_false(cache_find(&c, "a/b", 0, 6, 200, &v, &out));
+	assert_false(cache_find(&c, "a/b", 2, 5, 200, &v, &out));
+	assert_false(cache_find(&c, "a/b", 0, 5, 1100, &v, &out));
+	assert_true(cache_find(&c, "a/b", 0, 5, 200, &v, &out));
+	assert_int_equal(v.created_ms, 7);
+	assert_memory_equal(out.data, "value", 5);
+	secret_clear(&out);
+	/* asked for by its number it is the current one all the same */
+	cache_note(&c, "a/b", &one, 5, false);
+	assert_true(cache_find(&c, "a/b", 0, 5, 200, &v, &out));
+	secret_clear(&out);
+	/* a new version, and the old one by its number */
+	cache_put(&c, "a/b", 2, 100, &plain);
+	cache_note(&c, "a/b", &two, 6, true);
+	cache_note(&c, "a/b", &one, 6, false);
+	assert_true(cache_find(&c, "a/b", 0, 6, 200, &v, &out));
+	assert_int_equal(v.version, 2);
+	secret_clear(&out);
+	assert_true(cache_find(&c, "a/b", 1, 6, 200, &v, &out));
+	assert_int_equal(v.version, 1);
+	secret_clear(&out);
+	secret_clear(&plain);
+	cache_done(&c);
+}
+
 static void test_wire_refuses_other_layouts(void **state)
 {
 	static struct wire_request q;
@@ -209,5 +252,5 @@ static void test_http_lengths(void **state)
 }
 
 UNIT_MAIN(cmocka_unit_test(test_paths), cmocka_unit_test(test_patterns), cmocka_unit_test(test_caveats_hold_and_refuse),
-	  cmocka_unit_test(test_merkle_rfc6962), cmocka_unit_test(test_cache_keeps_and_forgets), cmocka_unit_test(test_wire_refuses_other_layouts),
+	  cmocka_unit_test(test_merkle_rfc6962), cmocka_unit_test(test_cache_keeps_and_forgets), cmocka_unit_test(test_cache_knows_what_was_told), cmocka_unit_test(test_wire_refuses_other_layouts),
 	  cmocka_unit_test(test_http_lengths))

@@ -120,6 +120,54 @@ static void test_a_lineage_goes_together(void **state)
 	world_done(&w);
 }
 
+/* What was verified is known by every byte of its text; that it is genuine says nothing of its row. */
+static void test_a_token_that_was_seen(void **state)
+{
+	static struct world w;
+	static char forged[LIMIT_TOKEN_TEXT];
+	CLEANUP(secret_clear) struct secret text = {0}, narrowed = {0};
+	CLEANUP(cleanup_secret_free) struct macaroon *m = NULL, *again = NULL, *other = NULL;
+	struct token_facts facts = {.uid = 1000, .op = POLICY_GET, .path = "a/b", .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+	struct token_row *row, *made;
+
+	(void)state;
+	world_init(&w);
+	made = make(&w, NULL, 60000, &text);
+	assert_int_equal(macaroon_narrow((char *)text.data, text.len, "path = a/b", &narrowed, NULL), 0);
+	assert_int_equal(token_seen_parse(&w.tokens.seen, (char *)narrowed.data, narrowed.len, &m, NULL), 0);
+	assert_false(m->verified);
+	assert_int_equal(token_check(&w.tokens, m, &facts, &row, NULL, NULL), 0);
+	token_seen_put(&w.tokens.seen, (char *)narrowed.data, narrowed.len, m);
+	assert_int_equal(token_seen_parse(&w.tokens.seen, (char *)narrowed.data, narrowed.len, &again, NULL), 0);
+	assert_true(again->verified);
+	assert_ptr_equal(again->caveats[0].p, again->raw + (m->caveats[0].p - m->raw));
+	assert_memory_equal(again->sigs[0], m->sigs[0], MACAROON_SIG_LEN);
+	assert_int_equal(token_check(&w.tokens, again, &facts, &row, NULL, NULL), 0);
+	/* its caveat holds as before */
+	facts.path = "a/c";
+	assert_int_equal(token_check(&w.tokens, again, &facts, &row, NULL, NULL), -ERR_DENIED);
+	facts.path = "a/b";
+	/* the same end, and so the same place, behind another caveat: "path = a/b" becomes "path = a/c" */
+	memcpy(forged, narrowed.data, narrowed.len);
+	for (size_t i = sizeof(MACAROON_PREFIX) - 1; i < narrowed.len - 48 && !other; i++) {
+		forged[i] = forged[i] == 'A' ? 'B' : 'A';
+		if (memcmp(forged, narrowed.data, narrowed.len) != 0 &&
+		    token_seen_parse(&w.tokens.seen, forged, narrowed.len, &other, NULL) == 0) {
+			assert_false(other->verified);
+			assert_int_equal(token_check(&w.tokens, other, &facts, &row, NULL, NULL), -ERR_DENIED);
+		}
+		forged[i] = (char)narrowed.data[i];
+	}
+	assert_non_null(other);
+	assert_int_equal(token_revoke(&w.tokens, made, &(size_t){0}, NULL), 0);
+	assert_int_equal(token_check(&w.tokens, again, &facts, &row, NULL, NULL), -ERR_DENIED);
+	assert_int_equal(tokens_revoke_all(&w.tokens, NULL), 0);
+	secret_free(m);
+	assert_int_equal(token_seen_parse(&w.tokens.seen, (char *)narrowed.data, narrowed.len, &m, NULL), 0);
+	assert_false(m->verified);
+	world_done(&w);
+}
+
 static void test_globs(void **state)
 {
 	static const struct {
@@ -201,5 +249,5 @@ static void test_templates(void **state)
 	assert_false(policy_expand("{{project}}", meta, scope, 4));
 }
 
-UNIT_MAIN(cmocka_unit_test(test_a_clock_set_back_revives_nothing), cmocka_unit_test(test_a_lineage_goes_together), cmocka_unit_test(test_globs),
+UNIT_MAIN(cmocka_unit_test(test_a_clock_set_back_revives_nothing), cmocka_unit_test(test_a_lineage_goes_together), cmocka_unit_test(test_a_token_that_was_seen), cmocka_unit_test(test_globs),
 	  cmocka_unit_test(test_units), cmocka_unit_test(test_durations), cmocka_unit_test(test_templates))
