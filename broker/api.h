@@ -150,10 +150,6 @@ int api_append_job(struct secret *s, const struct job *job);
 int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_t len, const char *newline);
 /* base64 with padding, without quotes. */
 int api_append_base64(struct secret *s, const void *data, size_t len);
-/* A secret's field as text: field NULL takes "value", or the only field there is. Strings as they are, all else as JSON. path: for err. */
-int api_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err);
-/* A value as text, whole or not at all: ERR_LIMIT, ERR_BUSY. */
-int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err);
 /* A JSON string, quoted. */
 int api_append_string(struct secret *s, const char *text);
 

@@ -40,49 +40,6 @@ int api_append_string(struct secret *s, const char *text)
 	return r < 0 ? r : secret_append(s, "\"", 1, NULL);
 }
 
-int api_dump(const json_t *j, size_t max, struct secret *ret, struct err *err)
-{
-	size_t n = json_dumpb(j, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
-	int r;
-
-	if (n > max)
-		return err_set(err, ERR_LIMIT, "a secret's JSON has at most %zu bytes", max);
-	r = n ? secret_new(ret, n, err) : -ERR_BUSY;
-	/* jansson needs memory for it, and says so by no bytes */
-	if (r == 0)
-		ret->len = json_dumpb(j, (char *)ret->data, n, JSON_COMPACT | JSON_ENCODE_ANY);
-	return r < 0 || ret->len != n ? err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again") : 0;
-}
-
-/* What is no text: the broker shows it in base64, alone. */
-static int raw_bytes(const json_t *object, struct secret *ret, struct err *err)
-{
-	const json_t *text = json_object_get(object, "value_base64");
-	int r = secret_new(ret, json_string_length(text) + 1, err);
-
-	if (r == 0 && !b64_decode_padded(json_string_value(text), json_string_length(text), NULL, ret->data, ret->cap, &ret->len))
-		r = err_set(err, ERR_FAILED, "it is not base64");
-	return r;
-}
-
-int api_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
-{
-	const json_t *value = json_object_get(object, field ? field : "value");
-
-	if (!field && json_object_size(object) == 1 && json_is_string(json_object_get(object, "value_base64")))
-		return raw_bytes(object, ret, err);
-	if (!value && !field && json_object_size(object) == 1)
-		value = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)object));
-	if (!value && field)
-		return err_set(err, ERR_NOT_FOUND, "%s has no field '%.64s'", path, field);
-	if (!value)
-		return err_set(err, ERR_USAGE, "%s has %zu fields: name one (%s#FIELD, or --json for all)", path,
-			       json_object_size(object), path);
-	if (json_is_string(value))
-		return secret_copy(ret, json_string_value(value), json_string_length(value), err);
-	return api_dump(value, SIZE_MAX, ret, err);
-}
-
 int api_append_base64(struct secret *s, const void *data, size_t len)
 {
 	size_t cap = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);

@@ -89,7 +89,7 @@ static int wrap_raw(const struct secret *plain, struct secret *ret, struct err *
 	}
 	if (json_object_set_new(object, key, value) < 0)
 		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	return api_dump(object, LIMIT_SECRET_LEN, ret, err);
+	return json_write(object, LIMIT_SECRET_LEN, ret, err);
 }
 
 static int present(const char *meta, const struct secret *plain, struct secret *ret, struct err *err)
@@ -341,7 +341,7 @@ void kv_write(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_next(call, cas, &err);
 	if (r == 0)
-		r = api_dump(data, LIMIT_SECRET_LEN, &plain, &err);
+		r = json_write(data, LIMIT_SECRET_LEN, &plain, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

@@ -30,7 +30,7 @@ void kv1_write(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_next(call, -1, &err);
 	if (r == 0)
-		r = api_dump(body, LIMIT_SECRET_LEN, &plain, &err);
+		r = json_write(body, LIMIT_SECRET_LEN, &plain, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;

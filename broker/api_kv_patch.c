@@ -81,7 +81,7 @@ static int patched(struct call *call, const struct secret *object, struct secret
 		r = err_set(err, ERR_CONFLICT, "another version was written meanwhile: try again");
 	if (r == 0 && !merge(target, patch))
 		r = err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	return r < 0 ? r : api_dump(target, LIMIT_SECRET_LEN, ret, err);
+	return r < 0 ? r : json_write(target, LIMIT_SECRET_LEN, ret, err);
 }
 
 static void patch_opened(struct call *call, const struct secret *object)
@@ -135,7 +135,7 @@ void kv_patch(struct call *call, const struct request *q)
 	if (r == 0)
 		r = take_place(call, w, &err);
 	if (r == 0)
-		r = api_dump(json_object_get(body, "data"), LIMIT_SECRET_LEN, &w->patch, &err);
+		r = json_write(json_object_get(body, "data"), LIMIT_SECRET_LEN, &w->patch, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else
@@ -177,7 +177,7 @@ static void subkeys_opened(struct call *call, const struct secret *object)
 	if (r == 0 && !names)
 		r = err_set(&err, ERR_BUSY, "the locked memory for secrets is full: try again");
 	if (r == 0)
-		r = api_dump(names, 2 * LIMIT_SECRET_LEN, &text, &err);
+		r = json_write(names, 2 * LIMIT_SECRET_LEN, &text, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;

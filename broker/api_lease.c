@@ -31,7 +31,7 @@ static void reply_created(struct call *call, struct lease *l, const json_t *answ
 	struct api_answer a = {.lease_id = id, .lease_s = left_s(call, l), .renewable = true};
 	struct err err = {0};
 	uint64_t seq = 0;
-	int r = api_dump(json_object_get(answer, "data"), LIMIT_SECRET_LEN, &data, &err);
+	int r = json_write(json_object_get(answer, "data"), LIMIT_SECRET_LEN, &data, &err);
 
 	lease_id_text(l, id);
 	a.data = (const char *)data.data;

@@ -273,7 +273,7 @@ void totp_write_key(struct call *call, const struct request *q)
 	if (r == 0)
 		r = kv_next(call, -1, &err);
 	if (r == 0)
-		r = api_dump(object, LIMIT_SECRET_LEN, &plain, &err);
+		r = json_write(object, LIMIT_SECRET_LEN, &plain, &err);
 	if (r < 0) {
 		call_fail(call, r, err.msg);
 		return;
@@ -304,7 +304,7 @@ static void answer_key(struct call *call, const struct secret *object)
 		json_object_set_new(key, "period", json_integer((json_int_t)t->period));
 		if (!json_object_get(key, "algorithm"))
 			json_object_set_new(key, "algorithm", json_string("SHA1"));
-		r = api_dump(key, LIMIT_SECRET_LEN, &data, &err);
+		r = json_write(key, LIMIT_SECRET_LEN, &data, &err);
 	}
 	if (r < 0)
 		call_fail(call, r, err.msg);

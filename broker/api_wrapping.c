@@ -181,7 +181,7 @@ void wrapping_wrap(struct call *call, const struct request *q)
 	if (r == 0 && !call->wrap_ttl_s)
 		r = err_set(&err, ERR_INPUT, "endpoint requires response wrapping to be used: send X-Vault-Wrap-TTL");
 	if (r == 0)
-		r = api_dump(data, LIMIT_SECRET_LEN, &text, &err);
+		r = json_write(data, LIMIT_SECRET_LEN, &text, &err);
 	if (r < 0)
 		call_fail(call, r, err.msg);
 	else

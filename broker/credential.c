@@ -119,7 +119,7 @@ static int choose(const struct call *call, const struct secret *object, struct s
 		return err_set(err, ERR_NOT_FOUND, "this version is deleted");
 	r = json_parse((const char *)object->data, object->len, &j, err);
 	if (r == 0)
-		r = api_field(j, k->field[0] ? k->field : NULL, call->path, ret, err);
+		r = json_field(j, k->field[0] ? k->field : NULL, call->path, ret, err);
 	return r == 0 && ret->len == 0 ? err_set(err, ERR_INPUT, "the value is empty") : r;
 }
 

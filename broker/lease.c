@@ -172,7 +172,7 @@ static int build(const struct lease_op *op, const struct config_engine_role *rol
 	    json_object_set_new(object, "parameters", role ? parameters(role) : json_object()) < 0 ||
 	    json_object_set(object, "config", told ? told : json_null()) < 0)
 		return err_set(err, ERR_BUSY, "the locked memory for secrets is full: try again");
-	return api_dump(object, LIMIT_SECRET_LEN * 2, ret, err);
+	return json_write(object, LIMIT_SECRET_LEN * 2, ret, err);
 }
 
 /* ---- one request ------------------------------------------------------------------------------------------------- */

@@ -26,10 +26,11 @@
 #define USED 0x80u
 #define NONE UINT32_MAX
 #define MAX_ORDERS 24u
+#define BOOK_LEN(size) (((size) >> MIN_SHIFT) * (2 * sizeof(uint32_t) + 1))
 
 static struct {
 	uint8_t *base;
-	size_t size, map_len, used;
+	size_t size, map_len, book_len, used;
 	uint8_t *map;		   /* the whole mapping, guards included */
 	uint8_t *tags;
 	uint32_t *next, *prev;	   /* free lists, by smallest-block index */
@@ -90,12 +91,15 @@ static bool lock_secretmem(uint8_t *at, size_t size)
 static int bookkeeping_new(size_t size, struct err *err)
 {
 	size_t n = size >> MIN_SHIFT;
+	/* pages that nobody writes to are never made; calloc touches them all once M_PERTURB is set */
+	void *book = mmap(NULL, BOOK_LEN(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	arena.tags = calloc(n, 1);
-	arena.next = calloc(n, sizeof(*arena.next));
-	arena.prev = calloc(n, sizeof(*arena.prev));
-	if (!arena.tags || !arena.next || !arena.prev)
+	if (book == MAP_FAILED)
 		return err_set(err, ERR_FAILED, "out of memory");
+	arena.next = book;
+	arena.prev = arena.next + n;
+	arena.tags = (uint8_t *)(arena.prev + n);
+	arena.book_len = BOOK_LEN(size);
 	for (unsigned int i = 0; i < MAX_ORDERS; i++)
 		arena.free_head[i] = NONE;
 	for (arena.n_orders = 1; ((size_t)1 << (MIN_SHIFT + arena.n_orders - 1)) < size;)
@@ -155,18 +159,16 @@ void secret_arena_done(void)
 		wipe_used();
 	if (arena.map)
 		munmap(arena.map, arena.map_len);
-	free(arena.tags);
-	free(arena.next);
-	free(arena.prev);
+	if (arena.next)
+		munmap(arena.next, arena.book_len);
 	memset(&arena, 0, sizeof(arena));
 }
 
 int secret_arena_child(size_t size, struct err *err)
 {
 	/* the addresses are the parent's: nothing is there */
-	free(arena.tags);
-	free(arena.next);
-	free(arena.prev);
+	if (arena.next)
+		munmap(arena.next, arena.book_len);
 	memset(&arena, 0, sizeof(arena));
 	return secret_arena_init(size, err);
 }

@@ -1,4 +1,5 @@
 #include "tools/agent.h"
+#include "tools/agent_dir.h"
 
 #include "broker/peer.h"
 #include "broker/sandbox.h"
@@ -274,24 +275,6 @@ static int start(struct agent *a, const struct agent_options *o, struct err *err
 	return r;
 }
 
-static void remove_dir(const char *dir, bool pkcs11, bool ssh)
-{
-	CLEANUP(cleanup_close) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	if (pkcs11)
-		unlinkat(fd, AGENT_PKCS11_SOCKET, 0);
-	if (ssh)
-		unlinkat(fd, AGENT_SSH_SOCKET, 0);
-	rmdir(dir);
-}
-
-void agent_remove_dir(const char *dir)
-{
-	remove_dir(dir, true, true);
-}
-
 int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx, struct err *err)
 {
 	CLEANUP(cleanup_free) struct agent *a = calloc(1, sizeof(*a));
@@ -308,7 +291,7 @@ int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx
 		loop(a);
 	}
 	/* only what this one made: another may serve there; a directory that is not empty stays */
-	remove_dir(o->dir, a->listeners[PKCS11] >= 0, a->listeners[SSH] >= 0);
+	agent_dir_remove(o->dir, a->listeners[PKCS11] >= 0, a->listeners[SSH] >= 0);
 	while (a->n)
 		drop(a, 0);
 	for (int i = 0; i < 2; i++)

@@ -17,10 +17,5 @@ struct agent_options {
 	bool confine;	   /* Landlock and seccomp, once all is open */
 };
 
-#define AGENT_PKCS11_SOCKET "pkcs11.sock"
-#define AGENT_SSH_SOCKET "ssh.sock"
-
-/* Removes the sockets and their directory, if that is one and no link to another. */
-void agent_remove_dir(const char *dir);
 /* Loads the keys, makes the sockets, calls ready (once), serves until the leader ends or a signal comes, removes sockets and dir. */
 int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx, struct err *err);

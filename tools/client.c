@@ -1,11 +1,10 @@
 #include "tools/client.h"
 
-#include "broker/config.h"
 #include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
-#include "tools/cli.h"
+#include "tools/settings.h"
 
 #include <errno.h>
 #include <string.h>
@@ -23,25 +22,18 @@
 static void socket_path(bool operators, char ret[108])
 {
 	const char *env = getenv("COTTER_SOCKET"), *operator_env = getenv("COTTER_OPERATOR_SOCKET");
-	struct config config;
-	char *slash;
+	struct settings settings;
 
 	if (operators && operator_env && *operator_env) {
 		snprintf(ret, 108, "%s", operator_env);
-		return;
-	}
-	if (env && *env) {
+	} else if (env && *env && operators) {
+		settings_operator_socket(env, ret);
+	} else if (env && *env) {
 		snprintf(ret, 108, "%s", env);
-	} else if (config_load(cli_config_path(NULL), &config, NULL) == 0) {
-		snprintf(ret, 108, "%s", operators ? config.operator_socket : config.socket);
-		config_done(&config);
-		return;
 	} else {
-		snprintf(ret, 108, "/run/cotter/cotter.sock");
+		settings_load(&settings);
+		snprintf(ret, 108, "%s", operators ? settings.operator_socket : settings.socket);
 	}
-	slash = strrchr(ret, '/');
-	if (operators && slash && (size_t)(slash - ret) + sizeof("/operator.sock") <= 108)
-		memcpy(slash, "/operator.sock", sizeof("/operator.sock"));
 }
 
 static int connect_to(const char *path, struct err *err)

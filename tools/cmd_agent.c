@@ -3,6 +3,7 @@
 #include "common/err.h"
 #include "common/limits.h"
 #include "tools/agent.h"
+#include "tools/agent_dir.h"
 #include "tools/cli.h"
 
 #include <errno.h>

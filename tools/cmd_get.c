@@ -1,5 +1,5 @@
 /* cotter get */
-#include "broker/api.h"
+#include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -41,7 +41,7 @@ int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r < 0)
 		return r;
 	if (cli->json)
-		r = api_dump(client_data(&reply), SIZE_MAX, &value, err);
+		r = json_write(client_data(&reply), SIZE_MAX, &value, err);
 	else
 		r = kv_field(object, field ? field : ref_field, path, &value, err);
 	if (r == 0)

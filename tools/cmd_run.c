@@ -3,9 +3,8 @@
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/harden.h"
-#include "broker/config.h"
 #include "common/limits.h"
-#include "tools/agent.h"
+#include "tools/agent_dir.h"
 #include "tools/cli.h"
 #include "broker/duration.h"
 #include "mask/forms.h"
@@ -13,6 +12,7 @@
 #include "tools/delivery.h"
 #include "tools/login.h"
 #include "tools/project.h"
+#include "tools/settings.h"
 #include "tools/supervise.h"
 #include "tools/terminal.h"
 
@@ -209,18 +209,15 @@ static int become(const struct passwd *pw, struct err *err)
 /* Says what the machine cannot do; refuses where the configuration demands it. */
 static int check_isolation(struct job_launch *l, uid_t uid, struct err *err)
 {
-	struct config config;
-	bool required = false, kernel = l->isolated;
+	struct settings settings;
+	bool kernel = l->isolated;
 
 	/* the kernel lets root read what others may not, from any domain */
 	l->isolated = kernel && uid != 0;
 	if (l->isolated)
 		return 0;
-	if (config_load(cli_config_path(NULL), &config, NULL) == 0) {
-		required = config.require_isolation;
-		config_done(&config);
-	}
-	if (required)
+	settings_load(&settings);
+	if (settings.require_isolation)
 		return err_set(err, ERR_UNSUPPORTED, kernel ? "a job that runs as root cannot be isolated, and jobs.require_isolation is true: use --user"
 							    : "this kernel cannot isolate jobs of one uid (Landlock ABI 6, Linux 6.12), and "
 							      "jobs.require_isolation is true");
@@ -436,6 +433,6 @@ int cmd_run(struct cli *cli, int argc, char **argv, struct err *err)
 	if (r == 0)
 		r = o->masks || wants_parent(o) ? supervise(cli, argv + optind, o, &terminal, err) : become_command(cli, argv + optind, o, err);
 	if (r < 0 && o->agent_dir[0])
-		agent_remove_dir(o->agent_dir);
+		agent_dir_remove(o->agent_dir, true, true);
 	return r;
 }

@@ -1,6 +1,6 @@
 #include "tools/credential.h"
 
-#include "broker/api.h"
+#include "broker/json.h"
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -186,7 +186,7 @@ int credential_print(struct err *err, const char *text, ...)
 int credential_print_json(const json_t *j, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret out = {0};
-	int r = j ? api_dump(j, SIZE_MAX, &out, err) : err_set(err, ERR_BUSY, "the locked memory for secrets is full");
+	int r = j ? json_write(j, SIZE_MAX, &out, err) : err_set(err, ERR_BUSY, "the locked memory for secrets is full");
 
 	if (r == 0)
 		r = secret_append(&out, "\n", 1, err);

@@ -4,7 +4,7 @@
 #include "broker/sandbox.h"
 #include "common/cleanup.h"
 #include "common/err.h"
-#include "tools/agent.h"
+#include "tools/agent_dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -61,7 +61,7 @@ static void reap(int pidfd, const char *dir, const struct job_launch *l, pid_t l
 		unlink(beside);
 	}
 	if (l->agent_dir)
-		agent_remove_dir(l->agent_dir);
+		agent_dir_remove(l->agent_dir, true, true);
 	_exit(0);
 }
 

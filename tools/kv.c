@@ -1,6 +1,6 @@
 #include "tools/kv.h"
 
-#include "broker/api.h"
+#include "broker/json.h"
 #include "common/bind.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -38,7 +38,7 @@ int kv_fetch(const char *path, unsigned long long version, struct client_reply *
 
 int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
 {
-	return api_field(object, field, path, ret, err);
+	return json_field(object, field, path, ret, err);
 }
 
 const char *kv_name(const char *path)

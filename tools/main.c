@@ -9,8 +9,20 @@
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <string.h>
+#include <unistd.h>
+
+/*
+ * Two programs have this table. cotter asks the broker, starts as fast as its few libraries allow, and becomes cotter-local for the
+ * commands that work by themselves: with hardware, sealed files, archives, policies.
+ */
+#ifdef COTTER_LOCAL
+#define LOCAL(run) run
+#else
+#define LOCAL(run) NULL
+#endif
 
 static const struct command commands[] = {
 	{"init", "--provider NAME=pkcs11:...|tpm:... [--recovery age1...] [options]",
@@ -25,7 +37,7 @@ static const struct command commands[] = {
 	 "  --operator UID            who administers (default: you); may repeat\n"
 	 "  --unseal 'cache 5m'       or each-use\n"
 	 "  --dir /etc/cotter, --state-dir /var/lib/cotter, --socket /run/cotter/cotter.sock\n",
-	 cmd_init, false},
+	 LOCAL(cmd_init), false},
 	{"key", "make PROVIDER --label L [--sign [--type T]] [--pcrs ...] | list [PROVIDER] | add|rotate|show|certificate|remove KEY",
 	 "make: a key in the hardware, probed for what it can do. list: what is there. Both need no broker.\n"
 	 "add: a key that jobs may use by the name KEY, where a policy allows 'sign' or 'decrypt': made anew, or --ref names one that is there.\n"
@@ -36,7 +48,7 @@ static const struct command commands[] = {
 	 "  --certificate FILE        PEM: the key's own first, then its chain\n"
 	 "  --pem                     show: the public key\n"
 	 "  --config FILE, --json\n",
-	 cmd_key, false},
+	 LOCAL(cmd_key), false},
 	{"seal", "[-r RECIPIENT]... [-o OUT] [-a] [FILE]",
 	 "Seals a file (or standard input) as an age file. Needs public recipients only: no broker, no hardware.\n\n"
 	 "  -r, --recipient R         age1tag1... or age1...; may repeat (default: the configuration's seal)\n"
@@ -45,7 +57,7 @@ static const struct command commands[] = {
 	 "  -a, --armor               text\n"
 	 "  -o, --output OUT\n"
 	 "  --config FILE\n",
-	 cmd_seal, false},
+	 LOCAL(cmd_seal), false},
 	{"open", "[-i IDENTITY-FILE | --passphrase-file F] [-o OUT] [FILE]",
 	 "Opens an age file with the configuration's hardware, a recovery key or a passphrase. Needs no broker.\n"
 	 "Nothing is written before the whole file was verified (do not change it meanwhile).\n\n"
@@ -54,7 +66,7 @@ static const struct command commands[] = {
 	 "  -p, --path PATH           refuse a file that is not bound to this secret\n"
 	 "  -o, --output OUT\n"
 	 "  --config FILE\n",
-	 cmd_open, false},
+	 LOCAL(cmd_open), false},
 	{"put", "PATH [--field F] [--data FILE] [--sealed FILE] [--cas N]",
 	 "Stores a new version of a secret. The value is read from standard input.\n\n"
 	 "  --field F                 its name (default: value)\n"
@@ -63,7 +75,7 @@ static const struct command commands[] = {
 	 "  --cas N                   only if N is the current version (0: there is none)\n"
 	 "  --keep-newline            of standard input's last line\n"
 	 "  --json\n",
-	 cmd_put, false},
+	 LOCAL(cmd_put), false},
 	{"get", "PATH[#FIELD] [--version N] [--json]", "Prints a secret: the bytes alone into a pipe, a line on a terminal.\n", cmd_get, false},
 	{"list", "[FOLDER] [--json]", "Lists secrets and folders below FOLDER.\n", cmd_list, false},
 	{"rm", "PATH [--all]", "Deletes the current version; --all removes the secret with every version.\n", cmd_rm, false},
@@ -90,7 +102,7 @@ static const struct command commands[] = {
 	 "  --baseline F              findings that are not told again; --write-baseline F makes it\n"
 	 "  --format text|json|sarif, --output F, --threads N\n"
 	 "A line with cotter:allow in it is passed over by the rules, never for secrets of the store.\n",
-	 cmd_scan, false},
+	 LOCAL(cmd_scan), false},
 	{"history", "PATH [--json]", "The versions of a secret: when, by whom, by which job; which are deleted.\n", cmd_history, false},
 	{"rollback", "PATH --to N [--json]", "Makes what version N was the newest version. Nothing is lost: it is a version of its own.\n", cmd_rollback, false},
 	{"reseal", "[--json]",
@@ -106,15 +118,15 @@ static const struct command commands[] = {
 	 "  check                     fails unless the pending value holds\n"
 	 "  undo                      makes the current value hold as before\n\n"
 	 "If a step fails, all is undone. The version before stays readable for the grace time.\n",
-	 cmd_rotate, false},
+	 LOCAL(cmd_rotate), false},
 	{"export", "DIR [FOLDER] --key KEY [--json]",
 	 "Writes the current version of every secret (or of those below FOLDER) into DIR, sealed as it is, and a list of them, signed by\n"
 	 "KEY in the hardware (operators). For an air gap, or for review in git.\n",
-	 cmd_export, false},
+	 LOCAL(cmd_export), false},
 	{"import", "DIR --trust KEY.pem [--json]",
 	 "Takes from DIR what its list names, if KEY signed it and it opens here; only what is newer than what is here (operators).\n"
 	 "KEY.pem is what 'cotter key show KEY --pem' printed where it was exported.\n",
-	 cmd_import, false},
+	 LOCAL(cmd_import), false},
 	{"token", "make --policy P... | narrow ... | show | why PATH | revoke ACCESSOR|--job ID|--role R|--all  [options]",
 	 "make: a capability token (operators). narrow: cuts one down, offline. show: explains one in words. why: what lets it read PATH,\n"
 	 "or what refuses (operators). revoke: at once (operators). narrow, show and why read the token from standard input or COTTER_TOKEN.\n\n"
@@ -131,7 +143,7 @@ static const struct command commands[] = {
 	 "  uses <= 1\n"
 	 "  uid = 1000                gid = 1000\n"
 	 "  job = 16 hex digits       cgroup = its id\n",
-	 cmd_token, false},
+	 LOCAL(cmd_token), false},
 	{"job", "start --leader PID --policy P... [--ttl 1h] [--name N] [--uid U] | end [JOB] | list",
 	 "Tokens that live as long as a job (operators). start prints the token: it works for the leader's uid in the leader's cgroup, and\n"
 	 "ends with the leader, with the cgroup's last process, with 'end', or at its --ttl. end without a name ends the job of COTTER_TOKEN.\n\n"
@@ -170,7 +182,7 @@ static const struct command commands[] = {
 	 "  --leader PID              ends with this process\n"
 	 "  --dir DIR                 of the sockets (default: a new one, below XDG_RUNTIME_DIR or /tmp)\n"
 	 "  --foreground              does not go into the background\n",
-	 cmd_agent, false},
+	 LOCAL(cmd_agent), false},
 	{"credential", "git|docker|cargo|aws|kubectl|terraform|podman|pip|npm [--path PATH [--host HOST]] [--prefix P] [WORD]...",
 	 "Speaks the protocol in which a tool asks a helper for a login; see cotter's doc/helpers.md for what to write into which tool's\n"
 	 "configuration. Under the names git-credential-cotter, docker-credential-cotter, cargo-credential-cotter, terraform-credentials-cotter\n"
@@ -202,7 +214,7 @@ static const struct command commands[] = {
 	 "  --policy P --meta n=v     instead of a role\n"
 	 "  --op                      read (default), create, update, delete, list, sign, decrypt\n"
 	 "  --json\n",
-	 cmd_policy, false},
+	 LOCAL(cmd_policy), false},
 	{"status", "[--json]", "What the broker is doing (operators). Exit status 5 while it is sealed.\n", cmd_status, false},
 	{"top", "[--interval SECONDS] [--once] [--json]",
 	 "Requests, hardware and jobs, and what each job holds, on the whole terminal, again and again (operators). q ends it.\n\n"
@@ -215,8 +227,8 @@ static const struct command commands[] = {
 	 "--again: look at the configured PIN source once more, after the PIN in it was corrected.\n",
 	 cmd_unlock, false},
 	{"audit", "[--last N] [--file audit.log] [--json]", "Shows the audit log's last records, checks their numbers, and prints the tree's root: compare it with one that you noted\n"
-	 "elsewhere (cotter status shows it too) to know that no record was changed or cut off.\n", cmd_audit, false},
-	{"doctor", "[--config FILE] [--json]", "Says what is wrong with the token, the PIN, the TPM, the socket, and what to do.\n", cmd_doctor, false},
+	 "elsewhere (cotter status shows it too) to know that no record was changed or cut off.\n", LOCAL(cmd_audit), false},
+	{"doctor", "[--config FILE] [--json]", "Says what is wrong with the token, the PIN, the TPM, the socket, and what to do.\n", LOCAL(cmd_doctor), false},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -244,6 +256,21 @@ static bool wants_help(int argc, char **argv)
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			return true;
 	return false;
+}
+
+/* Beside this program, as in a build directory, or where it is installed. */
+static int become_local(char **argv)
+{
+	char path[LIMIT_FILE_PATH_LEN] = "";
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof("-local"));
+
+	if (n > 0) {
+		memcpy(path + n, "-local", sizeof("-local"));
+		execv(path, argv);
+	}
+	execv(COTTER_LOCAL_PATH, argv);
+	fprintf(stderr, "cotter: %s cannot be started: %s\n", COTTER_LOCAL_PATH, strerror(errno));
+	return 1;
 }
 
 int main(int argc, char **argv)
@@ -275,6 +302,8 @@ int main(int argc, char **argv)
 		printf("usage: cotter %s %s\n\n%s", command->name, command->usage, command->help);
 		return 0;
 	}
+	if (!command->run)
+		return become_local(argv);
 	cli.command = command->name;
 	cli.saved = &saved;
 	/* only run's command inherits descriptors: a job may pass pipes to it */

@@ -43,7 +43,7 @@ static void test_whole_or_not_at_all(void **state)
 		struct secret text = {0};
 		struct err err = {0};
 
-		if (api_dump(j, LIMIT_SECRET_LEN, &text, &err) == 0) {
+		if (json_write(j, LIMIT_SECRET_LEN, &text, &err) == 0) {
 			assert_int_equal(text.len, whole);
 			assert_int_equal(text.data[whole - 1], '}');
 			wrote++;
@@ -58,7 +58,7 @@ static void test_whole_or_not_at_all(void **state)
 	}
 	assert_true(wrote > 100);
 	assert_true(refused > 20);
-	assert_int_equal(api_dump(j, whole - 1, &(struct secret){0}, NULL), -ERR_LIMIT);
+	assert_int_equal(json_write(j, whole - 1, &(struct secret){0}, NULL), -ERR_LIMIT);
 	json_decref(j);
 	json_set_alloc_funcs(malloc, free);
 	secret_arena_done();
