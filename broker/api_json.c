@@ -17,6 +17,9 @@ int api_append(struct secret *s, const char *fmt, ...)
 	va_list ap;
 	int n;
 
+	/* as most of an answer is */
+	if (!strchr(fmt, '%'))
+		return secret_append(s, fmt, strlen(fmt), NULL);
 	va_start(ap, fmt);
 	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);

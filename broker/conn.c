@@ -149,8 +149,10 @@ void conn_watch(struct conn *c)
 	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
-	if (c->dead || c->watched == want)
+	/* hardly anybody sends ahead: epoll need not be told twice a request */
+	if (c->dead || c->watched == want || (want == 0 && c->watched == EPOLLIN && !c->ahead && !c->raw))
 		return;
+	c->ahead = false;
 	c->watched = want;
 	epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
 }
@@ -363,8 +365,10 @@ static void conn_read(struct conn *c)
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
-	if (c->call || c->out.len)
+	if (c->call || c->out.len) {
+		c->ahead = true;
 		return;
+	}
 	n = recv(c->fd, s->buffer.data, CONN_BUFFER_LEN, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

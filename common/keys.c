@@ -346,17 +346,48 @@ static bool split_spki(const uint8_t *spki, size_t len, struct parts *ret)
 	return split_rsa(spki, len, ret);
 }
 
+#define KEPT_KEYS 16u
+
+static EVP_PKEY *make_key(const struct parts *k)
+{
+	return k->type == KEY_ED25519 ? EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, k->point, k->point_len)
+	       : k->point	      ? ec_key(k->type, k->point, k->point_len)
+				      : rsa_key(k->n, k->n_len, k->e, k->e_len);
+}
+
+/*
+ * The caller frees it. To make a key of libcrypto's from its parts takes longer than to verify with it, so the last ones are kept. Not
+ * for several threads.
+ */
 static EVP_PKEY *read_spki(const uint8_t *spki, size_t len, enum key_type *ret_type)
 {
+	static struct {
+		uint8_t spki[KEY_SPKI_MAX];
+		size_t len;
+		EVP_PKEY *key;
+	} kept[KEPT_KEYS], *place;
+	static size_t next;
 	struct parts k;
 
 	*ret_type = KEY_NONE;
-	if (!split_spki(spki, len, &k))
+	if (len > KEY_SPKI_MAX || !split_spki(spki, len, &k))
 		return NULL;
 	*ret_type = k.type;
-	return k.type == KEY_ED25519 ? EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, k.point, k.point_len)
-	       : k.point	     ? ec_key(k.type, k.point, k.point_len)
-				     : rsa_key(k.n, k.n_len, k.e, k.e_len);
+	for (place = kept; place < kept + KEPT_KEYS && !(place->key && place->len == len && memcmp(place->spki, spki, len) == 0);)
+		place++;
+	if (place == kept + KEPT_KEYS) {
+		EVP_PKEY *key = make_key(&k);
+
+		if (!key)
+			return NULL;
+		place = &kept[next++ % KEPT_KEYS];
+		EVP_PKEY_free(place->key);
+		place->key = key;
+		place->len = len;
+		memcpy(place->spki, spki, len);
+	}
+	EVP_PKEY_up_ref(place->key);
+	return place->key;
 }
 
 bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], size_t *ret_n_len, uint8_t e[16], size_t *ret_e_len)
