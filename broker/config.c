@@ -187,6 +187,7 @@ static int set_pattern(struct yaml_place at, const char *text, void *target, str
 	if (!policy_pattern_valid(text))
 		return yaml_fail(at, err, "expected a path pattern such as release/*, team/+/token or {{project}}/*, found '%.100s'", text);
 	snprintf(r->pattern, sizeof(r->pattern), "%s", text);
+	r->first = policy_first(text);
 	r->line = at.line;
 	return 0;
 }

@@ -30,6 +30,7 @@ struct config_provider {
 
 struct config_rule {
 	char pattern[LIMIT_PATH_LEN + 1]; /* '+' is one component, a '*' at the end any rest, {{name}} what was proven */
+	uint32_t first;			  /* policy_first of the pattern; 0: it is to be compared with any path */
 	uint32_t allow;			  /* enum policy_op_bit */
 	size_t line;			  /* in the file */
 };

@@ -159,17 +159,36 @@ bool policy_expand(const char *pattern, const char *meta, char *ret, size_t size
 	return path_valid(ret);
 }
 
+static uint32_t hash_first(const char *path)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a: whoever writes the policies gains nothing by a collision */
+
+	for (; *path && *path != '/'; path++)
+		hash = (hash ^ (unsigned char)*path) * 16777619u;
+	return hash ? hash : 1;
+}
+
+uint32_t policy_first(const char *pattern)
+{
+	size_t n = strcspn(pattern, "/");
+
+	return (n == 1 && strchr("+*", pattern[0])) || template_name(pattern, n) ? 0 : hash_first(pattern);
+}
+
 /* ---- verdicts -------------------------------------------------------------------------------------------------- */
 
 enum policy_verdict policy_weigh(const struct config_policy *policy, const struct policy_question *q, const struct config_rule **ret_rule)
 {
 	enum policy_verdict verdict = POLICY_SILENT;
+	const uint32_t first = hash_first(q->path);
 	const struct config_rule *rule;
 
 	for (size_t i = 0; i < policy->n_rules; i++) {
 		bool denies = policy->rules[i].allow & POLICY_DENY;
 
 		rule = &policy->rules[i];
+		if (rule->first && rule->first != first)
+			continue;
 		if (!denies && (verdict == POLICY_ALLOWS || !(rule->allow & q->op)))
 			continue;
 		if (!denies && q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)

@@ -39,6 +39,10 @@ bool policy_pattern_valid(const char *pattern);
  */
 bool policy_pattern_matches(const char *pattern, const char *path, bool folder, const char *meta, bool unresolved);
 
+/* A hash of a path's or a pattern's first component, so that most patterns that do not match are passed over at once; 0: of a pattern
+ * whose first component stands for several. */
+uint32_t policy_first(const char *pattern);
+
 enum policy_verdict { POLICY_SILENT, POLICY_ALLOWS, POLICY_DENIES };
 
 /* What is asked of policies. */

@@ -104,8 +104,8 @@ static double policy_us(const char *name)
 static void make_policies(void)
 {
 	for (size_t i = 0; i < LIMIT_RULES; i++)
-		rules[i] = (struct config_rule){.pattern = "other/+/token", .allow = POLICY_GET};
-	rules[LIMIT_RULES - 1] = (struct config_rule){.pattern = "a/*", .allow = POLICY_GET};
+		rules[i] = (struct config_rule){.pattern = "other/+/token", .first = policy_first("other/+/token"), .allow = POLICY_GET};
+	rules[LIMIT_RULES - 1] = (struct config_rule){.pattern = "a/*", .first = policy_first("a/*"), .allow = POLICY_GET};
 	for (size_t i = 0; i < POLICIES; i++) {
 		policies[i] = (struct config_policy){.rules = rules, .n_rules = LIMIT_RULES};
 		snprintf(policies[i].name, sizeof(policies[i].name), "p%zu", i);

@@ -240,6 +240,16 @@ static void test_templates(void **state)
 		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false, meta, false), rows[i].matches);
 		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false, meta, true), rows[i].unresolved);
 	}
+	/* what is passed over by its first component would not have matched */
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (rows[i].matches || rows[i].unresolved)
+			assert_true(policy_first(rows[i].pattern) == 0 || policy_first(rows[i].pattern) == policy_first(rows[i].path));
+	assert_int_equal(policy_first("*"), 0);
+	assert_int_equal(policy_first("+/a"), 0);
+	assert_int_equal(policy_first("{{a}}"), 0);
+	assert_int_not_equal(policy_first("a/*"), 0);
+	assert_int_not_equal(policy_first("a/*"), policy_first("b/*"));
+	assert_int_equal(policy_first("a/*"), policy_first("a"));
 	assert_false(policy_pattern_valid("x{{a}}"));
 	assert_false(policy_pattern_valid("{{A}}"));
 	assert_false(policy_pattern_valid("{{}}"));
