@@ -58,13 +58,13 @@ static int read_header(const char *line, size_t len, struct merkle *tree, struct
 
 static int read_record(const char *line, size_t len, struct merkle *tree, struct err *err)
 {
-	unsigned long long seq;
-	char text[32];
-	size_t n = len < sizeof(text) - 1 ? len : sizeof(text) - 1;
+	char want[32];
+	struct writer w = writer_init(want, sizeof(want));
 
-	memcpy(text, line, n);
-	text[n] = '\0';
-	if (len > LIMIT_AUDIT_RECORD || sscanf(text, "seq=%llu ", &seq) != 1 || seq != tree->size)
+	writer_str(&w, "seq=");
+	writer_decimal(&w, tree->size);
+	writer_str(&w, " ");
+	if (len > LIMIT_AUDIT_RECORD || len < w.len || memcmp(line, want, w.len) != 0)
 		return err_set(err, ERR_TAMPERED, "audit record %llu is missing or not as it was written",
 			       (unsigned long long)tree->size);
 	merkle_add(tree, line, len);
