@@ -12,14 +12,14 @@
 #define TURNS 1024u
 
 struct turn {
-	TAILQ_HEAD(, conn) conns; /* that have something to do, in the order in which they came */
+	TAILQ_HEAD(turn_conns, conn) conns; /* that have something to do, in the order in which they came */
 	TAILQ_ENTRY(turn) next;
 	bool active;
 };
 
 struct turns {
 	struct turn all[TURNS];
-	TAILQ_HEAD(, turn) active; /* with connections */
+	TAILQ_HEAD(turn_list, turn) active; /* with connections */
 };
 
 void turns_init(struct turns *t);
