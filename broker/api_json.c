@@ -68,15 +68,19 @@ int api_append_pem(struct secret *s, const char *kind, const uint8_t *der, size_
 
 void api_time(uint64_t ms, char ret[40])
 {
+	static const char form[] = "0000-00-00T00:00:00.000Z";
+	static const uint8_t at[] = {0, 5, 8, 11, 14, 17, 20}, digits[] = {4, 2, 2, 2, 2, 2, 3};
 	time_t t = (time_t)(ms / 1000);
 	struct tm tm;
-	size_t n;
 
 	ret[0] = '\0';
-	if (ms == 0 || !gmtime_r(&t, &tm))
+	if (ms == 0 || !gmtime_r(&t, &tm) || tm.tm_year > 9999 - 1900)
 		return;
-	n = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(ret + n, 40 - n, ".%03uZ", (unsigned int)(ms % 1000));
+	memcpy(ret, form, sizeof(form));
+	const int parts[] = {tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000)};
+	for (size_t i = 0; i < sizeof(at); i++)
+		for (int k = digits[i], n = parts[i]; k-- > 0; n /= 10)
+			ret[at[i] + k] = (char)('0' + n % 10);
 }
 
 int api_error_body(const char *message, struct secret *ret)

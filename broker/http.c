@@ -1,6 +1,7 @@
 #include "broker/http.h"
 
 #include "broker/duration.h"
+#include "common/buf.h"
 #include "common/err.h"
 
 #include <stdio.h>
@@ -312,17 +313,24 @@ size_t http_write_head(char *buf, int status, const char *content_type, size_t b
 		{429, "Too Many Requests"}, {500, "Internal Server Error"}, {503, "Service Unavailable"},
 	};
 	const char *reason = "Error";
-	int n;
+	struct writer w = writer_init(buf, HTTP_HEAD_MAX);
 
 	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
 		if (reasons[i].status == status)
 			reason = reasons[i].reason;
-	char length[40] = ""; /* a 204 has none (RFC 9110 section 8.6) */
-
-	if (status != 204)
-		snprintf(length, sizeof(length), "Content-Length: %zu\r\n", body_len);
-	n = snprintf(buf, HTTP_HEAD_MAX,
-		     "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\n%s%s\r\n",
-		     status, reason, content_type ? content_type : "application/json", length, keep_alive ? "" : "Connection: close\r\n");
-	return n < 0 ? 0 : (size_t)n;
+	writer_str(&w, "HTTP/1.1 ");
+	writer_decimal(&w, (uint64_t)status);
+	writer_str(&w, " ");
+	writer_str(&w, reason);
+	writer_str(&w, "\r\nContent-Type: ");
+	writer_str(&w, content_type ? content_type : "application/json");
+	writer_str(&w, "\r\nCache-Control: no-store\r\n");
+	/* a 204 has none (RFC 9110 section 8.6) */
+	if (status != 204) {
+		writer_str(&w, "Content-Length: ");
+		writer_decimal(&w, body_len);
+		writer_str(&w, "\r\n");
+	}
+	writer_str(&w, keep_alive ? "\r\n" : "Connection: close\r\n\r\n");
+	return w.failed ? 0 : w.len;
 }
