@@ -162,10 +162,9 @@ static int check_peer_again(struct call *call, struct err *err)
 {
 	struct peer *p = &call->conn->peer;
 
-	if (call->round == call->conn->server->round)
-		return 0;
+	if (call->round != call->conn->server->round)
+		peer_refresh(p);
 	call->round = call->conn->server->round;
-	peer_refresh(p);
 	if (p->problem)
 		return err_set(err, ERR_DENIED, "%s", p->problem);
 	if (p->cgroup != call->facts.cgroup)

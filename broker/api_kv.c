@@ -141,12 +141,12 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	CLEANUP(secret_clear) struct secret object = {0};
 	struct store_version v = {0};
 	struct err err = {0};
-	uint64_t generation;
+	uint64_t generation, now_ms = token_boot_ms();
 	bool found = false;
-	int r = store_generation(&b->store, call->facts.boot_ms, &generation, &err);
+	int r = store_generation(&b->store, now_ms, &generation, &err);
 
 	if (r == 0)
-		found = cache_find(&b->cache, call->path, version, generation, call->facts.boot_ms, &v, &object);
+		found = cache_find(&b->cache, call->path, version, generation, now_ms, &v, &object);
 	if (r == 0 && !found)
 		r = store_get(&b->store, call->path, version, &v, &err);
 	if (r < 0) {
@@ -162,7 +162,7 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	memcpy(call->meta, v.meta, sizeof(call->meta));
 	if (store_deleted(&v, token_wall_ms()) || v.destroyed) {
 		then(call, NULL);
-	} else if (found || cache_get(&b->cache, call->path, v.version, call->facts.boot_ms, &object)) {
+	} else if (found || cache_get(&b->cache, call->path, v.version, now_ms, &object)) {
 		if (!found)
 			cache_note(&b->cache, call->path, &v, generation, version == 0);
 		b->metrics.n_hits++;

@@ -54,6 +54,7 @@ static void in_clear(struct conn *c)
 	size_t before = c->in.cap;
 
 	secret_clear(&c->in);
+	c->more = false;
 	in_account(c, before);
 }
 
@@ -146,7 +147,7 @@ void conn_close(struct conn *c)
 /* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
 void conn_watch(struct conn *c)
 {
-	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw ? 0 : (uint32_t)EPOLLIN;
+	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw || c->more ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
 	/* hardly anybody sends ahead: epoll need not be told twice a request */
@@ -331,13 +332,14 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	}
 	if (c->dead)
 		return;
-	if (n && used < len)
-		turns_add(&c->server->turns, c, 0);
 	/* it may be for long */
 	if (c->waits && used < len) {
 		used = len;
 		c->keep_alive = false;
 	}
+	c->more = n && used < len;
+	if (c->more)
+		turns_add(&c->server->turns, c, 0);
 	if (shared) {
 		if (used < len && in_append(c, data + used, len - used) < 0)
 			conn_close(c);
@@ -365,7 +367,7 @@ static void conn_read(struct conn *c)
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
-	if (c->call || c->out.len) {
+	if (c->call || c->out.len || c->more) {
 		c->ahead = true;
 		return;
 	}
@@ -401,8 +403,9 @@ void conn_event(struct conn *c, uint32_t events)
 	}
 	if (events & EPOLLOUT)
 		conn_flush(c);
+	/* what was read before comes first: behind it may be the end of all that was sent */
+	conn_process(c);
 	if (!c->dead && (events & EPOLLIN))
 		conn_read(c);
-	conn_process(c);
 	conn_watch(c);
 }

@@ -46,6 +46,7 @@ struct conn {
 	bool keep_alive, dead, held, continued, admitted, head_only;
 	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */
 	bool waits; /* its request waits for people: nothing that was sent behind it is kept */
+	bool more; /* a whole request may wait in in: it has its turn before anything is read */
 	bool ahead; /* it sent more while its request is answered: that is left in its socket, and not looked at */
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
 	struct conn *next, *prev;

@@ -12,7 +12,7 @@ struct err;
 struct token_seen_entry;
 
 struct token_seen {
-	struct token_seen_entry *entries[TOKEN_SEEN]; /* in the arena */
+	struct token_seen_entry *entries; /* in the arena, one block; NULL: there was no room, and none is remembered */
 	uint8_t key[16];			      /* random: nobody chooses whose place a token takes */
 };
 
@@ -20,5 +20,5 @@ void token_seen_init(struct token_seen *s);
 void token_seen_done(struct token_seen *s);
 /* As macaroon_parse; (*ret)->verified when it was seen. */
 int token_seen_parse(const struct token_seen *s, const char *text, size_t len, struct macaroon **ret, struct err *err);
-/* m is what text was parsed to, and verified. Forgets another one for it; does nothing when the arena is full. */
+/* m is what text was parsed to, and verified. Forgets another one for it. */
 void token_seen_put(struct token_seen *s, const char *text, size_t len, const struct macaroon *m);

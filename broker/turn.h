@@ -1,7 +1,7 @@
 #pragma once
 /*
- * Whose connection is served next: each peer (a uid in its cgroup) has its turn, whatever number of connections it has and
- * however fast it asks. Peers whose hash is the same share a turn.
+ * Whose connection is served next: uids take turns, and within a uid its cgroups, whatever number of connections each has and however
+ * fast it asks. What has the same hash shares a turn.
  */
 #include "broker/conn.h"
 
@@ -9,17 +9,25 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#define TURNS_USERS 256u
 #define TURNS 1024u
 
 struct turn {
 	TAILQ_HEAD(turn_conns, conn) conns; /* that have something to do, in the order in which they came */
 	TAILQ_ENTRY(turn) next;
-	bool active;
+	struct turn_user *user; /* of the first that came; NULL: nobody waits */
+};
+
+struct turn_user {
+	TAILQ_HEAD(turn_list, turn) turns; /* with connections */
+	TAILQ_ENTRY(turn_user) next;
 };
 
 struct turns {
 	struct turn all[TURNS];
-	TAILQ_HEAD(turn_list, turn) active; /* with connections */
+	struct turn_user users[TURNS_USERS];
+	TAILQ_HEAD(turn_users, turn_user) active; /* with turns */
+	uint8_t key[16]; /* random: nobody chooses with whom a turn is shared */
 };
 
 void turns_init(struct turns *t);

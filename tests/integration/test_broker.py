@@ -355,6 +355,40 @@ class Robust(Case):
         out = self.b.raw(request * 20 + request.replace(b"Host", b"Connection: close\r\nHost"), timeout=10)
         self.assertEqual(out.count(b"HTTP/1.1 200 OK"), 21)
 
+    def pipelined(self, b, request, n, half):
+        """How many answers come to n requests that are sent without waiting; half: the client says that these were all."""
+        answers = []
+
+        def read(s):
+            tail, seen, line = b"", 0, b"HTTP/1.1 200"
+            while seen < n and (chunk := s.recv(1 << 20)):
+                seen += (tail + chunk).count(line)
+                tail = (tail + chunk)[1 - len(line):]
+            answers.append(seen)
+
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30)
+            s.connect(b.socket)
+            reader = threading.Thread(target=read, args=(s,))
+            reader.start()
+            s.sendall(request * n)
+            if half:
+                s.shutdown(socket.SHUT_WR)
+            reader.join()
+        return answers[0]
+
+    def test_much_is_pipelined(self):
+        """More than the broker reads at once, or keeps; and the end of it behind, while others ask, too."""
+        disk = self.broker("pipelined", edit=lambda text: text.replace("sync: write", "sync: disk"), hsm=self.softhsm("pipelined-h"))
+        disk.put("robust/x", "v")
+        for b, token in ((self.b, self.admin), (disk, disk.token("--policy", "admin"))):
+            request = f"GET /v1/secret/data/robust/x HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token}\r\n\r\n".encode()
+            for n, half in ((4000, False), (100, True), (4000, True)):
+                self.assertEqual(self.pipelined(b, request, n, half), n)
+            with concurrent.futures.ThreadPoolExecutor(6) as pool:
+                self.assertEqual(list(pool.map(lambda _: self.pipelined(b, request, 300, True), range(12))), [300] * 12)
+        disk.stop()
+
     def test_slow_clients_are_cut_and_others_served(self):
         slow = []
         for _ in range(200):

@@ -2,9 +2,20 @@
 #include "broker/turn.h"
 #include "tests/unit/unit.h"
 
+#include <string.h>
+
 #define FLOOD 500
 
+/* where none of these share a turn by chance */
 static struct turns turns;
+
+static void begin(void)
+{
+	static const uint8_t key[16] = {1};
+
+	turns_init(&turns);
+	memcpy(turns.key, key, sizeof(key));
+}
 
 static void join(struct conn *c, uid_t uid, uint64_t cgroup, int fd)
 {
@@ -26,7 +37,7 @@ static void test_a_flood_has_one_turn(void **state)
 	static struct conn flood[FLOOD], one, other;
 
 	(void)state;
-	turns_init(&turns);
+	begin();
 	assert_false(turns_waiting(&turns));
 	for (int i = 0; i < FLOOD; i++) {
 		join(&flood[i], 1000, 7, i);
@@ -38,8 +49,8 @@ static void test_a_flood_has_one_turn(void **state)
 	turns_add(&turns, &one, 1);
 	turns_add(&turns, &other, 1);
 	assert_int_equal(take(), 1);
-	assert_int_equal(take(), 1000);
 	assert_int_equal(take(), 1001);
+	assert_int_equal(take(), 1000);
 	turns_add(&turns, &one, 1);
 	turns_add(&turns, &flood[0], 1);
 	assert_int_equal(take(), 2);
@@ -51,13 +62,32 @@ static void test_a_flood_has_one_turn(void **state)
 	assert_false(turns_waiting(&turns));
 }
 
+/* Who has many cgroups has no more than who has one. */
+static void test_many_cgroups_are_one_user(void **state)
+{
+	static struct conn flood[64], one;
+
+	(void)state;
+	begin();
+	for (int i = 0; i < 64; i++) {
+		join(&flood[i], 1000, 100 + (uint64_t)i, i);
+		turns_add(&turns, &flood[i], 1);
+	}
+	join(&one, 1001, 7, 1000);
+	for (int i = 0; i < 63; i += 2) {
+		turns_add(&turns, &one, 1);
+		assert_int_not_equal(take(), 1000);
+		assert_int_equal(take(), 1000);
+	}
+}
+
 static void test_events_come_together_and_leave_with_it(void **state)
 {
 	static struct conn a, b, c;
 	uint32_t events;
 
 	(void)state;
-	turns_init(&turns);
+	begin();
 	join(&a, 1, 1, 1);
 	join(&b, 1, 1, 2);
 	join(&c, 2, 1, 3);
@@ -78,4 +108,4 @@ static void test_events_come_together_and_leave_with_it(void **state)
 	assert_false(turns_waiting(&turns));
 }
 
-UNIT_MAIN(cmocka_unit_test(test_a_flood_has_one_turn), cmocka_unit_test(test_events_come_together_and_leave_with_it))
+UNIT_MAIN(cmocka_unit_test(test_a_flood_has_one_turn), cmocka_unit_test(test_many_cgroups_are_one_user), cmocka_unit_test(test_events_come_together_and_leave_with_it))
