@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,31 +321,41 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 
 #define REQUESTS_A_TURN 4u
 
-/* Works through c->in, or through the shared buffer when nothing is kept. */
-static void consume(struct conn *c, char *data, size_t len, bool shared)
+/* As many requests as there are, up to max; how many bytes they took. One at a time: the next waits until this one's answer is out. */
+static size_t handle_some(struct conn *c, const char *data, size_t len, unsigned int max)
 {
 	size_t used = 0, n = 1;
 
-	/* one at a time: the next request waits until this one's answer is out */
-	for (unsigned int i = 0; i < REQUESTS_A_TURN && n && !c->dead && used < len && !c->call && !c->out.len; i++) {
+	while (max-- && n && !c->dead && used < len && !c->call && !c->out.len) {
 		n = handle(c, data + used, len - used);
 		used += n;
 	}
-	if (c->dead)
-		return;
 	/* it may be for long */
-	if (c->waits && used < len) {
+	if (!c->dead && c->waits && used < len) {
 		used = len;
 		c->keep_alive = false;
 	}
 	c->more = n && used < len;
+	return used;
+}
+
+/* Works through c->in, or through the shared buffer when nothing is kept. */
+static void consume(struct conn *c, char *data, size_t len, bool shared)
+{
+	size_t used = handle_some(c, data, len, REQUESTS_A_TURN);
+
+	if (shared && !c->dead && used < len && in_append(c, data + used, len - used) < 0) {
+		/* no room to keep it until its next turn: now, as far as it goes */
+		used += handle_some(c, data + used, len - used, UINT_MAX);
+		if (!c->dead && used < len && in_append(c, data + used, len - used) < 0)
+			conn_close(c);
+	}
+	if (c->dead)
+		return;
 	if (c->more)
 		turns_add(&c->server->turns, c, 0);
-	if (shared) {
-		if (used < len && in_append(c, data + used, len - used) < 0)
-			conn_close(c);
+	if (shared)
 		return;
-	}
 	if (used == len) {
 		in_clear(c);
 	} else if (used) {

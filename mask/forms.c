@@ -293,18 +293,58 @@ static int add_leaves(struct adding *a, const json_t *j, struct err *err)
 	return r;
 }
 
+static bool in_number(uint8_t c)
+{
+	return (c >= '0' && c <= '9') || (c && strchr("+-.eE", c));
+}
+
+/* The same JSON where numbers that may not fit stand in quotes. */
+static int quote_numbers(const uint8_t *value, size_t len, struct secret *ret, struct err *err)
+{
+	bool in_string = false;
+	int r = secret_new(ret, len + len / 4 + 2, err);
+
+	for (size_t i = 0, n; r == 0 && i < len; i += n) {
+		bool fits;
+
+		for (n = 0; !in_string && i + n < len && in_number(value[i + n]);)
+			n++;
+		/* what begins with a letter is true, false or null */
+		fits = n == 0 || (n < 19 && !memchr(value + i, 'e', n) && !memchr(value + i, 'E', n)) || value[i] > '9';
+		n += n == 0;
+		if (in_string && value[i] == '\\' && i + 1 < len)
+			n = 2;
+		else if (value[i] == '"')
+			in_string = !in_string;
+		if (!fits)
+			r = secret_append(ret, "\"", 1, err);
+		if (r == 0)
+			r = secret_append(ret, value + i, n, err);
+		if (r == 0 && !fits)
+			r = secret_append(ret, "\"", 1, err);
+	}
+	return r;
+}
+
 /* *ret is NULL when it is none. */
 static int as_json(const uint8_t *value, size_t len, json_t **ret, struct err *err)
 {
 	json_error_t e;
+	int r;
 
 	*ret = NULL;
 	if (len < 2 || (value[0] != '{' && value[0] != '['))
 		return 0;
 	*ret = json_loadb((const char *)value, len, JSON_ALLOW_NUL, &e);
-	/* a number that does not fit does not spoil the rest */
-	if (!*ret && json_error_code(&e) == json_error_numeric_overflow)
-		*ret = json_loadb((const char *)value, len, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &e);
+	if (!*ret && json_error_code(&e) == json_error_numeric_overflow) {
+		CLEANUP(secret_clear) struct secret quoted = {0};
+
+		/* a number that does not fit does not spoil the rest: it is text */
+		r = quote_numbers(value, len, &quoted, err);
+		if (r < 0)
+			return r;
+		*ret = json_loadb((const char *)quoted.data, quoted.len, JSON_ALLOW_NUL, &e);
+	}
 	return *ret || json_error_code(&e) != json_error_out_of_memory
 		       ? 0
 		       : err_set(err, ERR_BUSY, "the locked memory for secrets is full");

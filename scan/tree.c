@@ -83,12 +83,12 @@ static void fail(struct walk *w, const struct item *item, const char *why)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* Objects of a repository are compressed: scan/git.c looks at those. Its configuration, logs and hooks are text. */
-static bool holds_objects(const char *dir, const char *name)
+/* Objects of a repository are compressed: scan/git.c looks at those. Its configuration, logs and hooks are text, and what lies in
+ * other folders of that name (Git LFS) may be. */
+static bool holds_objects(int dir, const char *name)
 {
-	const char *git = strstr(dir, ".git");
-
-	return git && strcmp(name, "objects") == 0 && (git == dir || git[-1] == '/') && (git[4] == '\0' || git[4] == '/');
+	return strcmp(name, "objects") == 0 && faccessat(dir, "HEAD", F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       faccessat(dir, "refs", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static void look_at_folder(struct walk *w, const struct item *item)
@@ -104,7 +104,7 @@ static void look_at_folder(struct walk *w, const struct item *item)
 		unsigned char type = e->d_type;
 		struct stat st;
 
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || holds_objects(item->path, e->d_name))
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || holds_objects(dirfd(d), e->d_name))
 			continue;
 		if (type == DT_UNKNOWN && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			type = S_ISDIR(st.st_mode) ? DT_DIR : S_ISREG(st.st_mode) ? DT_REG : DT_LNK;

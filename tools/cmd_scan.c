@@ -85,6 +85,8 @@ static int parse(struct cli *cli, int argc, char **argv, struct scanning *o, str
 		return cli_usage(cli, err, "one of: paths, --git, --staged");
 	if (o->by_job + o->no_store + (o->index != NULL) + (o->values_file != NULL) > 1)
 		return cli_usage(cli, err, "one of: --job, --index, --values-file, --no-store");
+	if (o->values_file && strcmp(o->values_file, "-") == 0 && optind < argc && strcmp(argv[optind], "-") == 0)
+		return cli_usage(cli, err, "standard input is the values or the text, not both");
 	if (o->no_store && o->no_rules)
 		return cli_usage(cli, err, "with neither store nor rules there is nothing to look for");
 	if (o->write_index &&

@@ -258,19 +258,29 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
-/* Beside this program, as in a build directory, or where it is installed. */
+#define STATUS_NOT_FOUND 127 /* as of a shell: no command ends so by itself */
+
+/* Beside this program, as in a build directory; as far from it as an installation has it, wherever that was moved to; where it is
+ * installed. */
 static int become_local(char **argv)
 {
-	char path[LIMIT_FILE_PATH_LEN] = "";
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof("-local"));
+	static const char *const places[] = {"/cotter-local", "/../libexec/cotter/cotter-local"};
+	char path[LIMIT_FILE_PATH_LEN];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 64);
+	int why = ENOENT;
 
-	if (n > 0) {
-		memcpy(path + n, "-local", sizeof("-local"));
+	while (n > 0 && path[n - 1] != '/')
+		n--;
+	for (size_t i = 0; n > 0 && i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path + n - 1, sizeof(path) - (size_t)n, "%s", places[i]);
 		execv(path, argv);
+		why = why == ENOENT ? errno : why;
 	}
 	execv(COTTER_LOCAL_PATH, argv);
-	fprintf(stderr, "cotter: %s cannot be started: %s\n", COTTER_LOCAL_PATH, strerror(errno));
-	return 1;
+	why = why == ENOENT ? errno : why;
+	fprintf(stderr, "cotter: this command needs cotter-local, which is not beside cotter nor at %s, or cannot be started: %s\n",
+		COTTER_LOCAL_PATH, strerror(why));
+	return STATUS_NOT_FOUND;
 }
 
 int main(int argc, char **argv)

@@ -6,14 +6,16 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
 import time
 import unittest
 
-from harness import BUILD, COTTER, Case, run, wait_for
+from harness import BUILD, COTTER, Case, clean_env, run, wait_for
 
 ROOT_USER = os.geteuid() == 0
 # what root is told, and who may make no cgroup
@@ -509,6 +511,48 @@ class Terminal(RunCase):
         child = int(self.until(b"."))
         os.kill(self.pid, signal.SIGKILL)
         wait_for("the command's end", lambda: not os.path.exists(f"/proc/{child}"))
+
+
+class Cotter(Case):
+    """The command itself, without a broker."""
+
+    def test_a_configuration_that_others_may_write_leads_nowhere(self):
+        config, path = os.path.join(self.dir, "c.yaml"), os.path.join(self.dir, "evil.sock")
+        with open(config, "w") as f:
+            f.write(f"socket: {path}\n")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(5)
+            listener.settimeout(0.3)
+            env = clean_env(COTTER_CONFIG=config, COTTER_TOKEN="hvs.secret")
+            os.chmod(config, 0o666)
+            p = run(COTTER, "get", "a/b", env=env)
+            self.assertEqual(p.returncode, 6)
+            self.assertIn(b"not be writable by others: it is passed over", p.stderr)
+            self.assertRaises(TimeoutError, listener.accept)
+            os.chmod(config, 0o600)
+            asker = subprocess.Popen([COTTER, "get", "a/b"], env=env, stderr=subprocess.DEVNULL)
+            listener.accept()[0].close()
+            self.assertEqual(asker.wait(10), 6)
+        with open(config, "w") as f:
+            f.write("socket: [unfinished\n")
+        self.assertIn(b"not YAML", run(COTTER, "get", "a/b", env=env).stderr)
+
+    def test_where_cotter_local_is(self):
+        top = os.path.join(self.dir, "moved")
+        os.makedirs(os.path.join(top, "bin"))
+        os.makedirs(os.path.join(top, "libexec", "cotter"))
+        moved = os.path.join(top, "bin", "cotter")
+        shutil.copy(COTTER, moved)
+        if not os.path.exists("/usr/libexec/cotter/cotter-local"):
+            p = run(moved, "open", "/nonexistent")
+            self.assertEqual(p.returncode, 127)
+            self.assertIn(b"cotter-local", p.stderr)
+        self.assertIn(b"usage: cotter open", run(moved, "open", "--help", check=True).stdout)
+        shutil.copy(COTTER + "-local", os.path.join(top, "libexec", "cotter"))
+        p = run(moved, "open", "/nonexistent")
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"/nonexistent", p.stderr)
 
 
 if __name__ == "__main__":

@@ -168,11 +168,14 @@ class Exact(ScanCase):
     def test_a_repository_in_a_tree(self):
         """An artifact with the token that cloned it."""
         header = base64.b64encode(b"x-access-token:" + STRONG.encode()).decode()
-        top = self.tree({"a/.git/config": f'[http "https://x/"]\n\textraheader = AUTHORIZATION: basic {header}\n', "a/.git/objects/x": STRONG,
+        git = {f"a/.git/{name}": "x" for name in ("HEAD", "refs/heads/x", "objects/pack/x")}
+        top = self.tree({**git, "a/.git/lfs/objects/aa/bb": STRONG, "foo.gitlab/.git/HEAD": "x", "foo.gitlab/.git/refs/x": "x", "foo.gitlab/.git/objects/x": STRONG,
+                         "a/.git/config": f'[http "https://x/"]\n\textraheader = AUTHORIZATION: basic {header}\n', "a/.git/objects/x": STRONG,
                          "a/objects/y": STRONG, "a/.github/objects/z": STRONG})
         self.assertEqual(self.findings("--no-rules", cwd=top, status=1),
-                         [("a/.git/config", 2, "app/token"), ("a/.github/objects/z", 1, "app/token"), ("a/objects/y", 1, "app/token")])
-        self.assertEqual(len(self.findings("--no-rules", cwd=os.path.join(top, "a"), status=1)), 3)
+                         [("a/.git/config", 2, "app/token"), ("a/.git/lfs/objects/aa/bb", 1, "app/token"), ("a/.github/objects/z", 1, "app/token"),
+                          ("a/objects/y", 1, "app/token")])
+        self.assertEqual(len(self.findings("--no-rules", cwd=os.path.join(top, "a"), status=1)), 4)
         self.assertEqual(len(self.findings("--no-rules", cwd=os.path.join(top, "a/.git"), status=1)), 2)
 
     def test_pipes_that_are_named(self):
@@ -220,8 +223,10 @@ class Exact(ScanCase):
                          b"1\n2 ***\n3 ***(named)***\n4 ***(bytes)***\n")
 
     def test_a_bad_values_file(self):
+        self.scan("--values-file", "-", "-", stdin=b'["some-value"]', status=2)
         values = os.path.join(self.dir, "values.json")
-        for text, why in ((b"[7]", b"item 0"), (b'["x", {"name": "n"}]', b"item 1"), (b"{}", b"not a JSON array"), (b'["x"', b"not a JSON array"),
+        for text, why in ((b"[7]", b"item 0"), (b'["x", {"name": "n"}]', b"item 1"), (b"{}", b"not a JSON array"), (b'["x"', b"not JSON (line 1"), (b'[{"base64": "YWJj\\u0000ZGVm"}]', b"not base64"),
+                          (b'[{"value": 7, "base64": "YWJj"}]', b"item 0"),
                           (b'[{"base64": "A"}]', b"not base64"), (b"[" + b'"' + b"x" * (1 << 20) + b'"]', b"values.json")):
             with open(values, "wb") as f:
                 f.write(text)
