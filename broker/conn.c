@@ -372,9 +372,29 @@ void conn_process(struct conn *c)
 		consume(c, (char *)c->in.data, c->in.len, false);
 }
 
+/* What was kept goes in front of what came, so that only what is incomplete still has to be kept. */
+static void consume_joined(struct conn *c, size_t len)
+{
+	struct server *s = c->server;
+	uint64_t deadline_ms = c->in.len ? c->deadline_ms : 0;
+
+	if (c->in.len)
+		memcpy(s->buffer.data, c->in.data, c->in.len);
+	in_clear(c);
+	consume(c, (char *)s->buffer.data, len, true);
+	/* the same request, and its first byte came then */
+	if (deadline_ms && !c->dead && c->in.len == len)
+		c->deadline_ms = deadline_ms;
+}
+
+#define KEPT_JOINED 16384u
+
 static void conn_read(struct conn *c)
 {
 	struct server *s = c->server;
+	/* a large body grows where it is */
+	const size_t kept = c->in.len <= KEPT_JOINED ? c->in.len : 0;
+	size_t len;
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
@@ -382,26 +402,22 @@ static void conn_read(struct conn *c)
 		c->ahead = true;
 		return;
 	}
-	n = recv(c->fd, s->buffer.data, CONN_BUFFER_LEN, MSG_DONTWAIT);
+	n = recv(c->fd, s->buffer.data + kept, CONN_BUFFER_LEN - kept, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
 		conn_close(c);
 		return;
 	}
-	if (c->draining) {
-		sodium_memzero(s->buffer.data, (size_t)n);
-		return;
-	}
-	if (c->in.len == 0) {
-		consume(c, (char *)s->buffer.data, (size_t)n, true);
-	} else if (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN ||
-		   in_append(c, s->buffer.data, (size_t)n) < 0) {
+	len = kept + (size_t)n;
+	if (c->in.len == kept && !c->draining)
+		consume_joined(c, len);
+	else if (!c->draining && (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN ||
+				  in_append(c, s->buffer.data, (size_t)n) < 0))
 		conn_close(c);
-	} else {
+	else if (!c->draining)
 		conn_process(c);
-	}
-	sodium_memzero(s->buffer.data, (size_t)n);
+	sodium_memzero(s->buffer.data, len);
 }
 
 void conn_event(struct conn *c, uint32_t events)
