@@ -317,6 +317,8 @@ int match_build(struct match *m, struct err *err)
 	tables_free(m);
 	for (size_t i = 0; i < m->n; i++) {
 		n_short += m->entries[i].len < SHORT;
+		if (m->entries[i].len > m->longest)
+			m->longest = m->entries[i].len;
 		for (size_t k = 0; k < MATCH_SAMPLINGS; k++)
 			count[k] += is_sampled(&samplings[k], &m->entries[i]);
 	}
@@ -372,8 +374,8 @@ const struct match_entry *match_at(const struct match *m, const uint8_t *text, s
 
 size_t match_unfinished(const struct match *m, const uint8_t *text, size_t len, size_t from)
 {
-	if (len >= MATCH_MAX && from < len - MATCH_MAX + 1)
-		from = len - MATCH_MAX + 1;
+	if (len >= m->longest && m->longest && from < len - m->longest + 1)
+		from = len - m->longest + 1;
 	for (size_t at = from; m->n && at < len; at++) {
 		size_t left = len - at, i;
 

@@ -31,6 +31,7 @@ struct match {
 	struct secret strings;
 	struct match_entry *entries; /* sorted by their bytes once built, each string once */
 	size_t n, cap;
+	size_t longest; /* bytes */
 	bool built;
 	struct match_set *begins;		    /* the first eight bytes of what is longer than that */
 	struct match_grams *grams[MATCH_SAMPLINGS]; /* of strings of 8 to 15 bytes, 16 to 31, longer ones */
