@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define NONE UINT32_MAX
 #define SHORT 8u /* strings below it are looked for at each position */
@@ -155,19 +156,33 @@ static void sort(struct match *m)
 	}
 }
 
+/* Zeros. All its pages at once: one by one, as they are written to, takes longer than to fill them. NULL: out of memory. */
+static void *table_new(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void table_free(void *p, size_t size)
+{
+	if (!p)
+		return;
+	explicit_bzero(p, size);
+	munmap(p, size);
+}
+
 static bool set_init(struct match_set *set, size_t n)
 {
 	for (set->bits = SET_BITS_MIN; set->bits < SET_BITS_MAX && ((size_t)1 << set->bits) < SET_SPARE * n;)
 		set->bits++;
-	set->words = calloc(1, ((size_t)1 << set->bits) / 8);
+	set->words = table_new(((size_t)1 << set->bits) / 8);
 	return set->words != NULL;
 }
 
 static void set_free(struct match_set *set)
 {
-	if (set->words)
-		explicit_bzero(set->words, ((size_t)1 << set->bits) / 8);
-	free(set->words);
+	table_free(set->words, ((size_t)1 << set->bits) / 8);
 	*set = (struct match_set){0};
 }
 
@@ -219,9 +234,7 @@ static void grams_free(struct match_grams *g)
 	if (!g)
 		return;
 	set_free(&g->set);
-	if (g->table)
-		explicit_bzero(g->table, (g->mask + 1) * sizeof(*g->table));
-	free(g->table);
+	table_free(g->table, (g->mask + 1) * sizeof(*g->table));
 	free(g);
 }
 
@@ -233,10 +246,10 @@ static struct match_grams *grams_new(size_t n)
 
 	if (!g)
 		return NULL;
-	while (size < 2 * n)
+	while (3 * size < 4 * n)
 		size *= 2;
 	g->mask = size - 1;
-	g->table = calloc(size, sizeof(*g->table));
+	g->table = table_new(size * sizeof(*g->table));
 	if (!set_init(&g->set, n) || !g->table) {
 		grams_free(g);
 		return NULL;
