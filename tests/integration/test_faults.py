@@ -105,11 +105,13 @@ class Faults(Case):
         wait_for("pin-needed", lambda: [p["state"] for p in b.status().get("providers", [])] == ["pin-needed"])
         self.assertIn("died while it logged in", b.status()["providers"][0]["problem"])
         # neither a crash of the idle helper nor a module that vanishes for a while lets it try again
-        wait_for("the helper", lambda: len(b.children()) == 1)
+        opened = lambda: b.status()["providers"][0]["operations"]
+        wait_for("the next helper", lambda: opened() == 2)
         os.kill(b.children()[0], signal.SIGKILL)
         time.sleep(6)
         self.assertEqual(len(hsm.logins()) - before, 1)
         os.unlink(os.path.join(hsm.dir, "crash"))
+        wait_for("the helper behind it", lambda: opened() == 3)
         b.cli("unlock", "hsm", stdin=PIN, check=True)
         wait_for("unsealing", lambda: b.curl("sys/health")[0] == 200)
 
