@@ -378,13 +378,23 @@ static void consume_joined(struct conn *c, size_t len)
 	struct server *s = c->server;
 	uint64_t deadline_ms = c->in.len ? c->deadline_ms : 0;
 
-	if (c->in.len)
+	if (c->in.len) {
 		memcpy(s->buffer.data, c->in.data, c->in.len);
-	in_clear(c);
+		in_clear(c);
+	}
 	consume(c, (char *)s->buffer.data, len, true);
 	/* the same request, and its first byte came then */
 	if (deadline_ms && !c->dead && c->in.len == len)
 		c->deadline_ms = deadline_ms;
+}
+
+/* A large body grows where it is. */
+static void consume_behind(struct conn *c, size_t len)
+{
+	if (c->in.len + len > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN || in_append(c, c->server->buffer.data, len) < 0)
+		conn_close(c);
+	else
+		conn_process(c);
 }
 
 #define KEPT_JOINED 16384u
@@ -392,9 +402,8 @@ static void consume_joined(struct conn *c, size_t len)
 static void conn_read(struct conn *c)
 {
 	struct server *s = c->server;
-	/* a large body grows where it is */
-	const size_t kept = c->in.len <= KEPT_JOINED ? c->in.len : 0;
-	size_t len;
+	const bool joins = c->in.len <= KEPT_JOINED;
+	const size_t kept = joins ? c->in.len : 0;
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
@@ -409,15 +418,11 @@ static void conn_read(struct conn *c)
 		conn_close(c);
 		return;
 	}
-	len = kept + (size_t)n;
-	if (c->in.len == kept && !c->draining)
-		consume_joined(c, len);
-	else if (!c->draining && (c->in.len + (size_t)n > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN ||
-				  in_append(c, s->buffer.data, (size_t)n) < 0))
-		conn_close(c);
+	if (joins && !c->draining)
+		consume_joined(c, kept + (size_t)n);
 	else if (!c->draining)
-		conn_process(c);
-	sodium_memzero(s->buffer.data, len);
+		consume_behind(c, (size_t)n);
+	sodium_memzero(s->buffer.data, kept + (size_t)n);
 }
 
 void conn_event(struct conn *c, uint32_t events)
