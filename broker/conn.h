@@ -16,6 +16,7 @@
 struct call;
 struct server;
 struct turn;
+struct turn_user;
 
 /* A body that is the same for everybody who asks, and no secret. */
 struct shared_body {
@@ -52,6 +53,7 @@ struct conn {
 	struct conn *next, *prev;
 	/* of turn.h */
 	struct turn *turn;
+	struct turn_user *turn_user;
 	TAILQ_ENTRY(conn) ready;
 	uint32_t events; /* epoll's, that wait for its turn */
 	bool is_ready;

@@ -24,12 +24,13 @@ static uint64_t hash(const struct turns *t, const struct conn *c, uint64_t cgrou
 void turns_join(struct turns *t, struct conn *c)
 {
 	c->turn = &t->all[hash(t, c, c->peer.cgroup) % TURNS];
+	c->turn_user = &t->users[hash(t, c, 0) % TURNS_USERS];
 }
 
 void turns_add(struct turns *t, struct conn *c, uint32_t events)
 {
 	struct turn *turn = c->turn;
-	struct turn_user *user;
+	struct turn_user *user = c->turn_user;
 
 	c->events |= events;
 	if (c->is_ready || c->dead)
@@ -38,7 +39,6 @@ void turns_add(struct turns *t, struct conn *c, uint32_t events)
 	TAILQ_INSERT_TAIL(&turn->conns, c, ready);
 	if (turn->user)
 		return;
-	user = &t->users[hash(t, c, 0) % TURNS_USERS];
 	if (TAILQ_EMPTY(&user->turns))
 		TAILQ_INSERT_TAIL(&t->active, user, next);
 	TAILQ_INSERT_TAIL(&user->turns, turn, next);
