@@ -16,8 +16,6 @@ void token_seen_init(struct token_seen *s)
 {
 	*s = (struct token_seen){.entries = secret_alloc(TOKEN_SEEN * sizeof(*s->entries))};
 	randombytes_buf(s->key, sizeof(s->key));
-	for (size_t i = 0; s->entries && i < TOKEN_SEEN; i++)
-		s->entries[i].len = 0;
 }
 
 void token_seen_done(struct token_seen *s)

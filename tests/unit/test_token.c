@@ -151,8 +151,7 @@ static void test_a_token_that_was_seen(void **state)
 	memcpy(forged, narrowed.data, narrowed.len);
 	for (size_t i = sizeof(MACAROON_PREFIX) - 1; i < narrowed.len - 48 && !other; i++) {
 		forged[i] = forged[i] == 'A' ? 'B' : 'A';
-		if (memcmp(forged, narrowed.data, narrowed.len) != 0 &&
-		    token_seen_parse(&w.tokens.seen, forged, narrowed.len, &other, NULL) == 0) {
+		if (token_seen_parse(&w.tokens.seen, forged, narrowed.len, &other, NULL) == 0) {
 			assert_false(other->verified);
 			assert_int_equal(token_check(&w.tokens, other, &facts, &row, NULL, NULL), -ERR_DENIED);
 		}
