@@ -43,7 +43,7 @@ int cmd_get(struct cli *cli, int argc, char **argv, struct err *err)
 	if (cli->json)
 		r = json_write(client_data(&reply), SIZE_MAX, &value, err);
 	else
-		r = kv_field(object, field ? field : ref_field, path, &value, err);
+		r = json_field(object, field ? field : ref_field, path, &value, err);
 	if (r == 0)
 		r = cli_write_all(1, value.data, value.len, err);
 	/* a terminal wants a line; a pipe gets the bytes alone */

@@ -1,4 +1,5 @@
 /* cotter mask: any log through the masker of cotter run. */
+#include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/limits.h"
@@ -89,7 +90,7 @@ static int add_secret(struct mask_values *v, const char *ref, struct err *err)
 	if (r == 0)
 		r = kv_fetch(path, 0, &reply, &object, err);
 	if (r == 0)
-		r = kv_field(object, field, path, &value, err);
+		r = json_field(object, field, path, &value, err);
 	if (r == 0)
 		r = mask_values_add(v, value.data, value.len, kv_name(path), &added, err);
 	if (r == 0)

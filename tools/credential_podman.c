@@ -4,6 +4,7 @@
  */
 #include "tools/credential.h"
 
+#include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "tools/cli.h"
@@ -141,7 +142,7 @@ static int lookup(int dir, struct err *err)
 	if (r == 0)
 		r = kv_fetch(ref.path, 0, &reply, &object, err);
 	if (r == 0)
-		r = kv_field(object, ref.field, ref.path, &value, err);
+		r = json_field(object, ref.field, ref.path, &value, err);
 	return r < 0 ? r : cli_write_all(1, value.data, value.len, err);
 }
 

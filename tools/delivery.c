@@ -1,5 +1,6 @@
 #include "tools/delivery.h"
 
+#include "broker/json.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "mask/mask.h"
@@ -233,7 +234,7 @@ static bool same(const struct secret *a, const struct secret *b)
 static int take_value(struct delivered *s, const json_t *object, const char *field, const char *path, struct err *err)
 {
 	CLEANUP(secret_clear) struct secret value = {0};
-	int r = kv_field(object, field, path, &value, err);
+	int r = json_field(object, field, path, &value, err);
 
 	if (r < 0 || (s->value.cap && same(&value, &s->value)))
 		return r;

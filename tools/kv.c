@@ -36,11 +36,6 @@ int kv_fetch(const char *path, unsigned long long version, struct client_reply *
 	return 0;
 }
 
-int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err)
-{
-	return json_field(object, field, path, ret, err);
-}
-
 const char *kv_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');

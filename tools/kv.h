@@ -6,7 +6,5 @@
 int kv_parse_ref(const char *ref, char *ret_path, const char **ret_field, struct err *err);
 /* The secret's object; ret is cleared by the caller. version 0: the current one. */
 int kv_fetch(const char *path, unsigned long long version, struct client_reply *ret, json_t **ret_object, struct err *err);
-/* A field as text: field NULL takes "value", or the only field there is (raw bytes, if it is value_base64). Strings as they are, all else as JSON. */
-int kv_field(const json_t *object, const char *field, const char *path, struct secret *ret, struct err *err);
 /* What a mask calls the secret: the last part of its path. */
 const char *kv_name(const char *path);
