@@ -264,13 +264,14 @@ static int add_lines(struct adding *a, const uint8_t *value, size_t len, struct 
 
 static int add_number(struct adding *a, json_int_t number, struct err *err)
 {
-	char text[32];
-	int n = snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, number), r;
+	CLEANUP(secret_clear) struct secret text = {0};
+	int r = secret_new(&text, 32, err);
 
+	if (r < 0)
+		return r;
+	text.len = (size_t)snprintf((char *)text.data, text.cap, "%" JSON_INTEGER_FORMAT, number);
 	/* the digits: a sign before them tells nothing */
-	r = add_part(a, (uint8_t *)text + (number < 0), (size_t)n - (number < 0), LEAF_DIGITS_MIN, err);
-	sodium_memzero(text, sizeof(text));
-	return r;
+	return add_part(a, text.data + (number < 0), text.len - (number < 0), LEAF_DIGITS_MIN, err);
 }
 
 static int add_leaves(struct adding *a, const json_t *j, struct err *err)
