@@ -1,5 +1,4 @@
 #include "broker/config.h"
-#include "broker/config_text.h"
 
 #include "broker/config_credential.h"
 #include "broker/config_engine.h"
@@ -9,6 +8,7 @@
 #include "broker/config_pki.h"
 #include "broker/config_role.h"
 #include "broker/config_rotation.h"
+#include "broker/config_text.h"
 #include "broker/policy.h"
 #include "broker/providers.h"
 #include "broker/yaml_schema.h"
@@ -18,10 +18,8 @@
 #include "common/err.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sodium.h>
 #include <string.h>
-#include <sys/stat.h>
 
 int config_duration(struct yaml_place at, const char *text, uint64_t *ret_ms, struct err *err)
 {

@@ -15,10 +15,10 @@ static void hash(uint8_t prefix, const void *data, size_t len, uint8_t ret[32])
 	static EVP_MD_CTX *ctx;
 	crypto_hash_sha256_state st;
 
-	if (!ctx) {
+	if (!sha256)
 		sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	if (!ctx)
 		ctx = EVP_MD_CTX_new();
-	}
 	if (sha256 && ctx && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1 && EVP_DigestUpdate(ctx, &prefix, 1) == 1 &&
 	    EVP_DigestUpdate(ctx, data, len) == 1 && EVP_DigestFinal_ex(ctx, ret, NULL) == 1)
 		return;

@@ -1,5 +1,4 @@
 #include "tools/agent.h"
-#include "tools/agent_dir.h"
 
 #include "broker/peer.h"
 #include "broker/sandbox.h"
@@ -7,6 +6,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "pkcs11/token_rpc.h"
+#include "tools/agent_dir.h"
 #include "tools/agent_keys.h"
 #include "tools/ssh_agent.h"
 

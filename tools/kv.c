@@ -1,6 +1,5 @@
 #include "tools/kv.h"
 
-#include "broker/json.h"
 #include "common/bind.h"
 #include "common/err.h"
 #include "common/limits.h"
