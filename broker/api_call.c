@@ -74,13 +74,18 @@ void call_reply_shared(struct call *call, struct shared_body *body)
 	conn_reply_shared(c, body);
 }
 
-int call_record(struct call *call, const char *event, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
+static struct audit_event record_of(const struct call *call, const char *event, const char *result, const char *why)
 {
-	struct audit_event e = {
+	return (struct audit_event){
 		.event = event, .uid = call->conn->peer.uid, .job = call->job_id, .cgroup = call->conn->peer.cgroup,
 		.pidfd = call->conn->peer.pidfd_id, .secret = call->path, .version = call->version,
 		.token_id = call->token ? call->token->id + 5 : sodium_is_zero(call->made_id, sizeof(call->made_id)) ? NULL : call->made_id,
 		.result = result, .why = why, .takes = call->takes};
+}
+
+int call_record(struct call *call, const char *event, const char *result, const char *why, uint64_t *ret_seq, struct err *err)
+{
+	const struct audit_event e = record_of(call, event, result, why);
 
 	return audit_write(&call->broker->audit, &e, ret_seq, err);
 }
@@ -152,7 +157,7 @@ void call_reply_data(struct call *call, const struct secret *data, int r)
 		r = api_envelope((const char *)data->data, data->len, NULL, 0, &body);
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
+	else if (call_grant_read(call, &seq) == 0)
 		call_reply(call, 200, &body, seq);
 }
 
@@ -218,14 +223,15 @@ static void note_received(struct call *call)
 		received_note(&call->broker->jobs, row->job, call->path, call->version);
 }
 
-int call_grant(struct call *call, uint64_t *ret_seq)
+static int grant(struct call *call, int (*record)(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err), uint64_t *ret_seq)
 {
+	const struct audit_event e = record_of(call, call->event, "granted", call->detail);
 	struct broker *b = call->broker;
 	struct err err = {0};
 	int r = call->checked ? 0 : check_again(call, &err);
 
 	if (r == 0)
-		r = call_record(call, call->event, "granted", call->detail, ret_seq, &err);
+		r = record(&b->audit, &e, ret_seq, &err);
 	if (r < 0 && call->takes && err.code == ERR_AUDIT) {
 		log_error("%s: %s", call->event, err.msg);
 		r = 0;
@@ -238,4 +244,14 @@ int call_grant(struct call *call, uint64_t *ret_seq)
 	}
 	call_fail(call, r, err.msg);
 	return -1;
+}
+
+int call_grant(struct call *call, uint64_t *ret_seq)
+{
+	return grant(call, audit_write, ret_seq);
+}
+
+int call_grant_read(struct call *call, uint64_t *ret_seq)
+{
+	return grant(call, audit_queue, ret_seq);
 }

@@ -98,7 +98,7 @@ void cotter_status(struct call *call, const struct request *q)
 	int r = secret_new(&data, 2048, NULL);
 
 	(void)q;
-	merkle_root(&b->audit.tree, root);
+	merkle_root(&b->audit.written, root);
 	sodium_bin2hex(hex, sizeof(hex), root, sizeof(root));
 	if (r == 0)
 		r = api_append(&data, "{\"version\":\"" COTTER_VERSION "\",\"sealed\":%s,\"reason\":", b->unsealed ? "false" : "true");
@@ -111,7 +111,7 @@ void cotter_status(struct call *call, const struct request *q)
 			       "\"audit_failed\":%s,\"providers\":[",
 			       (unsigned long long)((token_boot_ms() - b->started_ms) / 1000), (unsigned long long)b->n_requests,
 			       (unsigned long long)b->n_granted, (unsigned long long)b->n_denied, b->server->n_conns, b->tokens.n,
-			       b->cache.n, secret_arena_kind(), secret_arena_used(), (unsigned long long)b->audit.tree.size, hex,
+			       b->cache.n, secret_arena_kind(), secret_arena_used(), (unsigned long long)b->audit.written.size, hex,
 			       audit_failed(&b->audit) ? "true" : "false");
 	for (size_t i = 0; r == 0 && i < b->hardware.n_providers; i++) {
 		r = append_provider(&data, &b->hardware.providers[i]);

@@ -59,7 +59,7 @@ void kv_reply(struct call *call, const char *name, const struct secret *object)
 		r = api_envelope((char *)data.data, data.len, NULL, 0, &body);
 	if (r < 0)
 		call_fail(call, -ERR_BUSY, "the locked memory for secrets is full: try again");
-	else if (call_grant(call, &seq) == 0)
+	else if (call_grant_read(call, &seq) == 0)
 		call_reply(call, object ? 200 : 404, &body, seq);
 }
 
@@ -473,6 +473,6 @@ void kv_list(struct call *call, const struct request *q)
 	secret_clear(&l.text);
 	if (r < 0)
 		call_fail(call, r, r == -ERR_BUSY ? "the listing is too long: list a folder below" : err.msg);
-	else if (call_grant(call, &seq) == 0)
+	else if (call_grant_read(call, &seq) == 0)
 		call_reply(call, 200, &body, seq);
 }

@@ -67,7 +67,7 @@ static int append_samples(struct secret *s, struct broker *b)
 		{"cotter_store_bytes", "gauge", "Size of the store's file.", store_bytes},
 		{"cotter_arena_used_bytes", "gauge", "Locked memory in use.", secret_arena_used()},
 		{"cotter_arena_size_bytes", "gauge", "Locked memory.", secret_arena_size()},
-		{"cotter_audit_records_total", "counter", "Records in the audit log.", b->audit.tree.size},
+		{"cotter_audit_records_total", "counter", "Records in the audit log.", b->audit.written.size},
 		{"cotter_audit_failures_total", "counter", "Records that could not be written.", b->audit.n_failed},
 		{"cotter_audit_failed", "gauge", "1: the audit log cannot be written, and nothing is granted.", audit_failed(&b->audit)},
 	};

@@ -121,7 +121,7 @@ static void reply(struct call *call, struct reading *w)
 	call->gives = !w->fingerprints;
 	for (size_t i = 0; i < w->n; i++) {
 		turn_to(call, &w->items[i]);
-		if (call_grant(call, &seq) < 0)
+		if (call_grant_read(call, &seq) < 0)
 			return;
 	}
 	call_reply(call, 200, &body, seq);

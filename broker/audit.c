@@ -122,9 +122,9 @@ static void allocate_ahead(struct audit *a)
 		a->no_allocate = true;
 }
 
-static int append(struct audit *a, const char *line, size_t len, struct err *err)
+static int append(struct audit *a, const char *lines, size_t len, struct err *err)
 {
-	ssize_t n = pwrite(a->fd, line, len, (off_t)a->offset);
+	ssize_t n = pwrite(a->fd, lines, len, (off_t)a->offset);
 
 	if (n == (ssize_t)len) {
 		a->offset += len;
@@ -343,8 +343,8 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 		r = err_errno(err, errno, "audit directory %.300s", dir);
 	else
 		r = open_current(a, &torn, err);
-	if (r == 0)
-		a->want_synced = a->synced = a->tree.size;
+	a->written = a->tree;
+	a->want_synced = a->synced = a->tree.size;
 	if (r == 0 && torn)
 		r = audit_write(a, &torn_event, NULL, err);
 	if (r < 0)
@@ -356,26 +356,6 @@ int audit_start_sync(struct audit *a, struct err *err)
 {
 	a->thread_runs = pthread_create(&a->thread, NULL, sync_thread, a) == 0;
 	return a->thread_runs ? 0 : err_set(err, ERR_FAILED, "cannot start the audit log's sync thread");
-}
-
-void audit_close(struct audit *a)
-{
-	if (a->thread_runs) {
-		pthread_mutex_lock(&a->lock);
-		a->stop = true;
-		pthread_cond_signal(&a->wake);
-		pthread_mutex_unlock(&a->lock);
-		pthread_join(a->thread, NULL);
-		fdatasync(a->fd);
-	}
-	if (a->fd >= 0)
-		close(a->fd);
-	if (a->dir_fd >= 0)
-		close(a->dir_fd);
-	if (a->event_fd >= 0)
-		close(a->event_fd);
-	a->fd = a->dir_fd = a->event_fd = -1;
-	a->thread_runs = false;
 }
 
 /* Printable ASCII without space, '"' and '\' goes as it is, all else as \xHH: one record stays one line of words. */
@@ -437,33 +417,20 @@ static void format(const struct audit *a, const struct audit_event *e, struct wr
 	put_text(w, e->why, (LIMIT_AUDIT_RECORD - 8 - w->len) / 4);
 }
 
-static int write_record(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+/* All that is queued, or nothing of it. */
+static int write_queue(struct audit *a, struct err *err)
 {
-	char line[LIMIT_AUDIT_RECORD + 8];
-	struct writer w = writer_init(line, sizeof(line));
-	int r;
+	int r = a->queue_len ? append(a, a->queue, a->queue_len, err) : 0;
 
-	if (audit_failed(a))
-		return err_set(err, ERR_AUDIT, "the audit log failed: nothing is granted; make room, then restart cotterd");
-	if (a->offset > LIMIT_AUDIT_SEGMENT) {
-		r = rotate(a, err);
-		if (r < 0)
-			return r;
+	if (r < 0) {
+		a->n_failed += a->tree.size - a->written.size;
+		a->tree = a->written;
+		a->lost = true;
 	}
-	allocate_ahead(a);
-	/* on a full disk the room that is left is for denials */
-	if (!a->no_allocate && strcmp(e->result, "granted") == 0 && !e->takes && a->allocated - a->offset < LIMIT_AUDIT_RESERVE)
-		return err_set(err, ERR_AUDIT, "the audit log's disk is full: nothing is granted until there is room");
-	format(a, e, &w);
-	if (w.failed || w.len > LIMIT_AUDIT_RECORD)
-		return err_set(err, ERR_AUDIT, "an audit record is too long");
-	writer_str(&w, "\n");
-	r = append(a, line, w.len, err);
-	if (r < 0)
+	a->queue_len = 0;
+	if (r < 0 || a->written.size == a->tree.size)
 		return r;
-	merkle_add(&a->tree, line, w.len - 1);
-	if (ret_seq)
-		*ret_seq = a->tree.size;
+	a->written = a->tree;
 	pthread_mutex_lock(&a->lock);
 	a->want_synced = a->tree.size;
 	pthread_cond_signal(&a->wake);
@@ -471,12 +438,74 @@ static int write_record(struct audit *a, const struct audit_event *e, uint64_t *
 	return 0;
 }
 
+/* Room in the queue for one more, and in the segment, and on the disk. */
+static int make_room(struct audit *a, const struct audit_event *e, struct err *err)
+{
+	int r = 0;
+
+	if (a->lost || audit_failed(a))
+		return err_set(err, ERR_AUDIT, a->lost ? "the audit log could not be written a moment ago"
+						       : "the audit log failed: nothing is granted; make room, then restart cotterd");
+	if (sizeof(a->queue) - a->queue_len < LIMIT_AUDIT_RECORD + 8 || a->offset > LIMIT_AUDIT_SEGMENT)
+		r = write_queue(a, err);
+	if (r == 0 && a->offset > LIMIT_AUDIT_SEGMENT)
+		r = rotate(a, err);
+	if (r < 0)
+		return r;
+	allocate_ahead(a);
+	/* on a full disk the room that is left is for denials */
+	if (!a->no_allocate && strcmp(e->result, "granted") == 0 && !e->takes && a->offset + a->queue_len + LIMIT_AUDIT_RESERVE > a->allocated)
+		return err_set(err, ERR_AUDIT, "the audit log's disk is full: nothing is granted until there is room");
+	return 0;
+}
+
+int audit_queue(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+{
+	struct writer w;
+	int r = make_room(a, e, err);
+
+	w = writer_init(a->queue + a->queue_len, LIMIT_AUDIT_RECORD + 8);
+	if (r == 0) {
+		format(a, e, &w);
+		if (w.failed || w.len > LIMIT_AUDIT_RECORD)
+			r = err_set(err, ERR_AUDIT, "an audit record is too long");
+	}
+	if (r < 0) {
+		a->n_failed++;
+		return r;
+	}
+	merkle_add(&a->tree, a->queue + a->queue_len, w.len);
+	writer_str(&w, "\n");
+	a->queue_len += w.len;
+	if (ret_seq)
+		*ret_seq = a->tree.size;
+	return 0;
+}
+
 int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
 {
-	int r = write_record(a, e, ret_seq, err);
+	const bool others_wait = a->queue_len || a->lost;
+	int r = audit_queue(a, e, ret_seq, err);
 
-	a->n_failed += r < 0;
+	if (r == 0)
+		r = write_queue(a, err);
+	a->lost &= others_wait;
 	return r;
+}
+
+int audit_flush(struct audit *a, struct err *err)
+{
+	int r = write_queue(a, err);
+
+	if (r == 0 && a->lost)
+		r = err_set(err, ERR_AUDIT, "the audit log could not be written a moment ago");
+	a->lost = false;
+	return r;
+}
+
+bool audit_written(const struct audit *a, uint64_t seq)
+{
+	return seq <= a->written.size;
 }
 
 bool audit_released(struct audit *a, uint64_t seq)
@@ -484,11 +513,32 @@ bool audit_released(struct audit *a, uint64_t seq)
 	bool released;
 
 	if (a->sync == CONFIG_AUDIT_WRITE)
-		return true;
+		return audit_written(a, seq);
 	pthread_mutex_lock(&a->lock);
 	released = a->synced >= seq;
 	pthread_mutex_unlock(&a->lock);
 	return released;
+}
+
+void audit_close(struct audit *a)
+{
+	write_queue(a, NULL);
+	if (a->thread_runs) {
+		pthread_mutex_lock(&a->lock);
+		a->stop = true;
+		pthread_cond_signal(&a->wake);
+		pthread_mutex_unlock(&a->lock);
+		pthread_join(a->thread, NULL);
+		fdatasync(a->fd);
+	}
+	if (a->fd >= 0)
+		close(a->fd);
+	if (a->dir_fd >= 0)
+		close(a->dir_fd);
+	if (a->event_fd >= 0)
+		close(a->event_fd);
+	a->fd = a->dir_fd = a->event_fd = -1;
+	a->thread_runs = false;
 }
 
 bool audit_failed(struct audit *a)

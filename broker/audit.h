@@ -24,6 +24,8 @@ struct audit_event {
 	bool takes;		/* it takes something away: granted also by what room is kept for denials */
 };
 
+#define AUDIT_QUEUE 8192u /* bytes */
+
 struct audit {
 	int dir_fd, fd, event_fd; /* event_fd: readable when synced advanced */
 	enum config_audit_sync sync;
@@ -31,6 +33,11 @@ struct audit {
 	uint64_t index;		/* of the segment */
 	uint64_t offset, allocated; /* bytes in it */
 	struct merkle tree;	/* its size is the next sequence number */
+	/* records that wait for audit_flush, and the tree without them */
+	char queue[AUDIT_QUEUE];
+	size_t queue_len;
+	struct merkle written;
+	bool lost;		/* a flush failed, and those who wait for its records do not know it yet */
 	bool no_allocate;	/* the file system cannot: no room is kept for denials */
 	uint64_t n_failed;	/* records that could not be written, of this life of the broker */
 	bool broken;		/* poisoned by a failed write: only a restart, which verifies, clears it */
@@ -48,9 +55,16 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 int audit_start_sync(struct audit *a, struct err *err);
 void audit_close(struct audit *a);
 
-/* Appends a record. ret_seq (may be NULL): the answer may leave once audit_released(a, seq). ERR_AUDIT: no grant. */
+/* Appends a record, behind those that are queued: the kernel has it. ret_seq (may be NULL): the answer may leave once
+ * audit_released(a, seq). ERR_AUDIT: no grant. */
 int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err);
-/* sync: write: always true after audit_write. sync: disk: true once on disk. */
+/* The same, and the record is written by the next audit_flush: for what can still be refused when that fails. */
+int audit_queue(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err);
+/* Writes what is queued. ERR_AUDIT, once: this or a write since the last call failed. Whoever then waits for a record that is not
+ * audit_written is to be refused at once: later ones get the same numbers. */
+int audit_flush(struct audit *a, struct err *err);
+bool audit_written(const struct audit *a, uint64_t seq);
+/* sync: write: that it is written. sync: disk: that it is on disk. */
 bool audit_released(struct audit *a, uint64_t seq);
 bool audit_failed(struct audit *a);
 /* Clears event_fd after it was readable. */

@@ -122,6 +122,9 @@ void conn_close(struct conn *c)
 	if (c->dead)
 		return;
 	turns_remove(&s->turns, c);
+	if (c->answered)
+		TAILQ_REMOVE(&s->answered, c, answer);
+	c->answered = false;
 	c->dead = true;
 	if (c->call)
 		api_cancel(c->call);
@@ -152,7 +155,7 @@ void conn_watch(struct conn *c)
 	struct epoll_event ev = {.events = want, .data.ptr = c};
 
 	/* hardly anybody sends ahead: epoll need not be told twice a request */
-	if (c->dead || c->watched == want || (want == 0 && c->watched == EPOLLIN && !c->ahead && !c->raw))
+	if (c->dead || c->answered || c->watched == want || (want == 0 && c->watched == EPOLLIN && !c->ahead && !c->raw))
 		return;
 	c->ahead = false;
 	c->watched = want;
@@ -169,12 +172,13 @@ static ssize_t out_send(const struct conn *c)
 	return send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT | (head && c->out_body ? MSG_MORE : 0));
 }
 
-void conn_flush(struct conn *c)
+/* Sends what it can of the reply, unless its audit record must reach the disk first. */
+static void flush(struct conn *c)
 {
 	size_t len = c->out.len + (c->out_body ? c->out_body->len : 0);
 	ssize_t n;
 
-	if (c->dead || !c->out.len)
+	if (c->dead || c->answered || !c->out.len)
 		return;
 	c->held = c->audit_seq && !audit_released(&c->server->broker->audit, c->audit_seq);
 	if (c->held)
@@ -200,6 +204,15 @@ void conn_flush(struct conn *c)
 	/* closing with bytes unread would take the reply back */
 	c->draining = true;
 	c->deadline_ms = token_boot_ms() + 1000;
+}
+
+void conn_send(struct conn *c)
+{
+	flush(c);
+	/* a request that waited behind this one */
+	if (c->in.len)
+		turns_add(&c->server->turns, c, 0);
+	conn_watch(c);
 }
 
 /* body_len is what the head tells; copied are len bytes of body. */
@@ -237,11 +250,9 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 	c->out_body = shared;
 	if (shared)
 		shared->refs++;
-	conn_flush(c);
-	/* a request that waited behind this one */
-	if (c->in.len)
-		turns_add(&c->server->turns, c, 0);
-	conn_watch(c);
+	if (!c->answered)
+		TAILQ_INSERT_TAIL(&c->server->answered, c, answer);
+	c->answered = true;
 }
 
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
@@ -281,6 +292,33 @@ void conn_refuse_unit(struct conn *c)
 	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	for (; n > 0 && sent <= s->len; sent += n > 0 ? (size_t)n : 0)
 		n = send(c->fd, s->data, s->len, MSG_NOSIGNAL);
+}
+
+void conn_refuse_late(struct conn *c)
+{
+	secret_clear(&c->out);
+	c->audit_seq = 0;
+	c->held = false;
+	conn_refuse(c, ERR_AUDIT, "the audit log cannot be written, or does not reach the disk: nothing is granted until it does");
+}
+
+void conns_send(struct server *s)
+{
+	struct audit *a = &s->broker->audit;
+	struct conn *c;
+	bool lost;
+
+	if (TAILQ_EMPTY(&s->answered))
+		return;
+	lost = audit_flush(a, NULL) < 0;
+	while ((c = TAILQ_FIRST(&s->answered))) {
+		TAILQ_REMOVE(&s->answered, c, answer);
+		c->answered = false;
+		if (lost && !audit_written(a, c->audit_seq))
+			conn_refuse_late(c);
+		else
+			conn_send(c);
+	}
 }
 
 /* One request from data; returns the bytes it took, 0 when it is incomplete. After a failure the connection ends. */
@@ -329,6 +367,8 @@ static size_t handle_some(struct conn *c, const char *data, size_t len, unsigned
 	while (max-- && n && !c->dead && used < len && !c->call && !c->out.len) {
 		n = handle(c, data + used, len - used);
 		used += n;
+		if (max && used < len)
+			conns_send(c->server);
 	}
 	/* it may be for long */
 	if (!c->dead && c->waits && used < len) {
@@ -434,7 +474,7 @@ void conn_event(struct conn *c, uint32_t events)
 		return;
 	}
 	if (events & EPOLLOUT)
-		conn_flush(c);
+		flush(c);
 	/* what was read before comes first: behind it may be the end of all that was sent */
 	conn_process(c);
 	if (!c->dead && (events & EPOLLIN))

@@ -50,6 +50,8 @@ struct conn {
 	bool more; /* a whole request may wait in in: it has its turn before anything is read */
 	bool ahead; /* it sent more while its request is answered: that is left in its socket, and not looked at */
 	bool unread, draining; /* refused before all was read: the client must be able to read why */
+	bool answered; /* its reply leaves at the end of the loop's round */
+	TAILQ_ENTRY(conn) answer;
 	struct conn *next, *prev;
 	/* of turn.h */
 	struct turn *turn;
@@ -62,14 +64,16 @@ struct conn {
 void conn_event(struct conn *c, uint32_t events);
 /* Goes on with what waits in c->in. */
 void conn_process(struct conn *c);
-/* Sends what it can of the reply, unless its audit record must reach the disk first. */
-void conn_flush(struct conn *c);
+/* Goes on with what waits for the reply to be released, or sent. */
+void conn_send(struct conn *c);
+/* The replies of this round of the loop, once their records are written. */
+void conns_send(struct server *s);
 /* Tells epoll what this connection can use now; to be called when that may have changed. */
 void conn_watch(struct conn *c);
 /* Cancels its call; the memory is freed at the end of the loop's round. */
 void conn_close(struct conn *c);
 
-/* Sends a reply (body may be NULL); audit_seq 0: no record to wait for. Ends the connection's current call. */
+/* Gives it a reply (body may be NULL), which conns_send sends; audit_seq 0: no record to wait for. Ends the connection's current call. */
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
 /* The same with a body that others are sent, too; it takes a reference of its own. */
 void conn_reply_shared(struct conn *c, struct shared_body *body);
@@ -77,3 +81,5 @@ void conn_reply_shared(struct conn *c, struct shared_body *body);
 void conn_refuse_unit(struct conn *c);
 /* Says why and closes: the request cannot be told from the bytes behind it. */
 void conn_refuse(struct conn *c, int code, const char *message);
+/* In place of the reply whose record is not written, or not on disk in time. */
+void conn_refuse_late(struct conn *c);

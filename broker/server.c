@@ -115,15 +115,6 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		credential_begin(c);
 }
 
-/* A reply whose record did not reach the disk in time is not sent: the client hears that the log is stuck. */
-static void audit_late(struct conn *c)
-{
-	secret_clear(&c->out);
-	c->audit_seq = 0;
-	c->held = false;
-	conn_refuse(c, ERR_AUDIT, "the audit log does not reach the disk: nothing is granted until it does");
-}
-
 static void sweep(struct server *s, uint64_t now_ms)
 {
 	struct conn *next;
@@ -133,7 +124,7 @@ static void sweep(struct server *s, uint64_t now_ms)
 	for (struct conn *c = s->conns; c; c = next) {
 		next = c->next;
 		if (c->held && (now_ms >= c->deadline_ms || audit_failed(&s->broker->audit)))
-			audit_late(c);
+			conn_refuse_late(c);
 		else if (c->raw && !c->call && !c->out.len)
 			credential_begin(c);
 		else if (!c->call && !c->is_ready && !c->more && now_ms >= c->deadline_ms)
@@ -148,12 +139,8 @@ static void flush_held(struct server *s)
 	audit_acknowledge(&s->broker->audit);
 	for (struct conn *c = s->conns; c; c = next) {
 		next = c->next;
-		if (!c->held)
-			continue;
-		conn_flush(c);
-		if (c->in.len)
-			turns_add(&s->turns, c, 0);
-		conn_watch(c);
+		if (c->held)
+			conn_send(c);
 	}
 }
 
@@ -244,6 +231,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	/* blocked in every thread since main began: signalfd alone sees them */
 	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1, .credentials_fd = -1};
 	s->listening = true;
+	TAILQ_INIT(&s->answered);
 	turns_init(&s->turns);
 	getrlimit(RLIMIT_NOFILE, &files);
 	s->max_files = files.rlim_cur < 256 ? 256 : files.rlim_cur;
@@ -333,11 +321,18 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 
 static void serve(struct server *s)
 {
+	const struct turn_user *last = NULL;
 	struct conn *c;
 	uint32_t events;
 
-	for (unsigned int i = 0; i < SERVED_AT_ONCE && (c = turns_take(&s->turns, &events)); i++)
+	for (unsigned int i = 0; i < SERVED_AT_ONCE && (c = turns_take(&s->turns, &events)); i++) {
+		/* nobody's answer waits for another's request */
+		if (last && last != c->turn_user)
+			conns_send(s);
+		last = c->turn_user;
 		conn_event(c, events);
+	}
+	conns_send(s);
 }
 
 static void bury(struct server *s)
@@ -392,6 +387,7 @@ int server_run(struct server *s, struct err *err)
 		if (s->launcher_died)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		broker_tick(s->broker, now);
+		conns_send(s);
 		bury(s);
 	}
 	return 0;

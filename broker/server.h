@@ -20,6 +20,7 @@ struct server {
 	struct secret buffer;
 	uint64_t round; /* of the loop */
 	struct conn *conns, *dead;
+	TAILQ_HEAD(answered_conns, conn) answered; /* whose replies leave at the end of this round */
 	struct turns turns;
 	size_t n_conns;
 	struct server_user {

@@ -35,6 +35,25 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 	return 0;
 }
 
+int audit_queue(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err)
+{
+	return audit_write(a, e, ret_seq, err);
+}
+
+int audit_flush(struct audit *a, struct err *err)
+{
+	(void)a;
+	(void)err;
+	return 0;
+}
+
+bool audit_written(const struct audit *a, uint64_t seq)
+{
+	(void)a;
+	(void)seq;
+	return true;
+}
+
 bool audit_released(struct audit *a, uint64_t seq)
 {
 	(void)a;

@@ -14,7 +14,7 @@ import time
 import unittest
 
 from harness import COTTER, COTTERD, PIN, Case, ROOT, clean_env, run, wait_for
-from peers import Session
+from peers import Session, connect
 
 CLIENTS = os.path.join(ROOT, "tests", "clients")
 DENIED = {"errors": ["permission denied"]}
@@ -951,6 +951,36 @@ class Audit(Case):
             self.assertEqual(b.curl("secret/data/full/x", token=token)[0], 200)
             granted = b.audit().count("ev=get")
             self.assertGreaterEqual(granted, 2)
+            b.stop()
+
+    def test_disk_that_fills_while_many_ask(self):
+        """Records are written together: of those that do not fit any more none is answered, and no answer is without its record."""
+        for sync in ("write", "disk"):
+            b = self.broker(f"fills-{sync}", hsm=self.hsm, edit=lambda t: t.replace("sync: write", f"sync: {sync}"))
+            b.put("full/y", "kept-secret")
+            token = b.token("--policy", "admin")
+            self.assertEqual(b.curl("secret/data/full/y", token=token)[0], 200)
+            ask = f"GET /v1/secret/data/full/y HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token}\r\n\r\n".encode()
+            log = os.path.join(b.state, "audit.log")
+            granted, refused = 1, 0
+            for room in (150, 700, 1500, 2900):
+                run("prlimit", f"--pid={b.process.pid}", f"--fsize={os.path.getsize(log) + room}:", check=True)
+                sockets = [connect(b.socket) for _ in range(24)]
+                for s in sockets:
+                    s.sendall(ask * 2)  # the second is read with the first
+                    s.shutdown(socket.SHUT_WR)
+                for s in sockets:
+                    with s, s.makefile("rb") as f:
+                        said = f.read()
+                    granted += said.count(b"HTTP/1.1 200 ")
+                    refused += said.count(b"HTTP/1.1 503 ")
+                    self.assertEqual(said.count(b"kept-secret"), said.count(b"HTTP/1.1 200 "), said)
+                    self.assertIn(said.count(b"HTTP/1.1 "), (1, 2), said)
+                run("prlimit", f"--pid={b.process.pid}", "--fsize=unlimited:", check=True)
+                self.assertEqual(b.curl("secret/data/full/y", token=token)[0], 200)
+                granted += 1
+            self.assertGreater(refused, 20)
+            self.assertEqual(sum("ev=get" in line and "result=granted" in line for line in b.audit().splitlines()), granted)
             b.stop()
 
     def test_sync_disk(self):
