@@ -41,6 +41,7 @@ struct call {
 	char meta[STORE_META_LEN];
 	uint8_t *sealed;
 	size_t sealed_len;
+	uint64_t generation;	/* of the store, when sealed was read from it */
 	/* the answer was granted, and could not be told after all: what it told of goes */
 	void (*unsaid)(struct call *call);
 	uint8_t unsaid_id[16];

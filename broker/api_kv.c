@@ -101,15 +101,19 @@ static int present(const char *meta, const struct secret *plain, struct secret *
 	return wrap_raw(plain, ret, err);
 }
 
-/* While the hardware worked, the version may have been deleted, or purged and written anew: its bytes tell. */
+/* While the hardware worked, the version may have been deleted, or purged and written anew. Where anything was written meanwhile, its
+ * bytes tell. */
 static bool unchanged(const struct call *call)
 {
-	struct store_version v = {0};
-	bool same = store_get(&call->broker->store, call->path, call->version, &v, NULL) == 0 && !store_deleted(&v, token_wall_ms()) &&
-		    v.sealed_len == call->sealed_len && v.sealed && memcmp(v.sealed, call->sealed, v.sealed_len) == 0;
+	struct store_version v = {.deleted_ms = call->deleted_ms};
+	uint64_t generation;
+	bool same = store_generation(&call->broker->store, token_boot_ms(), &generation, NULL) == 0;
 
+	if (same && generation != call->generation)
+		same = store_get(&call->broker->store, call->path, call->version, &v, NULL) == 0 && v.sealed_len == call->sealed_len && v.sealed &&
+		       memcmp(v.sealed, call->sealed, v.sealed_len) == 0;
 	free(v.sealed);
-	return same;
+	return same && !store_deleted(&v, token_wall_ms());
 }
 
 static void read_opened(void *ctx, int result, const struct secret *plain, const struct age_header *header, const char *message)
@@ -141,12 +145,12 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 	CLEANUP(secret_clear) struct secret object = {0};
 	struct store_version v = {0};
 	struct err err = {0};
-	uint64_t generation, now_ms = token_boot_ms();
+	uint64_t now_ms = token_boot_ms();
 	bool found = false;
-	int r = store_generation(&b->store, now_ms, &generation, &err);
+	int r = store_generation(&b->store, now_ms, &call->generation, &err);
 
 	if (r == 0)
-		found = cache_find(&b->cache, call->path, version, generation, now_ms, &v, &object);
+		found = cache_find(&b->cache, call->path, version, call->generation, now_ms, &v, &object);
 	if (r == 0 && !found)
 		r = store_get(&b->store, call->path, version, &v, &err);
 	if (r < 0) {
@@ -164,7 +168,7 @@ void kv_open(struct call *call, uint64_t version, void (*then)(struct call *call
 		then(call, NULL);
 	} else if (found || cache_get(&b->cache, call->path, v.version, now_ms, &object)) {
 		if (!found)
-			cache_note(&b->cache, call->path, &v, generation, version == 0);
+			cache_note(&b->cache, call->path, &v, call->generation, version == 0);
 		b->metrics.n_hits++;
 		then(call, &object);
 	} else {

@@ -8,11 +8,6 @@
 #include <openssl/obj_mac.h>
 #include <string.h>
 
-static void group_freep(EC_GROUP **g)
-{
-	EC_GROUP_free(*g);
-}
-
 static void point_freep(EC_POINT **p)
 {
 	EC_POINT_clear_free(*p);
@@ -26,6 +21,16 @@ static void bn_freep(BIGNUM **b)
 static int no_memory(struct err *err)
 {
 	return err_set(err, ERR_FAILED, "libcrypto: out of memory");
+}
+
+/* Made once: libcrypto computes its constants anew each time, which takes longer than the look at a point. Not for several threads. */
+static const EC_GROUP *p256(void)
+{
+	static EC_GROUP *group;
+
+	if (!group)
+		group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	return group;
 }
 
 /* Reads an encoded point; the leading byte is checked here because libcrypto also takes forms that age forbids. */
@@ -46,7 +51,7 @@ static int point_read(const EC_GROUP *group, const uint8_t *data, size_t len, EC
 
 int p256_check(const uint8_t point[P256_POINT_LEN], struct err *err)
 {
-	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	const EC_GROUP *group = p256();
 	CLEANUP(point_freep) EC_POINT *p = NULL;
 
 	if (!group)
@@ -56,7 +61,7 @@ int p256_check(const uint8_t point[P256_POINT_LEN], struct err *err)
 
 int p256_decompress(const uint8_t compressed[P256_COMPRESSED_LEN], uint8_t ret_point[P256_POINT_LEN], struct err *err)
 {
-	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	const EC_GROUP *group = p256();
 	CLEANUP(point_freep) EC_POINT *p = NULL;
 	int r;
 
@@ -80,7 +85,7 @@ void p256_compress(const uint8_t point[P256_POINT_LEN], uint8_t ret[P256_COMPRES
 int p256_ephemeral_ecdh(const uint8_t peer[P256_POINT_LEN], uint8_t ret_public[P256_POINT_LEN],
 			uint8_t ret_shared[P256_SECRET_LEN], struct err *err)
 {
-	CLEANUP(group_freep) EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+	const EC_GROUP *group = p256();
 	CLEANUP(point_freep) EC_POINT *their = NULL, *our = NULL, *shared = NULL;
 	CLEANUP(bn_freep) BIGNUM *k = BN_secure_new(), *x = BN_secure_new();
 	int r;
