@@ -404,7 +404,10 @@ static void refuse_route(struct conn *c, bool known)
 static void call_init(struct call *call, struct broker *b, struct conn *c, const char *event)
 {
 	*call = (struct call){.broker = b, .conn = c, .event = event, .route = N_ROUTES, .began_ns = metrics_now_ns(), .round = c->server->round};
-	peer_refresh(&c->peer);
+	/* who connected just now was asked about just now */
+	if (c->accepted != c->server->round)
+		peer_refresh(&c->peer);
+	c->accepted = 0;
 	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
 }

@@ -489,6 +489,8 @@ int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq,
 
 	if (r == 0)
 		r = write_queue(a, err);
+	if (r < 0 && ret_seq)
+		*ret_seq = 0;
 	a->lost &= others_wait;
 	return r;
 }

@@ -56,7 +56,7 @@ int audit_start_sync(struct audit *a, struct err *err);
 void audit_close(struct audit *a);
 
 /* Appends a record, behind those that are queued: the kernel has it. ret_seq (may be NULL): the answer may leave once
- * audit_released(a, seq). ERR_AUDIT: no grant. */
+ * audit_released(a, seq). ERR_AUDIT: no grant, and no number. */
 int audit_write(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err);
 /* The same, and the record is written by the next audit_flush: for what can still be refused when that fails. */
 int audit_queue(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err);

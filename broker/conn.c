@@ -299,18 +299,17 @@ void conn_refuse_late(struct conn *c)
 	secret_clear(&c->out);
 	c->audit_seq = 0;
 	c->held = false;
+	c->counts[METRICS_OK]--;
+	c->counts[METRICS_FAILED]++;
 	conn_refuse(c, ERR_AUDIT, "the audit log cannot be written, or does not reach the disk: nothing is granted until it does");
 }
 
 void conns_send(struct server *s)
 {
 	struct audit *a = &s->broker->audit;
+	const bool lost = audit_flush(a, NULL) < 0;
 	struct conn *c;
-	bool lost;
 
-	if (TAILQ_EMPTY(&s->answered))
-		return;
-	lost = audit_flush(a, NULL) < 0;
 	while ((c = TAILQ_FIRST(&s->answered))) {
 		TAILQ_REMOVE(&s->answered, c, answer);
 		c->answered = false;
@@ -364,12 +363,15 @@ static size_t handle_some(struct conn *c, const char *data, size_t len, unsigned
 {
 	size_t used = 0, n = 1;
 
-	while (max-- && n && !c->dead && used < len && !c->call && !c->out.len) {
+	while (max-- && n && !c->dead && !c->unread && used < len && !c->call && !c->out.len) {
 		n = handle(c, data + used, len - used);
 		used += n;
 		if (max && used < len)
 			conns_send(c->server);
 	}
+	/* refused meanwhile: what was kept is gone, and nothing behind it is taken */
+	if (c->unread)
+		used = len;
 	/* it may be for long */
 	if (!c->dead && c->waits && used < len) {
 		used = len;

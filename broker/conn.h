@@ -33,6 +33,7 @@ struct conn {
 	int fd;
 	struct server *server;
 	struct peer peer;
+	uint64_t accepted; /* in which round of the loop; 0: it asked for something since */
 	struct secret in;	/* incomplete request */
 	/* the reply that is not sent yet; without a record it tells nothing that is worth the arena */
 	struct secret out;
@@ -40,7 +41,8 @@ struct conn {
 	struct shared_body *out_body; /* behind out */
 	size_t out_sent;
 	struct call *call;	/* an answer that is still being made */
-	uint64_t audit_seq;	/* the reply waits for this record to be on disk */
+	uint64_t audit_seq;	/* the reply waits for this record to be released */
+	uint64_t *counts;	/* of requests to its route, by outcome */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
 	const char *content_type; /* of the next reply; NULL: JSON */

@@ -95,7 +95,7 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		return;
 	}
 	peer.operator_socket = operator_socket;
-	*c = (struct conn){.server = s, .peer = peer, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
+	*c = (struct conn){.server = s, .peer = peer, .accepted = s->round, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
 			   .fd = fd, .watched = ev.events, .raw = raw};
 	turns_join(&s->turns, c);
 	ev.data.ptr = c;
@@ -111,8 +111,11 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		s->conns->prev = c;
 	s->conns = c;
 	s->n_conns++;
+	/* most have sent their request by now */
 	if (raw)
 		credential_begin(c);
+	else
+		turns_add(&s->turns, c, EPOLLIN);
 }
 
 static void sweep(struct server *s, uint64_t now_ms)

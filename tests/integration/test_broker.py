@@ -980,7 +980,7 @@ class Audit(Case):
                 self.assertEqual(b.curl("secret/data/full/y", token=token)[0], 200)
                 granted += 1
             self.assertGreater(refused, 20)
-            self.assertEqual(sum("ev=get" in line and "result=granted" in line for line in b.audit().splitlines()), granted)
+            self.assertEqual(sum("ev=get" in line and "result=granted" in line for line in b.audit().splitlines()), granted, sync)
             b.stop()
 
     def test_sync_disk(self):

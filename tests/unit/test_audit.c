@@ -167,9 +167,11 @@ static void test_a_write_that_fails_alone(void **state)
 {
 	struct fixture *f = *state;
 	struct err err = {0};
+	uint64_t seq = 7;
 
 	room(f, 0);
-	assert_int_equal(audit_write(&f->log, &granted, NULL, &err), -ERR_AUDIT);
+	assert_int_equal(audit_write(&f->log, &granted, &seq, &err), -ERR_AUDIT);
+	assert_int_equal(seq, 0);
 	room(f, -1);
 	assert_int_equal(audit_write(&f->log, &denied, NULL, &err), 0);
 	assert_int_equal(audit_flush(&f->log, &err), 0);
