@@ -404,6 +404,13 @@ static int check_seal(const struct config *c, struct err *err)
 	return 0;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	const struct config_policy *p = a, *q = b;
+
+	return strcmp(p->name, q->name);
+}
+
 static int check_rules(const struct config *c, struct err *err)
 {
 	for (size_t i = 0; i < c->n_policies; i++)
@@ -427,6 +434,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 	r = config_read_text(path, &text, &len, err);
 	if (r == 0)
 		r = yaml_schema_read(path, text, len, config_fields, ret, err);
+	if (ret->n_policies)
+		qsort(ret->policies, ret->n_policies, sizeof(*ret->policies), by_name);
 	if (r == 0)
 		r = defaults(ret, err);
 	if (r == 0)
@@ -506,12 +515,16 @@ bool config_has_id(const uint32_t *list, size_t n, uint32_t id)
 	return false;
 }
 
+static int has_name(const void *name, const void *policy)
+{
+	const struct config_policy *p = policy;
+
+	return strcmp(name, p->name);
+}
+
 const struct config_policy *config_policy(const struct config *c, const char *name)
 {
-	for (size_t i = 0; i < c->n_policies; i++)
-		if (strcmp(c->policies[i].name, name) == 0)
-			return &c->policies[i];
-	return NULL;
+	return c->n_policies ? bsearch(name, c->policies, c->n_policies, sizeof(*c->policies), has_name) : NULL;
 }
 
 const struct config_provider *config_provider(const struct config *c, const char *name)

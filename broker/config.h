@@ -225,7 +225,7 @@ struct config {
 	enum config_audit_sync audit_sync;
 	bool require_cgroup;	/* callers in the root cgroup get nothing */
 	bool require_isolation; /* only jobs that cotter run isolated */
-	struct config_policy *policies;
+	struct config_policy *policies; /* by name */
 	size_t n_policies;
 	struct config_issuer *issuers;
 	size_t n_issuers;

@@ -108,7 +108,7 @@ static void make_policies(void)
 	rules[LIMIT_RULES - 1] = (struct config_rule){.pattern = "a/*", .first = policy_first("a/*"), .allow = POLICY_GET};
 	for (size_t i = 0; i < POLICIES; i++) {
 		policies[i] = (struct config_policy){.rules = rules, .n_rules = LIMIT_RULES};
-		snprintf(policies[i].name, sizeof(policies[i].name), "p%zu", i);
+		snprintf(policies[i].name, sizeof(policies[i].name), "p%05zu", i);
 	}
 	policies[0].rules = rules + LIMIT_RULES - 1;
 	policies[0].n_rules = 1;
@@ -155,7 +155,7 @@ static void grow_policies(void)
 int main(int argc, char **argv)
 {
 	static struct store store;
-	const struct token_request q = {.policies = "p0", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
+	const struct token_request q = {.policies = "p00000", .meta = "", .path = "", .display = "", .uid = 1000, .uses = -1, .ttl_ms = 3600000, .by_operator = true};
 	struct secret text = {0}, eight = {0};
 	struct token_row *row;
 
