@@ -63,6 +63,7 @@ void call_reply(struct call *call, int status, const struct secret *body, uint64
 	if (status >= 500)
 		call->outcome = METRICS_FAILED;
 	c->counts = call->broker->metrics.requests[call->route];
+	c->outcome = call->outcome;
 	call_free(call);
 	conn_reply(c, status, body, audit_seq);
 }

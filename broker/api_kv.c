@@ -101,8 +101,8 @@ static int present(const char *meta, const struct secret *plain, struct secret *
 	return wrap_raw(plain, ret, err);
 }
 
-/* While the hardware worked, the version may have been deleted, or purged and written anew. Where anything was written meanwhile, its
- * bytes tell. */
+/* While the hardware worked, the version may have been deleted, or purged and written anew. Where the store
+ * changed meanwhile (by another hand: see STORE_LOOK_MS), its bytes tell. */
 static bool unchanged(const struct call *call)
 {
 	struct store_version v = {.deleted_ms = call->deleted_ms};

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +68,7 @@ static int in_append(struct conn *c, const void *data, size_t len)
 		; /* as the arena's blocks grow */
 	if (!in_reserve(c, grown > before && c->in.len + len > before ? 2 * grown - before : 0))
 		return -ERR_BUSY;
-	if (c->in.len == 0)
+	if (c->in.len == 0 && !c->out.len)
 		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
 	r = c->in.data ? secret_append(&c->in, data, len, NULL) : secret_copy(&c->in, data, len, NULL);
 	in_account(c, before);
@@ -183,6 +182,8 @@ static void flush(struct conn *c)
 	c->held = c->audit_seq && !audit_released(&c->server->broker->audit, c->audit_seq);
 	if (c->held)
 		return;
+	if (c->audit_seq && !c->out_sent)
+		c->deadline_ms = token_boot_ms() + LIMIT_REPLY_TIMEOUT_MS;
 	do {
 		n = out_send(c);
 		c->out_sent += n > 0 ? (size_t)n : 0;
@@ -197,11 +198,12 @@ static void flush(struct conn *c)
 	c->deadline_ms = token_boot_ms() + (c->in.len ? LIMIT_REQUEST_TIMEOUT_MS : LIMIT_IDLE_TIMEOUT_MS);
 	if (c->keep_alive)
 		return;
-	if (!c->unread || shutdown(c->fd, SHUT_WR) < 0) {
+	/* closing with bytes unread would take the reply back; over TCP also what is on its way */
+	if ((!c->unread && !c->peer.tcp) || shutdown(c->fd, SHUT_WR) < 0) {
 		conn_close(c);
 		return;
 	}
-	/* closing with bytes unread would take the reply back */
+	in_clear(c);
 	c->draining = true;
 	c->deadline_ms = token_boot_ms() + 1000;
 }
@@ -299,7 +301,7 @@ void conn_refuse_late(struct conn *c)
 	secret_clear(&c->out);
 	c->audit_seq = 0;
 	c->held = false;
-	c->counts[METRICS_OK]--;
+	c->counts[c->outcome]--;
 	c->counts[METRICS_FAILED]++;
 	conn_refuse(c, ERR_AUDIT, "the audit log cannot be written, or does not reach the disk: nothing is granted until it does");
 }
@@ -356,21 +358,29 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 	return (size_t)head + q.body_len;
 }
 
+/* The last thing that it is told is told: it is refused, or wanted no more. */
+static bool ends(const struct conn *c)
+{
+	return c->unread || c->draining;
+}
+
 #define REQUESTS_A_TURN 4u
 
-/* As many requests as there are, up to max; how many bytes they took. One at a time: the next waits until this one's answer is out. */
-static size_t handle_some(struct conn *c, const char *data, size_t len, unsigned int max)
+/* As many requests as there are, up to a turn's; how many bytes they took. One at a time: the next waits until this one's answer is out. */
+static size_t handle_some(struct conn *c, const char *data, size_t len)
 {
 	size_t used = 0, n = 1;
 
-	while (max-- && n && !c->dead && !c->unread && used < len && !c->call && !c->out.len) {
+	for (unsigned int i = 0; i < REQUESTS_A_TURN && n && used < len; i++) {
+		if (c->answered)
+			conns_send(c->server);
+		if (c->dead || c->call || c->out.len || ends(c))
+			break;
 		n = handle(c, data + used, len - used);
 		used += n;
-		if (max && used < len)
-			conns_send(c->server);
 	}
-	/* refused meanwhile: what was kept is gone, and nothing behind it is taken */
-	if (c->unread)
+	/* what was kept is gone, and nothing behind it is taken */
+	if (ends(c))
 		used = len;
 	/* it may be for long */
 	if (!c->dead && c->waits && used < len) {
@@ -381,17 +391,21 @@ static size_t handle_some(struct conn *c, const char *data, size_t len, unsigned
 	return used;
 }
 
+/* There is no room for what is behind: the answer that is being made, or sent, is the last. */
+static void drop_rest(struct conn *c)
+{
+	if (!c->call && !c->out.len)
+		conn_close(c);
+	c->keep_alive = c->more = false;
+}
+
 /* Works through c->in, or through the shared buffer when nothing is kept. */
 static void consume(struct conn *c, char *data, size_t len, bool shared)
 {
-	size_t used = handle_some(c, data, len, REQUESTS_A_TURN);
+	size_t used = handle_some(c, data, len);
 
-	if (shared && !c->dead && used < len && in_append(c, data + used, len - used) < 0) {
-		/* no room to keep it until its next turn: now, as far as it goes */
-		used += handle_some(c, data + used, len - used, UINT_MAX);
-		if (!c->dead && used < len && in_append(c, data + used, len - used) < 0)
-			conn_close(c);
-	}
+	if (shared && !c->dead && used < len && in_append(c, data + used, len - used) < 0)
+		drop_rest(c);
 	if (c->dead)
 		return;
 	if (c->more)
@@ -401,7 +415,8 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	if (used == len) {
 		in_clear(c);
 	} else if (used) {
-		c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
+		if (!c->out.len)
+			c->deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS;
 		memmove(c->in.data, c->in.data + used, len - used);
 		sodium_memzero(c->in.data + len - used, used);
 		c->in.len = len - used;
@@ -430,6 +445,36 @@ static void consume_joined(struct conn *c, size_t len)
 		c->deadline_ms = deadline_ms;
 }
 
+/* Takes n bytes, which are there, out of the socket. */
+static bool take(const struct conn *c, char *to, size_t n)
+{
+	ssize_t taken = 1;
+
+	for (; n && taken > 0; to += taken, n -= (size_t)taken)
+		taken = recv(c->fd, to, n, MSG_DONTWAIT);
+	return taken > 0;
+}
+
+/* The same where nothing more can be kept: of len bytes, all but the first kept of which are still in the socket, what is behind this
+ * turn's requests stays there. */
+static void consume_in_place(struct conn *c, size_t kept, size_t len)
+{
+	char *data = (char *)c->server->buffer.data;
+	size_t used, n;
+
+	if (kept)
+		memcpy(data, c->in.data, kept);
+	used = handle_some(c, data, len);
+	if (c->dead)
+		return;
+	c->more = false;
+	if (used)
+		in_clear(c);
+	n = used ? used : len;
+	if (!take(c, data + kept, n > kept ? n - kept : 0) || (!used && in_append(c, data + kept, len - kept) < 0))
+		conn_close(c);
+}
+
 /* A large body grows where it is. */
 static void consume_behind(struct conn *c, size_t len)
 {
@@ -446,6 +491,7 @@ static void conn_read(struct conn *c)
 	struct server *s = c->server;
 	const bool joins = c->in.len <= KEPT_JOINED;
 	const size_t kept = joins ? c->in.len : 0;
+	const bool stays = joins && !c->draining && !in_reserve(c, 2 * CONN_BUFFER_LEN);
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
@@ -453,14 +499,16 @@ static void conn_read(struct conn *c)
 		c->ahead = true;
 		return;
 	}
-	n = recv(c->fd, s->buffer.data + kept, CONN_BUFFER_LEN - kept, MSG_DONTWAIT);
+	n = recv(c->fd, s->buffer.data + kept, CONN_BUFFER_LEN - kept, MSG_DONTWAIT | (stays ? MSG_PEEK : 0));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
 		conn_close(c);
 		return;
 	}
-	if (joins && !c->draining)
+	if (stays)
+		consume_in_place(c, kept, kept + (size_t)n);
+	else if (joins && !c->draining)
 		consume_joined(c, kept + (size_t)n);
 	else if (!c->draining)
 		consume_behind(c, (size_t)n);
@@ -472,6 +520,8 @@ void conn_event(struct conn *c, uint32_t events)
 	if (c->dead)
 		return;
 	if (events & (EPOLLERR | EPOLLHUP)) {
+		if (c->draining)
+			conn_read(c);
 		conn_close(c);
 		return;
 	}

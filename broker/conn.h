@@ -3,6 +3,7 @@
  * One peer. It is read into one shared buffer in the arena; what is incomplete waits in a buffer of its own, also there.
  * Buffers are wiped as soon as they are done with. One request at a time: the next waits until this one's answer is out.
  */
+#include "broker/metrics.h"
 #include "broker/peer.h"
 #include "common/secret.h"
 
@@ -43,6 +44,7 @@ struct conn {
 	struct call *call;	/* an answer that is still being made */
 	uint64_t audit_seq;	/* the reply waits for this record to be released */
 	uint64_t *counts;	/* of requests to its route, by outcome */
+	enum metrics_outcome outcome; /* where the reply's is counted */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
 	const char *content_type; /* of the next reply; NULL: JSON */

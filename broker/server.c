@@ -130,7 +130,7 @@ static void sweep(struct server *s, uint64_t now_ms)
 			conn_refuse_late(c);
 		else if (c->raw && !c->call && !c->out.len)
 			credential_begin(c);
-		else if (!c->call && !c->is_ready && !c->more && now_ms >= c->deadline_ms)
+		else if (!c->call && !c->is_ready && (!c->more || c->out.len) && now_ms >= c->deadline_ms)
 			conn_close(c); /* its own slowness, not ours */
 	}
 }

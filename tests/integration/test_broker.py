@@ -420,6 +420,43 @@ class Robust(Case):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.alive()
 
+    def test_what_was_sent_ahead_when_no_room_is_left_for_it(self):
+        """What is not complete has filled the user's part of the arena: whole requests are answered all the same, each that is recorded."""
+        self.b.put("ahead/x", "v")
+        token = self.b.token("--policy", "admin")
+        self.b.cli("get", "ahead/x", token=token, check=True)
+        get = f"GET /v1/secret/data/ahead/x HTTP/1.1\r\nX-Vault-Token: {token}\r\n\r\n".encode()
+        conns = []
+        for n in [60000] * 20 + [2000] * 40:
+            s = connect(self.b.socket)
+            s.sendall(f"POST /v1/secret/data/ahead/y HTTP/1.1\r\nX-Vault-Token: {token}\r\nContent-Length: 64000\r\n\r\n".encode() + b"{" * n)
+            conns.append(s)
+        before = self.b.audit(10**6).count("ev=get")
+        self.b.put("ahead/cold", "v")  # whose reader waits for the hardware with the others behind it
+        for ask in (get, get, get.replace(b"ahead/x", b"ahead/cold")):
+            with connect(self.b.socket) as s, s.makefile("rb") as f:
+                s.sendall(ask * 20 + get[:40])
+                s.shutdown(socket.SHUT_WR)
+                self.assertEqual(f.read().count(b"HTTP/1.1 200 "), 20)
+        self.assertEqual(self.b.audit(10**6).count("ev=get") - before, 60)
+        for s in conns:
+            s.close()
+
+    def test_clients_that_read_nothing_lose_their_place(self):
+        """Also with another request behind the one whose answer they do not read."""
+        self.b.put("ahead/large", "B" * 60000)
+        token = self.b.token("--policy", "admin")
+        body = json.dumps({"secrets": [{"path": "ahead/large"}] * 8})
+        ask = f"POST /v1/cotter/read HTTP/1.1\r\nX-Vault-Token: {token}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        before = self.b.status()["arena_used"]
+        conns = [connect(self.b.socket) for _ in range(8)]
+        for i, s in enumerate(conns):
+            s.sendall(ask * (1 + i % 2))
+        wait_for("the answers", lambda: self.b.status()["arena_used"] > before + (1 << 20))
+        wait_for("their end", lambda: self.b.status()["arena_used"] < before + (1 << 18), seconds=20)
+        for s in conns:
+            s.close()
+
     def test_descriptors_sent_along_do_not_pile_up(self):
         pid = self.b.process.pid
         before = len(os.listdir(f"/proc/{pid}/fd")) if os.geteuid() == 0 else 0
