@@ -173,7 +173,7 @@ static int listen_on(const char *path, mode_t mode, int *ret, struct err *err)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, mode) < 0 || listen(fd, 4096) < 0)
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, mode) < 0 || listen(fd, LIMIT_BACKLOG) < 0)
 		return err_errno(err, errno, "the socket %s", path);
 	*ret = steal_fd(&fd);
 	return 0;
@@ -195,7 +195,7 @@ static int listen_on_tcp(const struct sockaddr_in *address, int *ret, struct err
 
 	/* an older broker's connections may still wait for their end */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 || listen(fd, 4096) < 0)
+	    bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 || listen(fd, LIMIT_BACKLOG) < 0)
 		return err_errno(err, errno, "http.listen: port %u", ntohs(address->sin_port));
 	*ret = steal_fd(&fd);
 	return 0;

@@ -115,6 +115,7 @@
 #define LIMIT_HTTP_HEADERS 64u
 #define LIMIT_HTTP_BODY 294912u	   /* a sealed version in base64, and its JSON */
 #define LIMIT_JSON_DEPTH 32u
+#define LIMIT_BACKLOG 1024	/* connections that wait to be accepted; a storm of them stands before everybody's, 28 us each */
 #define LIMIT_CONNECTIONS 8192u
 #define LIMIT_CONNECTIONS_PER_UID 4096u
 #define LIMIT_OPERATOR_CONNECTIONS 32u	 /* places that jobs cannot take */
