@@ -205,7 +205,7 @@ static void flush(struct conn *c)
 	}
 	in_clear(c);
 	c->draining = true;
-	c->deadline_ms = token_boot_ms() + 1000;
+	c->deadline_ms = token_boot_ms() + (c->peer.tcp ? LIMIT_REPLY_TIMEOUT_MS : 1000);
 }
 
 void conn_send(struct conn *c)
@@ -391,12 +391,12 @@ static size_t handle_some(struct conn *c, const char *data, size_t len)
 	return used;
 }
 
-/* There is no room for what is behind: the answer that is being made, or sent, is the last. */
-static void drop_rest(struct conn *c)
+/* There is no room for the rest of a request. An answer that is being made, or sent, is the last. */
+static void no_room(struct conn *c)
 {
-	if (!c->call && !c->out.len)
-		conn_close(c);
 	c->keep_alive = c->more = false;
+	if (!c->call && !c->out.len)
+		conn_refuse(c, ERR_BUSY, "this user's requests that are not complete fill their place: send this one again");
 }
 
 /* Works through c->in, or through the shared buffer when nothing is kept. */
@@ -405,7 +405,7 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	size_t used = handle_some(c, data, len);
 
 	if (shared && !c->dead && used < len && in_append(c, data + used, len - used) < 0)
-		drop_rest(c);
+		no_room(c);
 	if (c->dead)
 		return;
 	if (c->more)
@@ -471,15 +471,17 @@ static void consume_in_place(struct conn *c, size_t kept, size_t len)
 	if (used)
 		in_clear(c);
 	n = used ? used : len;
-	if (!take(c, data + kept, n > kept ? n - kept : 0) || (!used && in_append(c, data + kept, len - kept) < 0))
+	if (!take(c, data + kept, n > kept ? n - kept : 0))
 		conn_close(c);
+	else if (!used && in_append(c, data + kept, len - kept) < 0)
+		no_room(c);
 }
 
 /* A large body grows where it is. */
 static void consume_behind(struct conn *c, size_t len)
 {
 	if (c->in.len + len > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN || in_append(c, c->server->buffer.data, len) < 0)
-		conn_close(c);
+		no_room(c);
 	else
 		conn_process(c);
 }
@@ -488,6 +490,7 @@ static void consume_behind(struct conn *c, size_t len)
 
 static void conn_read(struct conn *c)
 {
+	static const int on = 1;
 	struct server *s = c->server;
 	const bool joins = c->in.len <= KEPT_JOINED;
 	const size_t kept = joins ? c->in.len : 0;
@@ -499,6 +502,9 @@ static void conn_read(struct conn *c)
 		c->ahead = true;
 		return;
 	}
+	/* else a byte out of band is not seen by a look, but taken along */
+	if (stays)
+		setsockopt(c->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 	n = recv(c->fd, s->buffer.data + kept, CONN_BUFFER_LEN - kept, MSG_DONTWAIT | (stays ? MSG_PEEK : 0));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

@@ -118,6 +118,12 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 		turns_add(&s->turns, c, EPOLLIN);
 }
 
+/* Who waits for us has more time; but whoever never stops sending has something for us always. */
+static uint64_t allowance(const struct conn *c)
+{
+	return c->is_ready && !c->draining ? LIMIT_REQUEST_TIMEOUT_MS : 0;
+}
+
 static void sweep(struct server *s, uint64_t now_ms)
 {
 	struct conn *next;
@@ -130,7 +136,7 @@ static void sweep(struct server *s, uint64_t now_ms)
 			conn_refuse_late(c);
 		else if (c->raw && !c->call && !c->out.len)
 			credential_begin(c);
-		else if (!c->call && !c->is_ready && (!c->more || c->out.len) && now_ms >= c->deadline_ms)
+		else if (!c->call && (!c->more || c->out.len) && now_ms >= c->deadline_ms + allowance(c))
 			conn_close(c); /* its own slowness, not ours */
 	}
 }
