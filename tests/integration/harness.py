@@ -97,24 +97,38 @@ class Swtpm:
     def __init__(self, directory):
         self.dir = os.path.join(directory, "swtpm")
         os.makedirs(self.dir)
-        self.port = free_port_pair()
         self.process = None
-        self.start()
+        for _ in range(8):
+            self.port = free_port_pair()
+            if self.run():
+                return
+        raise AssertionError("no two ports for swtpm")
 
     def start(self):
+        """Once more, at the same ports."""
+        if not self.run():
+            raise AssertionError("swtpm ended at its start")
+
+    def run(self):
+        """False: it ended, as where another program was faster at one of its ports."""
         self.process = subprocess.Popen(
             ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.dir}",
              "--server", f"type=tcp,port={self.port},bindaddr=127.0.0.1",
              "--ctrl", f"type=tcp,port={self.port + 1},bindaddr=127.0.0.1", "--flags", "not-need-init,startup-clear"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_env())
 
-        def listens():
-            try:
-                socket.create_connection(("127.0.0.1", self.port + 1), 1).close()
-                return True
-            except OSError:
-                return False
-        wait_for("swtpm", listens)
+        wait_for("swtpm", lambda: self.process.poll() is not None or (self.listens(self.port) and self.listens(self.port + 1)))
+        return self.process.poll() is None
+
+    def listens(self, port):
+        """It, and not another program there."""
+        with open("/proc/net/tcp") as f:
+            inodes = {x[9] for x in map(str.split, f) if x[1] == f"0100007F:{port:04X}" and x[3] == "0A"}
+        fds = f"/proc/{self.process.pid}/fd"
+        try:
+            return any(os.readlink(f"{fds}/{fd}") in {f"socket:[{i}]" for i in inodes} for fd in os.listdir(fds))
+        except OSError:
+            return False
 
     def stop(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
