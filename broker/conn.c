@@ -147,8 +147,8 @@ void conn_close(struct conn *c)
 	s->dead = c;
 }
 
-/* Only what this connection can use now: the loop must not spin on bytes that wait for their turn. */
-void conn_watch(struct conn *c)
+/* Tells epoll what this connection can use now, and no more: the loop must not spin on bytes that wait for their turn. */
+static void watch(struct conn *c)
 {
 	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw || c->more ? 0 : (uint32_t)EPOLLIN;
 	struct epoll_event ev = {.events = want, .data.ptr = c};
@@ -214,7 +214,7 @@ void conn_send(struct conn *c)
 	/* a request that waited behind this one */
 	if (c->in.len)
 		turns_add(&c->server->turns, c, 0);
-	conn_watch(c);
+	watch(c);
 }
 
 /* body_len is what the head tells; copied are len bytes of body. */
@@ -423,7 +423,8 @@ static void consume(struct conn *c, char *data, size_t len, bool shared)
 	}
 }
 
-void conn_process(struct conn *c)
+/* Goes on with what waits in c->in. */
+static void process(struct conn *c)
 {
 	if (!c->dead && c->in.len && !c->call && !c->out.len)
 		consume(c, (char *)c->in.data, c->in.len, false);
@@ -483,7 +484,7 @@ static void consume_behind(struct conn *c, size_t len)
 	if (c->in.len + len > LIMIT_HTTP_HEAD + LIMIT_HTTP_BODY + CONN_BUFFER_LEN || in_append(c, c->server->buffer.data, len) < 0)
 		no_room(c);
 	else
-		conn_process(c);
+		process(c);
 }
 
 #define KEPT_JOINED 16384u
@@ -534,8 +535,8 @@ void conn_event(struct conn *c, uint32_t events)
 	if (events & EPOLLOUT)
 		flush(c);
 	/* what was read before comes first: behind it may be the end of all that was sent */
-	conn_process(c);
+	process(c);
 	if (!c->dead && (events & EPOLLIN))
 		conn_read(c);
-	conn_watch(c);
+	watch(c);
 }

@@ -66,14 +66,10 @@ struct conn {
 };
 
 void conn_event(struct conn *c, uint32_t events);
-/* Goes on with what waits in c->in. */
-void conn_process(struct conn *c);
 /* Goes on with what waits for the reply to be released, or sent. */
 void conn_send(struct conn *c);
 /* The replies of this round of the loop, once their records are written. */
 void conns_send(struct server *s);
-/* Tells epoll what this connection can use now; to be called when that may have changed. */
-void conn_watch(struct conn *c);
 /* Cancels its call; the memory is freed at the end of the loop's round. */
 void conn_close(struct conn *c);
 
