@@ -105,8 +105,8 @@ int call_spend(struct call *call, const char *why);
 /* The last check before an answer: peer's token and row again, one use counted, the record written. On failure the call
  * was ended and -1 is returned. */
 int call_grant(struct call *call, uint64_t *ret_seq);
-/* The same for a call that is answered at once and leaves nothing behind that its refusal would have to undo: its record is written together with others', before the answers
- * leave, and the answer is a refusal when that fails. */
+/* The same for a call that is answered at once and leaves nothing behind that its refusal would have to undo: its record is written
+ * together with others', before the answers leave, and the answer is a refusal when that fails. */
 int call_grant_read(struct call *call, uint64_t *ret_seq);
 
 /* The JSON object of the body, in the arena; an empty body is {}. ERR_INPUT. */

@@ -225,15 +225,17 @@ static void note_received(struct call *call)
 		received_note(&call->broker->jobs, row->job, call->path, call->version);
 }
 
-static int grant(struct call *call, int (*record)(struct audit *a, const struct audit_event *e, uint64_t *ret_seq, struct err *err), uint64_t *ret_seq)
+static int grant(struct call *call, bool with_others, uint64_t *ret_seq)
 {
-	const struct audit_event e = record_of(call, call->event, "granted", call->detail);
 	struct broker *b = call->broker;
+	struct audit_event e;
 	struct err err = {0};
 	int r = call->checked ? 0 : check_again(call, &err);
 
-	if (r == 0)
-		r = record(&b->audit, &e, ret_seq, &err);
+	if (r == 0) {
+		e = record_of(call, call->event, "granted", call->detail);
+		r = with_others ? audit_queue(&b->audit, &e, ret_seq, &err) : audit_write(&b->audit, &e, ret_seq, &err);
+	}
 	if (r < 0 && call->takes && err.code == ERR_AUDIT) {
 		log_error("%s: %s", call->event, err.msg);
 		r = 0;
@@ -250,10 +252,10 @@ static int grant(struct call *call, int (*record)(struct audit *a, const struct 
 
 int call_grant(struct call *call, uint64_t *ret_seq)
 {
-	return grant(call, audit_write, ret_seq);
+	return grant(call, false, ret_seq);
 }
 
 int call_grant_read(struct call *call, uint64_t *ret_seq)
 {
-	return grant(call, audit_queue, ret_seq);
+	return grant(call, true, ret_seq);
 }

@@ -533,12 +533,9 @@ void audit_close(struct audit *a)
 		pthread_join(a->thread, NULL);
 		fdatasync(a->fd);
 	}
-	if (a->fd >= 0)
-		close(a->fd);
-	if (a->dir_fd >= 0)
-		close(a->dir_fd);
-	if (a->event_fd >= 0)
-		close(a->event_fd);
+	cleanup_close(&a->fd);
+	cleanup_close(&a->dir_fd);
+	cleanup_close(&a->event_fd);
 	a->fd = a->dir_fd = a->event_fd = -1;
 	a->thread_runs = false;
 }

@@ -434,7 +434,7 @@ int config_load(const char *path, struct config *ret, struct err *err)
 	r = config_read_text(path, &text, &len, err);
 	if (r == 0)
 		r = yaml_schema_read(path, text, len, config_fields, ret, err);
-	if (ret->n_policies)
+	if (r == 0 && ret->n_policies)
 		qsort(ret->policies, ret->n_policies, sizeof(*ret->policies), by_name);
 	if (r == 0)
 		r = defaults(ret, err);

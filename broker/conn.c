@@ -358,7 +358,7 @@ static size_t handle(struct conn *c, const char *data, size_t len)
 	return (size_t)head + q.body_len;
 }
 
-/* The last thing that it is told is told: it is refused, or wanted no more. */
+/* It was told the last thing that it is told: nothing more of it is served. */
 static bool ends(const struct conn *c)
 {
 	return c->unread || c->draining;
@@ -449,11 +449,15 @@ static void consume_joined(struct conn *c, size_t len)
 /* Takes n bytes, which are there, out of the socket. */
 static bool take(const struct conn *c, char *to, size_t n)
 {
-	ssize_t taken = 1;
+	while (n) {
+		ssize_t taken = recv(c->fd, to, n, MSG_DONTWAIT);
 
-	for (; n && taken > 0; to += taken, n -= (size_t)taken)
-		taken = recv(c->fd, to, n, MSG_DONTWAIT);
-	return taken > 0;
+		if (taken <= 0)
+			return false;
+		to += taken;
+		n -= (size_t)taken;
+	}
+	return true;
 }
 
 /* The same where nothing more can be kept: of len bytes, all but the first kept of which are still in the socket, what is behind this
@@ -495,7 +499,7 @@ static void conn_read(struct conn *c)
 	struct server *s = c->server;
 	const bool joins = c->in.len <= KEPT_JOINED;
 	const size_t kept = joins ? c->in.len : 0;
-	const bool stays = joins && !c->draining && !in_reserve(c, 2 * CONN_BUFFER_LEN);
+	bool stays;
 	ssize_t n;
 
 	/* what a client sends ahead stays in its socket until it is its turn */
@@ -503,6 +507,7 @@ static void conn_read(struct conn *c)
 		c->ahead = true;
 		return;
 	}
+	stays = joins && !c->draining && !in_reserve(c, 2 * CONN_BUFFER_LEN);
 	/* else a byte out of band is not seen by a look, but taken along */
 	if (stays)
 		setsockopt(c->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
@@ -527,6 +532,7 @@ void conn_event(struct conn *c, uint32_t events)
 	if (c->dead)
 		return;
 	if (events & (EPOLLERR | EPOLLHUP)) {
+		/* what is unread would take back what is on its way */
 		if (c->draining)
 			conn_read(c);
 		conn_close(c);

@@ -66,7 +66,7 @@ struct conn {
 };
 
 void conn_event(struct conn *c, uint32_t events);
-/* Goes on with what waits for the reply to be released, or sent. */
+/* Sends what it can of the reply, unless that is held; then whoever waits behind it has a turn. */
 void conn_send(struct conn *c);
 /* The replies of this round of the loop, once their records are written. */
 void conns_send(struct server *s);

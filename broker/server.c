@@ -429,13 +429,9 @@ void server_done(struct server *s)
 		close(s->credentials_fd);
 	}
 	shared_body_drop(s->too_much);
-	if (s->tcp_fd >= 0)
-		close(s->tcp_fd);
-	if (s->diag_fd >= 0)
-		close(s->diag_fd);
-	if (s->epoll_fd >= 0)
-		close(s->epoll_fd);
-	if (s->signal_fd >= 0)
-		close(s->signal_fd);
+	cleanup_close(&s->tcp_fd);
+	cleanup_close(&s->diag_fd);
+	cleanup_close(&s->epoll_fd);
+	cleanup_close(&s->signal_fd);
 	secret_clear(&s->buffer);
 }
