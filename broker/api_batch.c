@@ -29,7 +29,7 @@ int batch_open(struct call *call, const json_t *body, size_t item_size, struct b
 		return r;
 	if (call->token && ca_is_key(call->broker, call->path))
 		return err_set(err, ERR_DENIED, "that key is a CA's: it signs by pki/sign and ssh/sign alone");
-	r = store_key_get(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, &ret->key, err);
+	r = store_key_look(&call->broker->store, call->path, version > 0 ? (uint64_t)version : 0, token_boot_ms(), &ret->key, err);
 	call->version = ret->key.version;
 	return r == -ERR_NOT_FOUND ? err_set(err, ERR_INPUT, "there is no key of that name, or not of that version") : r;
 }
@@ -38,7 +38,6 @@ void batch_done(struct batch *b)
 {
 	free(b->errors);
 	free(b->items);
-	store_key_done(&b->key);
 }
 
 const json_t *batch_item(const struct batch *b, const json_t *body, size_t i)

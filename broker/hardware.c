@@ -170,7 +170,7 @@ static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 		memcpy(q->data, p->failed_pin, q->data_len);
 	}
 	p->turn = op->turn > p->turn ? op->turn : p->turn;
-	n = send(p->fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT);
+	n = send(p->fd, q, wire_request_len(q), MSG_NOSIGNAL | MSG_DONTWAIT);
 	sodium_memzero(q, sizeof(*q));
 	return n >= 0;
 }

@@ -297,7 +297,7 @@ int keyd_call(struct keyd *k, struct err *err)
 
 	if (k->fd < 0)
 		return err_set(err, ERR_HARDWARE, "the helper for '%s' is not running", k->config->name);
-	if (send(k->fd, k->request, sizeof(*k->request), MSG_NOSIGNAL) < 0)
+	if (send(k->fd, k->request, wire_request_len(k->request), MSG_NOSIGNAL) < 0)
 		return helper_died(k, err);
 	/* making a key may take a smartcard long */
 	ready = poll(&p, 1, k->request->op == WIRE_MAKE ? 6 * LIMIT_HARDWARE_TIMEOUT_MS : LIMIT_HARDWARE_TIMEOUT_MS);

@@ -171,11 +171,13 @@ static int serve(struct keyd *k)
 		if (n < 0 || !wire_request_valid(q, (size_t)n))
 			return 1;
 		answer(k, q, a);
-		n = send(SOCKET_FD, a, sizeof(*a), MSG_NOSIGNAL);
+		n = send(SOCKET_FD, a, wire_reply_len(a), MSG_NOSIGNAL);
 		sodium_memzero(q, sizeof(*q));
 		sodium_memzero(a, sizeof(*a));
 		if (n < 0)
 			return 0;
+		if (k->provider && k->ops->ahead)
+			k->ops->ahead(k->provider);
 	}
 }
 

@@ -19,6 +19,28 @@ struct job;
 #define STORE_MAC_LEN 32u
 #define STORE_META_LEN 32u
 
+/* A version of a key that jobs use. */
+struct store_key {
+	char path[LIMIT_PATH_LEN + 1];
+	uint64_t version;
+	char provider[LIMIT_NAME_LEN + 1];
+	char ref[LIMIT_URI_LEN]; /* how the provider names it */
+	enum key_type type;
+	uint32_t spki_len;
+	uint8_t spki[KEY_SPKI_MAX];
+	uint8_t *certificates; /* malloc'ed: DER, one behind the other, the key's own first; NULL: none */
+	size_t certificates_len;
+	uint64_t created_ms;
+	uint64_t seen; /* key_changes when it was read */
+};
+
+/* What store_key_look told. */
+struct store_key_seen {
+	struct store_key key;
+	uint64_t asked;		      /* version, 0: the latest */
+	uint64_t generation, changes; /* as they were then */
+};
+
 struct store {
 	sqlite3 *db;
 	struct {
@@ -36,6 +58,8 @@ struct store {
 	bool removing;		/* rows of jobs or tokens go in it */
 	bool behind;		/* such rows could not go: store_catch_up */
 	uint64_t key_changes;	/* of signing keys, in this life of the broker */
+	struct store_key_seen keys_seen[16]; /* key.path "": none */
+	size_t next_key_seen;
 };
 
 struct store_version {
@@ -145,20 +169,6 @@ struct store_seen {
 /* Remembers it. ERR_CONFLICT: it was used before, and not all of its uses allow another one there. */
 int store_replay(struct store *s, const struct store_seen *seen, uint64_t now_ms, struct err *err);
 
-/* A version of a key that jobs use. */
-struct store_key {
-	char path[LIMIT_PATH_LEN + 1];
-	uint64_t version;
-	char provider[LIMIT_NAME_LEN + 1];
-	char ref[LIMIT_URI_LEN]; /* how the provider names it */
-	enum key_type type;
-	uint32_t spki_len;
-	uint8_t spki[KEY_SPKI_MAX];
-	uint8_t *certificates; /* malloc'ed: DER, one behind the other, the key's own first; NULL: none */
-	size_t certificates_len;
-	uint64_t created_ms;
-	uint64_t seen; /* key_changes when it was read */
-};
 /* A new version: it replaces none. */
 int store_key_add(struct store *s, const struct store_key *k, struct err *err);
 /* The same version with other certificates. */
@@ -168,6 +178,9 @@ int store_key_still(struct store *s, const struct store_key *k, struct err *err)
 /* version 0: the latest. ERR_NOT_FOUND, ERR_TAMPERED. store_key_done releases it. */
 int store_key_get(struct store *s, const char *path, uint64_t version, struct store_key *ret, struct err *err);
 void store_key_done(struct store_key *k);
+/* The same without its certificates, and of memory while nothing changed (by another hand: see STORE_LOOK_MS): for who uses a key, not for who changes
+ * one. Nothing is to be released. */
+int store_key_look(struct store *s, const char *path, uint64_t version, uint64_t now_ms, struct store_key *ret, struct err *err);
 /* Calls each for every version of one key, or with path "" of all keys, sorted. */
 int store_keys(struct store *s, const char *path, int (*each)(void *ctx, const struct store_key *k), void *ctx, struct err *err);
 /* Forgets a key with all its versions; the hardware keeps it. */

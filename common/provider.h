@@ -79,6 +79,8 @@ struct provider_ops {
 	/* Signs, or decrypts: see enum sign_scheme for what goes in and comes out. ERR_INPUT: this key or this hardware cannot do it so. */
 	int (*sign)(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
 		    struct err *err);
+	/* After an answer is out: what the next request would wait for. NULL: there is nothing such. */
+	void (*ahead)(struct provider *p);
 	int (*random)(struct provider *p, uint8_t *ret, size_t len, struct err *err);
 	void (*status)(struct provider *p, struct provider_status *ret);
 	void (*close)(struct provider *p);

@@ -1,7 +1,7 @@
 #pragma once
 /*
- * Frames between cotterd (or cotter) and cotter-keyd: one fixed-size struct a SOCK_SEQPACKET packet, in the machine's
- * own layout, since both ends come from one build. One request is outstanding at a time.
+ * Frames between cotterd (or cotter) and cotter-keyd: one struct a SOCK_SEQPACKET packet, of its data what there is of it, in the machine's
+ * own layout, since both ends come from one build.
  */
 #include "common/provider.h"
 
@@ -26,7 +26,7 @@ struct wire_request {
 	char text[LIMIT_URI_LEN];
 	char text2[96];
 	uint32_t data_len;
-	uint8_t data[LIMIT_WIRE_DATA];
+	uint8_t data[LIMIT_WIRE_DATA]; /* last: see wire_*_len */
 };
 
 struct wire_reply {
@@ -36,8 +36,12 @@ struct wire_reply {
 	struct provider_key key;
 	struct provider_status status;
 	uint32_t data_len;
-	uint8_t data[LIMIT_WIRE_DATA];
+	uint8_t data[LIMIT_WIRE_DATA]; /* last: see wire_*_len */
 };
+
+/* Bytes of a packet, whose data_len was set here or is valid. */
+size_t wire_request_len(const struct wire_request *q);
+size_t wire_reply_len(const struct wire_reply *a);
 
 /* Size, magic, terminated strings, lengths: the first thing done with a packet. */
 bool wire_request_valid(const struct wire_request *q, size_t len);

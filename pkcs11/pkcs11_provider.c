@@ -2,11 +2,11 @@
 
 #include "common/cleanup.h"
 #include "common/err.h"
-#include "common/oaep.h"
 #include "common/secret.h"
 #include "pkcs11/ckr.h"
 #include "pkcs11/module.h"
 #include "pkcs11/names.h"
+#include "pkcs11/signing.h"
 
 #include <sodium.h>
 #include <string.h>
@@ -16,6 +16,7 @@
 
 struct provider {
 	struct module module;
+	struct signing signing;
 	bool der_points; /* learnt: this module wants ECDH peers as DER OCTET STRING */
 	struct {
 		char ref[LIMIT_URI_LEN];
@@ -24,8 +25,11 @@ struct provider {
 	size_t next_cache;
 };
 
-static void forget_handles(struct provider *p)
+/* The token, and so the session with all that was known in it, is gone or not to be trusted. */
+static void drop(struct provider *p)
 {
+	signing_drop(&p->module, &p->signing);
+	module_drop(&p->module);
 	memset(p->cache, 0, sizeof(p->cache));
 }
 
@@ -49,6 +53,7 @@ static int provider_open(const struct provider_config *config, struct provider *
 static void provider_close(struct provider *p)
 {
 	if (p) {
+		signing_drop(&p->module, &p->signing);
 		module_done(&p->module);
 		free(p);
 	}
@@ -293,8 +298,7 @@ static int with_key(struct provider *p, const char *ref, key_operation *op, void
 		if (rv == CKR_ENCRYPTED_DATA_INVALID || rv == CKR_ENCRYPTED_DATA_LEN_RANGE)
 			break;
 		/* a failed derivation may leave a half-made object behind, too: only a new session is clean */
-		module_drop(&p->module);
-		forget_handles(p);
+		drop(p);
 		if (!ckr_session_lost(rv))
 			break;
 	}
@@ -372,60 +376,11 @@ struct sign_args {
 	size_t *ret_len;
 };
 
-/* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
-static CK_RV decrypt_raw(struct provider *p, CK_OBJECT_HANDLE key, const struct sign_args *a)
-{
-	CK_MECHANISM mechanism = {CKM_RSA_X_509, NULL, 0};
-	uint8_t data[KEY_SIGNATURE_MAX], block[KEY_SIGNATURE_MAX] = {0};
-	CK_ULONG len = sizeof(block);
-	CK_RV rv = p->module.f->C_DecryptInit(p->module.session, &mechanism, key);
-
-	memcpy(data, a->q->data, a->q->len);
-	if (rv == CKR_OK)
-		rv = p->module.f->C_Decrypt(p->module.session, data, a->q->len, block, &len);
-	if (rv == CKR_OK && len > a->q->len)
-		rv = CKR_DEVICE_ERROR;
-	/* leading zeros may be missing */
-	if (rv == CKR_OK && len < a->q->len) {
-		memmove(block + a->q->len - len, block, len);
-		memset(block, 0, a->q->len - len);
-	}
-	if (rv == CKR_OK && oaep_unpad(a->q->hash, block, a->q->len, a->ret, a->ret_len, NULL) < 0)
-		rv = CKR_ENCRYPTED_DATA_INVALID;
-	sodium_memzero(block, sizeof(block));
-	return rv;
-}
-
 static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 {
-	static const CK_MECHANISM_TYPE types[SIGN_SCHEMES] = {[SIGN_ECDSA] = CKM_ECDSA, [SIGN_RSA_PKCS1] = CKM_RSA_PKCS,
-							      [SIGN_RSA_PSS] = CKM_RSA_PKCS_PSS, [SIGN_ED25519] = CKM_EDDSA,
-							      [DECRYPT_OAEP] = CKM_RSA_PKCS_OAEP};
-	struct sign_args *a = args;
-	const struct provider_sign *q = a->q;
-	const struct hash_name *hash = hash_name(q->hash);
-	CK_FUNCTION_LIST *f = p->module.f;
-	CK_RSA_PKCS_PSS_PARAMS pss = {hash->hash, hash->mgf, q->salt_len};
-	CK_RSA_PKCS_OAEP_PARAMS oaep = {hash->hash, hash->mgf, CKZ_DATA_SPECIFIED, NULL, 0};
-	CK_MECHANISM mechanism = {types[q->scheme], NULL, 0};
-	uint8_t data[SIGN_INPUT_MAX];
-	CK_ULONG len = KEY_SIGNATURE_MAX;
-	CK_RV rv;
+	const struct sign_args *a = args;
 
-	if (q->scheme == SIGN_RSA_PSS)
-		mechanism = (CK_MECHANISM){types[q->scheme], &pss, sizeof(pss)};
-	else if (q->scheme == DECRYPT_OAEP)
-		mechanism = (CK_MECHANISM){types[q->scheme], &oaep, sizeof(oaep)};
-	memcpy(data, q->data, q->len);
-	rv = q->scheme == DECRYPT_OAEP ? f->C_DecryptInit(p->module.session, &mechanism, key) : f->C_SignInit(p->module.session, &mechanism, key);
-	if (q->scheme == DECRYPT_OAEP && (rv == CKR_ARGUMENTS_BAD || rv == CKR_MECHANISM_PARAM_INVALID || rv == CKR_MECHANISM_INVALID))
-		return decrypt_raw(p, key, a);
-	if (rv != CKR_OK)
-		return rv;
-	rv = q->scheme == DECRYPT_OAEP ? f->C_Decrypt(p->module.session, data, q->len, a->ret, &len) : f->C_Sign(p->module.session, data, q->len, a->ret, &len);
-	*a->ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
-	/* many tokens call a padding that is wrong so */
-	return q->scheme == DECRYPT_OAEP && (rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED) ? CKR_ENCRYPTED_DATA_INVALID : rv;
+	return signing_run(&p->module, &p->signing, key, a->q, a->ret, a->ret_len);
 }
 
 static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
@@ -436,6 +391,11 @@ static int provider_sign(struct provider *p, const char *ref, const struct provi
 	struct sign_args args = {q, ret, ret_len};
 
 	return with_key(p, ref, sign_op, &args, names[q->scheme], err);
+}
+
+static void provider_ahead(struct provider *p)
+{
+	signing_ahead(&p->module, &p->signing);
 }
 
 struct find_args {
@@ -546,8 +506,7 @@ static void provider_status(struct provider *p, struct provider_status *ret)
 			 padded_len(m->token.serialNumber, 16), m->token.serialNumber);
 		r = module_session(m, &err);
 	} else {
-		module_drop(m);
-		forget_handles(p);
+		drop(p);
 	}
 	if (r < 0) {
 		ret->state = r == -ERR_PIN ? PROVIDER_PIN_NEEDED : PROVIDER_ABSENT;
@@ -565,6 +524,7 @@ const struct provider_ops pkcs11_provider_ops = {
 	.find = provider_find,
 	.agree = provider_agree,
 	.sign = provider_sign,
+	.ahead = provider_ahead,
 	.random = provider_random,
 	.status = provider_status,
 	.close = provider_close,

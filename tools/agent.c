@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -277,11 +278,14 @@ static int start(struct agent *a, const struct agent_options *o, struct err *err
 
 int agent_run(const struct agent_options *o, void (*ready)(void *ctx), void *ctx, struct err *err)
 {
+	static const struct sched_param none = {0};
 	CLEANUP(cleanup_free) struct agent *a = calloc(1, sizeof(*a));
 	int r;
 
 	if (!a)
 		return err_set(err, ERR_FAILED, "out of memory");
+	/* p11-kit's client writes a message in pieces: who wakes for the first only takes its processor from it before the last */
+	sched_setscheduler(0, SCHED_BATCH, &none);
 	a->listeners[0] = a->listeners[1] = a->signal_fd = -1;
 	a->keys.client.fd = -1;
 	a->leader = o->leader_pidfd;

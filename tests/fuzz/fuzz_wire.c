@@ -15,7 +15,7 @@ static void check_request(const uint8_t *data, size_t size)
 	memcpy(&q, data, size < sizeof(q) ? size : sizeof(q));
 	if (!wire_request_valid(&q, size))
 		return;
-	CHECK(size == sizeof(q) && q.magic == WIRE_MAGIC && q.op < WIRE_N && q.data_len <= sizeof(q.data));
+	CHECK(size == wire_request_len(&q) && size <= sizeof(q) && q.magic == WIRE_MAGIC && q.op < WIRE_N && q.data_len <= sizeof(q.data));
 	CHECK(ENDS(q.text) && ENDS(q.text2));
 	CHECK(!wire_request_valid(&q, size - 1) && !wire_request_valid(&q, size + 1));
 	memset(q.text2, 'x', sizeof(q.text2));
@@ -29,7 +29,7 @@ static void check_reply(const uint8_t *data, size_t size)
 	memcpy(&a, data, size < sizeof(a) ? size : sizeof(a));
 	if (!wire_reply_valid(&a, size, a.id))
 		return;
-	CHECK(size == sizeof(a) && a.magic == WIRE_MAGIC && a.op < WIRE_N && a.data_len <= sizeof(a.data));
+	CHECK(size == wire_reply_len(&a) && size <= sizeof(a) && a.magic == WIRE_MAGIC && a.op < WIRE_N && a.data_len <= sizeof(a.data));
 	CHECK(a.result <= 0 && a.result > -1000);
 	CHECK(ENDS(a.message) && ENDS(a.key.ref) && ENDS(a.key.label));
 	CHECK(ENDS(a.status.description) && ENDS(a.status.problem) && ENDS(a.status.srk_name));

@@ -211,21 +211,32 @@ static void test_wire_refuses_other_layouts(void **state)
 
 	(void)state;
 	q = (struct wire_request){.magic = WIRE_MAGIC, .op = WIRE_AGREE};
+	assert_true(wire_request_valid(&q, wire_request_len(&q)));
+	assert_false(wire_request_valid(&q, wire_request_len(&q) - 1));
+	assert_false(wire_request_valid(&q, wire_request_len(&q) + 1));
+	assert_false(wire_request_valid(&q, 0));
+	q.data_len = LIMIT_WIRE_DATA;
+	assert_int_equal(wire_request_len(&q), sizeof(q));
 	assert_true(wire_request_valid(&q, sizeof(q)));
-	assert_false(wire_request_valid(&q, sizeof(q) - 1));
 	q.data_len = LIMIT_WIRE_DATA + 1;
-	assert_false(wire_request_valid(&q, sizeof(q)));
+	assert_false(wire_request_valid(&q, wire_request_len(&q)));
 	q.data_len = 0;
 	q.op = WIRE_N;
-	assert_false(wire_request_valid(&q, sizeof(q)));
+	assert_false(wire_request_valid(&q, wire_request_len(&q)));
 	q.op = WIRE_AGREE;
 	memset(q.text, 'x', sizeof(q.text));
-	assert_false(wire_request_valid(&q, sizeof(q)));
+	assert_false(wire_request_valid(&q, wire_request_len(&q)));
 	a = (struct wire_reply){.magic = WIRE_MAGIC, .id = 7};
-	assert_true(wire_reply_valid(&a, sizeof(a), 7));
-	assert_false(wire_reply_valid(&a, sizeof(a), 8));
+	assert_true(wire_reply_valid(&a, wire_reply_len(&a), 7));
+	assert_false(wire_reply_valid(&a, wire_reply_len(&a), 8));
+	assert_false(wire_reply_valid(&a, wire_reply_len(&a) - 1, 7));
+	a.data_len = 1;
+	assert_false(wire_reply_valid(&a, wire_reply_len(&a) - 1, 7));
+	a.data_len = LIMIT_WIRE_DATA + 1;
+	assert_false(wire_reply_valid(&a, wire_reply_len(&a), 7));
+	a.data_len = 0;
 	memset(a.status.problem, 'x', sizeof(a.status.problem));
-	assert_false(wire_reply_valid(&a, sizeof(a), 7));
+	assert_false(wire_reply_valid(&a, wire_reply_len(&a), 7));
 }
 
 static void test_http_lengths(void **state)
