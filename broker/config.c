@@ -167,6 +167,18 @@ static int set_uri(struct yaml_place at, const char *text, void *target, struct 
 	return 0;
 }
 
+static int set_parallel(struct yaml_place at, const char *text, void *target, struct err *err)
+{
+	struct config_provider *p = target;
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end || text[0] < '1' || text[0] > '9' || n > LIMIT_PARALLEL)
+		return yaml_fail(at, err, "expected a number from 1 to %u, found '%.40s'", LIMIT_PARALLEL, text);
+	p->parallel = (uint32_t)n;
+	return 0;
+}
+
 static int set_key_recipient(struct yaml_place at, const char *text, void *target, struct err *err)
 {
 	struct config_key *k = target;
@@ -236,6 +248,8 @@ static void *new_provider(struct yaml_place at, const char *name, void *target, 
 	if (!p)
 		yaml_fail(at, err, "out of memory");
 	else
+		*p = (struct config_provider){.parallel = 1};
+	if (p)
 		snprintf(p->name, sizeof(p->name), "%s", name);
 	return p;
 }
@@ -301,6 +315,7 @@ static const struct yaml_field key_fields[] = {
 static const struct yaml_field provider_fields[] = {
 	{"uri", YAML_CALL, .required = true, .set = set_uri},
 	{"srk_name", YAML_TEXT, TEXT(config_provider, srk_name)},
+	{"parallel", YAML_CALL, .set = set_parallel},
 	{"environment", YAML_LIST, .set = add_environment},
 	{"writable", YAML_LIST, .set = add_writable},
 	{"readable", YAML_LIST, .set = add_readable},
@@ -389,6 +404,14 @@ static int own_keys(struct config *c, struct err *err)
 	return 0;
 }
 
+static int check_parallel(const struct config *c, struct err *err)
+{
+	for (size_t i = 0; i < c->n_providers; i++)
+		if (c->providers[i].parallel > 1 && !providers_find(c->providers[i].uri)->sign_beside)
+			return err_set(err, ERR_INPUT, "%s: providers.%s.parallel: a TPM does one thing at a time", c->file, c->providers[i].name);
+	return 0;
+}
+
 /* A sealing key that is not in the seal would open nothing that is sealed from now on: surely a mistake. */
 static int check_seal(const struct config *c, struct err *err)
 {
@@ -440,6 +463,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = defaults(ret, err);
 	if (r == 0)
 		r = own_keys(ret, err);
+	if (r == 0)
+		r = check_parallel(ret, err);
 	if (r == 0)
 		r = check_seal(ret, err);
 	if (r == 0)

@@ -22,6 +22,7 @@ struct config_provider {
 	char name[LIMIT_NAME_LEN + 1];
 	char uri[LIMIT_URI_LEN];
 	char srk_name[72];
+	uint32_t parallel; /* operations that it is at: 1 to LIMIT_PARALLEL */
 	char **environment, **writable, **readable;
 	size_t n_environment, n_writable, n_readable;
 	struct config_key *keys; /* sealing keys */

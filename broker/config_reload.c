@@ -17,7 +17,8 @@ static bool same_strings(char *const *a, size_t n_a, char *const *b, size_t n_b)
 
 static bool same_provider(const struct config_provider *a, const struct config_provider *b)
 {
-	if (strcmp(a->name, b->name) != 0 || strcmp(a->uri, b->uri) != 0 || strcmp(a->srk_name, b->srk_name) != 0 || a->n_keys != b->n_keys)
+	if (strcmp(a->name, b->name) != 0 || strcmp(a->uri, b->uri) != 0 || strcmp(a->srk_name, b->srk_name) != 0 || a->parallel != b->parallel ||
+	    a->n_keys != b->n_keys)
 		return false;
 	for (size_t i = 0; i < a->n_keys; i++)
 		if (strcmp(a->keys[i].recipient, b->keys[i].recipient) != 0 || strcmp(a->keys[i].ref, b->keys[i].ref) != 0)

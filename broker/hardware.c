@@ -96,14 +96,27 @@ static void close_helper(struct hardware_provider *p)
 	memset(p->proven, 0, sizeof(p->proven));
 }
 
-/* The helper died or was killed. An operation in flight is tried once more where that is safe; a PIN is not
- * offered again. */
+/* Whether what the helper was at is to be tried once more: twice does no harm, and this is not what it dies of. */
+static bool again(const struct hardware_provider *p, const struct hardware_op *op)
+{
+	return is_safe(op->op) && !op->retried && p->failures <= 1;
+}
+
+/* A login that was with a helper that is gone: whether the token counted that try, nobody knows, and it is not repeated. */
+static bool used_a_pin(const struct hardware_provider *p, const struct hardware_op *op)
+{
+	return op->op == WIRE_LOGIN && (op->pin.len || strstr(p->config->uri, "pin-source="));
+}
+
+/* The helper died or was killed. What it was at is tried once more where that is safe; what only lay there is sent again. */
 static void lost(struct hardware_provider *p, const char *why)
 {
-	struct hardware_op *op = p->n_sent ? hardware_queue_pop(p) : NULL; /* it was at that one; what lay behind it is sent again */
-	bool again;
+	struct hardware_op *sent[LIMIT_PARALLEL + 1], *op;
+	const size_t n = p->n_sent;
 
 	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
+	for (size_t i = 0; i < n; i++)
+		sent[i] = hardware_queue_pop(p);
 	close_helper(p);
 	if (p->state == HARDWARE_READY || p->state == HARDWARE_STARTING)
 		p->state = HARDWARE_STARTING;
@@ -111,26 +124,32 @@ static void lost(struct hardware_provider *p, const char *why)
 	p->retry_ms = token_boot_ms() + (p->failures == 0 ? 0 : p->failures > 5 ? 30000 : 500ull << p->failures);
 	p->failures++;
 	p->n_restarts++;
-	if (!op)
-		return;
-	again = is_safe(op->op) && !op->retried && p->failures <= 1;
-	if (!again)
+	for (size_t i = n; i-- > 0;) {
+		op = sent[i];
+		if (op->began_ns && !again(p, op))
+			continue;
+		if (op->began_ns)
+			op->queued_ns = metrics_now_ns();
+		op->retried |= op->began_ns != 0;
+		op->began_ns = 0;
+		hardware_queue_front(p, op);
+		sent[i] = NULL;
+	}
+	for (size_t i = 0; i < n; i++) {
+		op = sent[i];
+		if (!op)
+			continue;
 		count(p, op, true);
-	if (op->op == WIRE_LOGIN && (op->pin.len || strstr(p->config->uri, "pin-source="))) {
-		/* whether the token counted that try, nobody knows: it is not repeated */
+		if (!used_a_pin(p, op)) {
+			finish(op, -ERR_HARDWARE, NULL, why);
+			continue;
+		}
 		set_state(p, HARDWARE_PIN_NEEDED, "the helper died while it logged in; the PIN is not tried again: run 'cotter unlock'");
 		finish(op, -ERR_PIN, NULL, p->problem);
 		fail_waiting(p, -ERR_PIN);
-		return;
+		return; /* it was alone */
 	}
-	if (again) {
-		op->retried = true;
-		op->queued_ns = metrics_now_ns();
-		hardware_queue_front(p, op);
-	} else {
-		finish(op, -ERR_HARDWARE, NULL, why);
-	}
-	if (p->failures > 1) {
+	if (n && p->failures > 1) {
 		snprintf(p->problem, sizeof(p->problem), "the helper keeps failing: %.200s", why);
 		fail_waiting(p, -ERR_HARDWARE);
 	}
@@ -142,12 +161,19 @@ static void kill_helper(struct hardware_provider *p, const char *why)
 	lost(p, why);
 }
 
-/* The hardware is at the head now. A TPM looks for primes for a while. */
+/* As many of what is with the helper as the hardware does at once have begun. A TPM looks for primes for a while. */
 static void begin(struct hardware_provider *p)
 {
-	p->head->began_ns = metrics_now_ns();
-	p->waited_ns += p->head->began_ns - p->head->queued_ns;
-	p->deadline_ms = token_boot_ms() + (p->head->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
+	struct hardware_op *op = p->head;
+	size_t n = p->n_sent < p->config->parallel ? p->n_sent : p->config->parallel;
+
+	for (; n--; op = op->next) {
+		if (op->began_ns)
+			continue;
+		op->began_ns = metrics_now_ns();
+		p->waited_ns += op->began_ns - op->queued_ns;
+		op->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
+	}
 }
 
 static bool send_one(struct hardware_provider *p, struct hardware_op *op)
@@ -175,21 +201,27 @@ static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 	return n >= 0;
 }
 
-/* What the helper has room for: behind an operation that changes nothing another one, all else alone. */
+/* What the helper has room for: beside operations that change nothing others, and behind them one more; all else alone. */
 static void send_some(struct hardware_provider *p)
 {
 	struct hardware_op *op = p->head;
+	bool sent;
 
-	if (!op || p->fd < 0)
-		return;
-	if (p->n_sent == 0) {
-		p->n_sent = 1;
+	for (size_t i = 0; op && i < p->n_sent; i++)
+		op = op->next;
+	for (; op && p->fd >= 0 && p->n_sent <= p->config->parallel; op = op->next) {
+		if (p->n_sent && !(is_safe(p->head->op) && is_safe(op->op)))
+			return;
+		sent = send_one(p, op);
+		if (!sent && p->n_sent)
+			return; /* it has no room now */
+		p->n_sent++;
 		begin(p);
-		if (!send_one(p, op))
-			p->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
+		if (!sent) {
+			op->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
+			return;
+		}
 	}
-	if (p->n_sent == 1 && p->deadline_ms && op->next && is_safe(op->op) && is_safe(op->next->op))
-		p->n_sent += send_one(p, op->next);
 }
 
 /* 2, 4, 8 … 30 s: each look is a fresh helper, as many modules see a new token only when they start. */
@@ -255,6 +287,7 @@ static void start(struct hardware_provider *p)
 	}
 	snprintf(op->text, sizeof(op->text), "%s", p->config->uri);
 	snprintf(op->text2, sizeof(op->text2), "%s", p->config->srk_name);
+	op->number = p->config->parallel;
 	hardware_queue_front(p, op);
 	send_some(p);
 }
@@ -449,16 +482,14 @@ void hardware_event(struct hardware_provider *p)
 		lost(p, "it ended (the vendor's module crashed?)");
 		return;
 	}
-	if (!p->n_sent || !wire_reply_valid(a, (size_t)n, p->head->id)) {
+	op = wire_reply_valid(a, (size_t)n, a->id) ? hardware_queue_answered(p, a->id) : NULL;
+	if (!op) {
 		kill_helper(p, "it talks nonsense");
 		return;
 	}
-	op = hardware_queue_pop(p);
-	p->n_sent--;
 	p->n_operations++;
 	count(p, op, a->result < 0);
-	if (p->n_sent)
-		begin(p);
+	begin(p);
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)
@@ -472,12 +503,22 @@ void hardware_event(struct hardware_provider *p)
 	send_some(p);
 }
 
+static bool overdue(const struct hardware_provider *p, uint64_t now_ms)
+{
+	const struct hardware_op *op = p->head;
+
+	for (size_t n = p->n_sent; n--; op = op->next)
+		if (op->began_ns && now_ms >= op->deadline_ms)
+			return true;
+	return false;
+}
+
 void hardware_tick(struct hardware *h, uint64_t now_ms)
 {
 	for (size_t i = 0; i < h->n_providers; i++) {
 		struct hardware_provider *p = &h->providers[i];
 
-		if (p->n_sent && now_ms >= p->deadline_ms) {
+		if (overdue(p, now_ms)) {
 			kill_helper(p, "it did not answer in time and was killed");
 		} else if (!p->n_sent && now_ms >= p->retry_ms && (p->fd < 0 || p->state == HARDWARE_ABSENT)) {
 			/* perhaps the token is back; no PIN is at risk, it was not refused */

@@ -1,8 +1,8 @@
 #pragma once
 /*
- * The broker's side of its helpers: one queue a provider, a deadline on the operation that the hardware is at. While it is, the next
- * one lies in the helper's socket already, so that the hardware waits for nobody. A helper that dies is started again and the operation
- * that it was at tried once more; one that hangs is killed. A refused PIN puts the
+ * The broker's side of its helpers: one queue a provider, a deadline on each operation that the hardware is at: one, or as many as the
+ * configuration says (parallel). While it is, the next one lies in the helper's socket already, so that the hardware waits for nobody. A helper
+ * that dies is started again and what it was at tried once more; one that hangs is killed. A refused PIN puts the
  * provider to pin-needed, where it stays until an operator acts.
  */
 #include "broker/config.h"
@@ -35,7 +35,6 @@ struct hardware_provider {
 	struct hardware_op *head, *tail; /* the first n_sent of them are with the helper */
 	size_t n_queued, n_sent;
 	uint64_t turn; /* of what is served: see hardware.c */
-	uint64_t deadline_ms; /* of the head, when it is with the helper */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures;
 	uint64_t n_restarts, n_operations;

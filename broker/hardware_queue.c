@@ -83,6 +83,27 @@ struct hardware_op *hardware_queue_pop(struct hardware_provider *p)
 	return op;
 }
 
+struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_t id)
+{
+	struct hardware_op **at = &p->head, *last = NULL, *op;
+	size_t n = p->n_sent;
+
+	for (; n && (*at)->id != id; n--) {
+		last = *at;
+		at = &(*at)->next;
+	}
+	if (!n)
+		return NULL;
+	op = *at;
+	*at = op->next;
+	if (p->tail == op)
+		p->tail = last;
+	op->next = NULL;
+	p->n_queued--;
+	p->n_sent--;
+	return op;
+}
+
 struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins)
 {
 	struct hardware_op **at = &p->head, *last = NULL, *op;

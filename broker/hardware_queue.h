@@ -16,7 +16,8 @@ struct hardware_op {
 	bool retried;
 	uint32_t id; /* of its request */
 	uint64_t asker, turn;
-	uint64_t queued_ns, began_ns; /* when it came, and when the hardware was free for it */
+	uint64_t queued_ns, began_ns; /* when it came, and when the hardware was free for it; began_ns 0: it is not yet */
+	uint64_t deadline_ms;	      /* of what began */
 	size_t data_len;
 	uint8_t data[]; /* public */
 };
@@ -34,6 +35,8 @@ void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op);
 int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err);
 /* The head, which is the caller's then. */
 struct hardware_op *hardware_queue_pop(struct hardware_provider *p);
+/* That of those with the helper whose request has this number, the caller's then; NULL: none has. */
+struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_t id);
 /* The next that waits, the caller's then; NULL: none does. Not what lies with the helper, nor, with keep_logins, logins. */
 struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins);
 /* Forgets that caller's operations. Tells whether one of them is with the helper. */

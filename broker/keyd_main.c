@@ -1,6 +1,6 @@
 /*
- * cotter-keyd: the helper process that alone talks to one key provider. Its socket is descriptor 3, one request is
- * answered at a time. Started with an empty environment; what a vendor's module needs in it (SOFTHSM2_CONF=…) stands in
+ * cotter-keyd: the helper process that alone talks to one key provider. Its socket is descriptor 3. One request is answered at a time, but for
+ * signatures where the configuration says how many the hardware can make at once (parallel): as many threads each take the next. Started with an empty environment; what a vendor's module needs in it (SOFTHSM2_CONF=…) stands in
  * the configuration and comes as arguments "-e NAME=VALUE", paths it may write as "-w PATH", read as "-r PATH".
  */
 #include "broker/providers.h"
@@ -14,6 +14,7 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sodium.h>
 #include <string.h>
@@ -22,9 +23,21 @@
 #define SOCKET_FD 3
 #define MAX_PATHS 192u /* the usual ones, sixteen of each kind from the configuration, a file a key */
 
+struct thread {
+	struct keyd *keyd;
+	unsigned int number;
+	struct wire_request *q;
+	struct wire_reply *a;
+	pthread_t id;
+};
+
 struct keyd {
 	const struct provider_ops *ops;
 	struct provider *provider;
+	pthread_rwlock_t lock; /* read: signatures beside each other; write: all else */
+	struct thread threads[LIMIT_PARALLEL]; /* the first is the process's own */
+	unsigned int n_threads;
+	_Atomic bool nonsense; /* a request was none */
 	struct sandbox_path paths[MAX_PATHS];
 	size_t n_paths;
 };
@@ -34,6 +47,21 @@ static int sandbox(struct keyd *k, struct err *err)
 	int level, r = sandbox_files(k->paths, k->n_paths, &level, err);
 
 	return r < 0 ? r : sandbox_keyd_syscalls(err);
+}
+
+static void *serve(void *arg);
+
+/* From here on, so that they are in the sandbox, too. */
+static int start_threads(struct keyd *k, unsigned int n, struct err *err)
+{
+	for (; k->n_threads < n; k->n_threads++) {
+		struct thread *t = &k->threads[k->n_threads];
+
+		*t = (struct thread){.keyd = k, .number = k->n_threads, .q = secret_alloc(sizeof(*t->q)), .a = secret_alloc(sizeof(*t->a))};
+		if (!t->q || !t->a || pthread_create(&t->id, NULL, serve, t) != 0)
+			return err_set(err, ERR_FAILED, "the helper cannot start a thread");
+	}
+	return 0;
 }
 
 static int do_open(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
@@ -49,9 +77,13 @@ static int do_open(struct keyd *k, const struct wire_request *q, struct wire_rep
 	if (!k->ops)
 		return err_set(err, ERR_INPUT, "unknown provider: a URI starts with pkcs11: or tpm:");
 	memcpy(failed_pin, q->data, q->data_len);
+	if (q->number > (k->ops->sign_beside ? LIMIT_PARALLEL : 1))
+		return err_set(err, ERR_INPUT, "parallel: so many at once it cannot do");
 	r = k->ops->open(&config, &k->provider, err);
 	/* the module is loaded: from here on only its files */
-	return r < 0 ? r : sandbox(k, err);
+	if (r == 0)
+		r = sandbox(k, err);
+	return r < 0 ? r : start_threads(k, q->number, err);
 }
 
 static int do_login(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
@@ -106,14 +138,25 @@ static int do_agree(struct keyd *k, const struct wire_request *q, struct wire_re
 	return k->ops->agree(k->provider, q->text, q->data, a->data, err);
 }
 
+static struct provider_sign what_to_sign(const struct wire_request *q)
+{
+	return (struct provider_sign){.scheme = (enum sign_scheme)q->number, .hash = (enum hash_type)q->hash, .salt_len = q->salt_len, .data = q->data, .len = q->data_len};
+}
+
+/* Never an unchecked pair of key and scheme: modules crash on some. */
+static int check_sign(const struct wire_request *q, struct err *err)
+{
+	const struct provider_sign sign = what_to_sign(q);
+
+	return q->number < SIGN_SCHEMES ? sign_check((enum key_type)q->type, sign.scheme, sign.hash, sign.salt_len, sign.len, err)
+					: err_set(err, ERR_INPUT, "unknown scheme");
+}
+
 static int do_sign(struct keyd *k, const struct wire_request *q, struct wire_reply *a, struct err *err)
 {
-	const struct provider_sign sign = {.scheme = (enum sign_scheme)q->number, .hash = (enum hash_type)q->hash, .salt_len = q->salt_len,
-					   .data = q->data, .len = q->data_len};
+	const struct provider_sign sign = what_to_sign(q);
 	size_t len = 0;
-	/* never an unchecked pair of key and scheme: modules crash on some */
-	int r = q->number < SIGN_SCHEMES ? sign_check((enum key_type)q->type, sign.scheme, sign.hash, sign.salt_len, sign.len, err)
-					 : err_set(err, ERR_INPUT, "unknown scheme");
+	int r = check_sign(q, err);
 
 	if (r == 0)
 		r = k->ops->sign(k->provider, q->text, &sign, a->data, &len, err);
@@ -139,7 +182,6 @@ static void answer(struct keyd *k, const struct wire_request *q, struct wire_rep
 {
 	struct err err = {0};
 
-	*a = (struct wire_reply){.magic = WIRE_MAGIC, .id = q->id, .op = q->op};
 	if (q->op != WIRE_OPEN && !k->provider)
 		a->result = err_set(&err, ERR_USAGE, "the provider is not open");
 	else
@@ -154,31 +196,76 @@ static void answer(struct keyd *k, const struct wire_request *q, struct wire_rep
 	snprintf(a->message, sizeof(a->message), "%.255s", err.msg);
 }
 
-static int serve(struct keyd *k)
+/* A signature beside others, if it can be made so. */
+static bool answer_beside(const struct thread *t)
 {
-	CLEANUP(cleanup_secret_free) struct wire_request *q = secret_alloc(sizeof(*q));
-	CLEANUP(cleanup_secret_free) struct wire_reply *a = secret_alloc(sizeof(*a));
-	ssize_t n;
+	const struct keyd *k = t->keyd;
+	const struct provider_sign sign = what_to_sign(t->q);
+	size_t len = 0;
 
-	if (!q || !a)
-		return 1;
-	for (;;) {
-		n = recv(SOCKET_FD, q, sizeof(*q), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			return 0; /* whoever started us is gone */
-		if (n < 0 || !wire_request_valid(q, (size_t)n))
-			return 1;
-		answer(k, q, a);
-		n = send(SOCKET_FD, a, wire_reply_len(a), MSG_NOSIGNAL);
-		sodium_memzero(q, sizeof(*q));
-		sodium_memzero(a, sizeof(*a));
-		if (n < 0)
-			return 0;
-		if (k->provider && k->ops->ahead)
-			k->ops->ahead(k->provider);
+	if (t->q->op != WIRE_SIGN || !k->provider || !k->ops->sign_beside || check_sign(t->q, NULL) < 0 ||
+	    !k->ops->sign_beside(k->provider, t->number, t->q->text, &sign, t->a->data, &len))
+		return false;
+	t->a->data_len = (uint32_t)len;
+	return true;
+}
+
+/* False: there is an end to it. */
+static bool serve_one(const struct thread *t)
+{
+	struct keyd *k = t->keyd;
+	struct wire_request *q = t->q;
+	struct wire_reply *a = t->a;
+	ssize_t n = recv(SOCKET_FD, q, sizeof(*q), 0);
+	bool beside;
+
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n == 0)
+		return false; /* whoever started us is gone */
+	if (n < 0 || !wire_request_valid(q, (size_t)n)) {
+		k->nonsense = true;
+		return false;
 	}
+	*a = (struct wire_reply){.magic = WIRE_MAGIC, .id = q->id, .op = q->op};
+	pthread_rwlock_rdlock(&k->lock);
+	beside = answer_beside(t);
+	pthread_rwlock_unlock(&k->lock);
+	if (!beside) {
+		pthread_rwlock_wrlock(&k->lock);
+		answer(k, q, a);
+		pthread_rwlock_unlock(&k->lock);
+	}
+	n = send(SOCKET_FD, a, wire_reply_len(a), MSG_NOSIGNAL);
+	sodium_memzero(q, sizeof(*q));
+	sodium_memzero(a, sizeof(*a));
+	pthread_rwlock_rdlock(&k->lock);
+	if (n >= 0 && k->provider && k->ops->ahead)
+		k->ops->ahead(k->provider, t->number);
+	pthread_rwlock_unlock(&k->lock);
+	return n >= 0;
+}
+
+static void *serve(void *arg)
+{
+	const struct thread *t = arg;
+
+	while (serve_one(t))
+		;
+	/* the others end, too */
+	shutdown(SOCKET_FD, SHUT_RDWR);
+	return NULL;
+}
+
+/* What has to be done alone does not wait for ever for signatures that overtake each other. */
+static void lock_init(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 }
 
 static bool add_path(struct keyd *k, const char *path, enum sandbox_access access)
@@ -232,9 +319,10 @@ int main(int argc, char **argv)
 				    "which start it; it is of no use by hand. See cotter-keyd(8).\n";
 	static const struct harden harden = {
 		.keep_fd_below = SOCKET_FD + 1, .clear_environment = 1, .arena_size = LIMIT_ARENA_KEYD};
-	struct keyd k = {0};
+	static struct keyd k;
+	struct thread *first = &k.threads[k.n_threads++];
 	struct err err = {0};
-	int type = 0, r;
+	int type = 0;
 	socklen_t len = sizeof(type);
 
 	if (getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET) {
@@ -251,10 +339,20 @@ int main(int argc, char **argv)
 	default_paths(&k);
 	if (parse_args(&k, argc, argv) < 0)
 		return 2;
-	r = serve(&k);
+	lock_init(&k.lock);
+	*first = (struct thread){.keyd = &k, .q = secret_alloc(sizeof(*first->q)), .a = secret_alloc(sizeof(*first->a))};
+	if (!first->q || !first->a)
+		return 1;
+	serve(first);
 	alarm(LIMIT_HARDWARE_TIMEOUT_MS / 1000); /* a module that hangs while it ends does not stay */
+	for (unsigned int i = 0; i < k.n_threads; i++) {
+		if (i)
+			pthread_join(k.threads[i].id, NULL);
+		secret_free(k.threads[i].q);
+		secret_free(k.threads[i].a);
+	}
 	if (k.provider)
 		k.ops->close(k.provider);
 	secret_arena_done();
-	return r;
+	return k.nonsense;
 }

@@ -131,6 +131,7 @@
 #define LIMIT_WIRE_DATA 4096u	   /* payload of one keyd packet */
 #define LIMIT_KEYS 64u		   /* keys one provider lists */
 #define LIMIT_PROVIDERS 8u
+#define LIMIT_PARALLEL 16u	   /* operations that one provider is at */
 #define LIMIT_HARDWARE_QUEUE 4096u /* operations waiting for one provider */
 #define LIMIT_HARDWARE_QUEUE_PER_ASKER 1024u /* of one job */
 #define LIMIT_HARDWARE_TIMEOUT_MS 10000

@@ -1,7 +1,7 @@
 #pragma once
 /*
  * The key-provider interface: what cotter-keyd asks of hardware. pkcs11/ and tpm/ implement it, keyd_main.c serves it.
- * A provider is used by one thread, one call at a time.
+ * A provider is used by one call at a time, but for what says that others may run beside it.
  */
 #include "common/keys.h"
 #include "common/limits.h"
@@ -79,8 +79,12 @@ struct provider_ops {
 	/* Signs, or decrypts: see enum sign_scheme for what goes in and comes out. ERR_INPUT: this key or this hardware cannot do it so. */
 	int (*sign)(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
 		    struct err *err);
-	/* After an answer is out: what the next request would wait for. NULL: there is nothing such. */
-	void (*ahead)(struct provider *p);
+	/* The same while other threads, each with its own number below LIMIT_PARALLEL, are in this one and in ahead. False: it was not done so,
+	 * for whatever reason; sign does it, or tells why not. NULL: one at a time. */
+	bool (*sign_beside)(struct provider *p, unsigned int thread, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX],
+			    size_t *ret_len);
+	/* After an answer of that thread is out: what its next one would wait for. NULL: there is nothing such. */
+	void (*ahead)(struct provider *p, unsigned int thread);
 	int (*random)(struct provider *p, uint8_t *ret, size_t len, struct err *err);
 	void (*status)(struct provider *p, struct provider_status *ret);
 	void (*close)(struct provider *p);

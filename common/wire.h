@@ -8,7 +8,7 @@
 #define WIRE_MAGIC 0x436b6432u /* changes with the layout */
 
 enum wire_op {
-	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN */
+	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN, number: requests that may be answered beside each other */
 	WIRE_LOGIN,  /* data: the PIN, or empty: the configured one; number: 1 when an operator asks */
 	WIRE_STATUS,
 	WIRE_LIST,   /* number: index */

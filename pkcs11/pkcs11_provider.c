@@ -16,7 +16,7 @@
 
 struct provider {
 	struct module module;
-	struct signing signing;
+	struct signing signing[LIMIT_PARALLEL]; /* a thread's */
 	bool der_points; /* learnt: this module wants ECDH peers as DER OCTET STRING */
 	struct {
 		char ref[LIMIT_URI_LEN];
@@ -25,10 +25,16 @@ struct provider {
 	size_t next_cache;
 };
 
+static void end_signing(struct provider *p)
+{
+	for (size_t i = 0; i < LIMIT_PARALLEL; i++)
+		signing_drop(&p->module, &p->signing[i]);
+}
+
 /* The token, and so the session with all that was known in it, is gone or not to be trusted. */
 static void drop(struct provider *p)
 {
-	signing_drop(&p->module, &p->signing);
+	end_signing(p);
 	module_drop(&p->module);
 	memset(p->cache, 0, sizeof(p->cache));
 }
@@ -53,7 +59,7 @@ static int provider_open(const struct provider_config *config, struct provider *
 static void provider_close(struct provider *p)
 {
 	if (p) {
-		signing_drop(&p->module, &p->signing);
+		end_signing(p);
 		module_done(&p->module);
 		free(p);
 	}
@@ -231,6 +237,15 @@ static int provider_list(struct provider *p, size_t index, struct provider_key *
 	return describe(p, object, ret, err);
 }
 
+/* 0: not used yet. */
+static CK_OBJECT_HANDLE known_key(const struct provider *p, const char *ref)
+{
+	for (size_t i = 0; i < CACHE; i++)
+		if (p->cache[i].handle && strcmp(p->cache[i].ref, ref) == 0)
+			return p->cache[i].handle;
+	return 0;
+}
+
 /* rv, so that the caller can tell a lost session from an absent key (CKR_OK and *ret 0). */
 static CK_RV find_ref(struct provider *p, const char *ref, CK_OBJECT_HANDLE *ret, struct err *err)
 {
@@ -240,13 +255,9 @@ static CK_RV find_ref(struct provider *p, const char *ref, CK_OBJECT_HANDLE *ret
 	P11KitUri *uri;
 	CK_RV rv;
 
-	*ret = 0;
-	for (size_t i = 0; i < CACHE; i++) {
-		if (p->cache[i].handle && strcmp(p->cache[i].ref, ref) == 0) {
-			*ret = p->cache[i].handle;
-			return CKR_OK;
-		}
-	}
+	*ret = known_key(p, ref);
+	if (*ret)
+		return CKR_OK;
 	uri = p11_kit_uri_new();
 	if (!uri || p11_kit_uri_parse(ref, P11_KIT_URI_FOR_OBJECT_ON_TOKEN_AND_MODULE, uri) != P11_KIT_URI_OK) {
 		p11_kit_uri_free(uri);
@@ -380,7 +391,7 @@ static CK_RV sign_op(struct provider *p, CK_OBJECT_HANDLE key, void *args)
 {
 	const struct sign_args *a = args;
 
-	return signing_run(&p->module, &p->signing, key, a->q, a->ret, a->ret_len);
+	return signing_alone(&p->module, key, a->q, a->ret, a->ret_len);
 }
 
 static int provider_sign(struct provider *p, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX], size_t *ret_len,
@@ -393,9 +404,17 @@ static int provider_sign(struct provider *p, const char *ref, const struct provi
 	return with_key(p, ref, sign_op, &args, names[q->scheme], err);
 }
 
-static void provider_ahead(struct provider *p)
+static bool provider_sign_beside(struct provider *p, unsigned int thread, const char *ref, const struct provider_sign *q, uint8_t ret[KEY_SIGNATURE_MAX],
+				 size_t *ret_len)
 {
-	signing_ahead(&p->module, &p->signing);
+	const CK_OBJECT_HANDLE key = p->module.logged_in && q->scheme != DECRYPT_OAEP ? known_key(p, ref) : 0;
+
+	return key && signing_run(&p->module, &p->signing[thread], key, q, ret, ret_len) == CKR_OK;
+}
+
+static void provider_ahead(struct provider *p, unsigned int thread)
+{
+	signing_ahead(&p->module, &p->signing[thread]);
 }
 
 struct find_args {
@@ -524,6 +543,7 @@ const struct provider_ops pkcs11_provider_ops = {
 	.find = provider_find,
 	.agree = provider_agree,
 	.sign = provider_sign,
+	.sign_beside = provider_sign_beside,
 	.ahead = provider_ahead,
 	.random = provider_random,
 	.status = provider_status,

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define AHEAD_MS 1000u /* a key that was deleted, or whose uses the token counts otherwise by now, signs at most so long */
+#define ROOM_MS 60000u /* then another look at whether the token has room for a session */
 
 union params {
 	CK_RSA_PKCS_PSS_PARAMS pss;
@@ -33,7 +34,7 @@ static CK_MECHANISM mechanism_of(enum sign_scheme scheme, enum hash_type type, s
 }
 
 /* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
-static CK_RV decrypt_raw(struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
+static CK_RV decrypt_raw(const struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
 {
 	CK_MECHANISM mechanism = {CKM_RSA_X_509, NULL, 0};
 	uint8_t data[KEY_SIGNATURE_MAX], block[KEY_SIGNATURE_MAX] = {0};
@@ -56,7 +57,7 @@ static CK_RV decrypt_raw(struct module *m, CK_OBJECT_HANDLE key, const struct pr
 	return rv;
 }
 
-static CK_RV decrypt(struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
+static CK_RV decrypt(const struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
 {
 	union params params;
 	CK_MECHANISM mechanism = mechanism_of(q->scheme, q->hash, q->salt_len, &params);
@@ -95,6 +96,16 @@ static CK_RV end(const struct module *m, CK_SESSION_HANDLE session, const struct
 	return rv;
 }
 
+CK_RV signing_alone(const struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
+{
+	CK_RV rv;
+
+	if (q->scheme == DECRYPT_OAEP)
+		return decrypt(m, key, q, ret, ret_len);
+	rv = begin(m, m->session, key, q->scheme, q->hash, q->salt_len);
+	return rv == CKR_OK ? end(m, m->session, q, ret, ret_len) : rv;
+}
+
 static uint64_t now_ms(void)
 {
 	struct timespec t;
@@ -111,26 +122,29 @@ static void close_session(const struct module *m, struct signing *s)
 	s->begun = false;
 }
 
-CK_RV signing_run(struct module *m, struct signing *s, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
+CK_RV signing_run(const struct module *m, struct signing *s, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
 {
 	const uint64_t now = now_ms();
 	const bool same = s->key == key && s->scheme == q->scheme && s->hash == q->hash && s->salt_len == q->salt_len && now - s->ms < AHEAD_MS;
-	CK_RV rv = CKR_OPERATION_NOT_INITIALIZED;
+	CK_RV rv = CKR_OK;
 
-	if (q->scheme == DECRYPT_OAEP)
-		return decrypt(m, key, q, ret, ret_len);
-	if (s->begun && same) {
-		rv = end(m, s->session, q, ret, ret_len);
-		s->begun = false;
-	}
-	/* what was begun for another is ended by nothing else; and what went wrong ahead goes wrong below, too, or it is nobody's concern */
-	if (s->begun || (rv != CKR_OK && same))
+	/* what was begun for another is ended by nothing else */
+	if (s->begun && !same)
 		close_session(m, s);
-	if (rv != CKR_OK) {
-		rv = begin(m, m->session, key, q->scheme, q->hash, q->salt_len);
-		if (rv == CKR_OK)
-			rv = end(m, m->session, q, ret, ret_len);
-	}
+	if (s->refused_ms && now - s->refused_ms < ROOM_MS)
+		return CKR_SESSION_COUNT;
+	if (!s->session)
+		rv = m->f->C_OpenSession(m->slot, CKF_SERIAL_SESSION, NULL, NULL, &s->session);
+	s->refused_ms = rv == CKR_OK ? 0 : now;
+	if (rv != CKR_OK)
+		return rv;
+	if (!s->begun)
+		rv = begin(m, s->session, key, q->scheme, q->hash, q->salt_len);
+	s->begun = false;
+	if (rv == CKR_OK)
+		rv = end(m, s->session, q, ret, ret_len);
+	if (rv != CKR_OK)
+		close_session(m, s);
 	s->repeated = same && rv == CKR_OK;
 	s->key = rv == CKR_OK ? key : 0;
 	s->scheme = q->scheme;
@@ -140,19 +154,12 @@ CK_RV signing_run(struct module *m, struct signing *s, CK_OBJECT_HANDLE key, con
 	return rv;
 }
 
-void signing_ahead(struct module *m, struct signing *s)
+void signing_ahead(const struct module *m, struct signing *s)
 {
-	CK_RV rv = CKR_OK;
-
-	if (!s->repeated || s->begun || s->refused)
+	if (!s->repeated || s->begun || !s->session)
 		return;
-	if (!s->session)
-		rv = m->f->C_OpenSession(m->slot, CKF_SERIAL_SESSION, NULL, NULL, &s->session);
-	if (rv == CKR_OK)
-		rv = begin(m, s->session, s->key, s->scheme, s->hash, s->salt_len);
-	s->begun = rv == CKR_OK;
-	s->refused = !s->begun;
-	if (s->refused)
+	s->begun = begin(m, s->session, s->key, s->scheme, s->hash, s->salt_len) == CKR_OK;
+	if (!s->begun)
 		close_session(m, s);
 }
 

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <p11-kit/pkcs11.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <time.h>
@@ -13,11 +14,13 @@
 
 static CK_FUNCTION_LIST list, *real;
 static int token = -1;
+static pthread_mutex_t thread = PTHREAD_MUTEX_INITIALIZER; /* the same in one process */
 
 static struct timespec begin(void)
 {
 	struct timespec until;
 
+	pthread_mutex_lock(&thread);
 	flock(token, LOCK_EX);
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += OPERATION_NS;
@@ -30,6 +33,7 @@ static CK_RV end(const struct timespec *until, CK_RV rv)
 {
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, until, NULL);
 	flock(token, LOCK_UN);
+	pthread_mutex_unlock(&thread);
 	return rv;
 }
 

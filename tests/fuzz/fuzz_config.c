@@ -16,6 +16,7 @@ static void check_provider(const struct config *c, const struct config_provider 
 	CHECK(path_valid(p->name) && !strchr(p->name, '/') && config_provider(c, p->name));
 	CHECK(strncmp(p->uri, "pkcs11:", 7) == 0 || strncmp(p->uri, "tpm:", 4) == 0);
 	CHECK(memchr(p->uri, 0, sizeof(p->uri)) && memchr(p->srk_name, 0, sizeof(p->srk_name)));
+	CHECK(p->parallel >= 1 && p->parallel <= LIMIT_PARALLEL);
 	CHECK(p->n_keys <= LIMIT_KEYS && p->n_environment <= 16 && p->n_writable <= 16 && p->n_readable <= 16);
 	for (size_t i = 0; i < p->n_environment; i++)
 		CHECK(strchr(p->environment[i], '=') && strncmp(p->environment[i], "LD_", 3) != 0);

@@ -4,10 +4,13 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 import unittest
 
-from harness import BUILD, PIN, Case, SoftHSM, run, wait_for
+import test_sign
+from harness import BUILD, COTTERD, PIN, Case, SoftHSM, run, wait_for
+from peers import ask
 
 MODULE = os.path.join(BUILD, "tests", "libfault.so")
 
@@ -20,11 +23,16 @@ class FaultyHSM(SoftHSM):
         d = self.dir
         return super().init_args(name, pin_source) + ["--environment", f"{name}=FAULT_LOG={d}/log", "--environment", f"{name}=FAULT_ONCE={d}/once",
                                                       "--environment", f"{name}=FAULT_LOGIN={d}/crash",
+                                                      "--environment", f"{name}=FAULT_GATE={d}/gate",
+                                                      "--environment", f"{name}=FAULT_SESSIONS={d}/sessions",
                                                       "--writable", f"{name}={d}"]
 
     def once(self, rv):
         with open(os.path.join(self.dir, "once"), "w") as f:
             f.write(f"{rv:x}")
+
+    def file(self, name):
+        return os.path.join(self.dir, name)
 
     def logins(self):
         try:
@@ -163,6 +171,169 @@ class Faults(Case):
         self.assertEqual(b.process.wait(10), 1)
         self.assertFalse(os.path.exists(b.socket))
         b.start()
+
+
+class Gate:
+    """While it is there signatures wait in the module; how many do is its size."""
+    def __init__(self, hsm):
+        self.path = hsm.file("gate")
+
+    def __enter__(self):
+        open(self.path, "w").close()
+        return self
+
+    def __exit__(self, *_):
+        os.unlink(self.path)
+
+    def size(self):
+        return os.stat(self.path).st_size
+
+
+class Together:
+    """As many signatures as there are messages, asked for at once by jobs of their own."""
+    def __init__(self, case, messages):
+        self.case, self.got = case, {}
+        self.threads = [threading.Thread(target=self.ask, args=(m,)) for m in messages]
+        for t in self.threads:
+            t.start()
+
+    def ask(self, message):
+        self.got[message] = ask(self.case.b.socket, "POST", "transit/sign/release/ecdsa-p256", self.case.b.token("--policy", "signer"), {"input": test_sign.b64(message)})
+
+    def join(self):
+        for t in self.threads:
+            t.join()
+        return self.got
+
+
+class Signatures(test_sign.SignCase):
+    types = ("ecdsa-p256", "rsa-2048")
+    parallel = 1
+
+    @classmethod
+    def make_hardware(cls):
+        cls.hsm = FaultyHSM(cls.sub("h"))
+
+    def restart(self):
+        self.b.stop()
+        self.b.start()
+
+    def valid(self, name, message, **body):
+        status, reply = self.post("verify/release/" + name, {"input": test_sign.b64(message), "signature": self.sign(name, message, **body), **body})
+        return (status, reply["data"]["valid"]) == (200, True)
+
+    def test_what_was_begun_ahead_is_for_its_like_alone(self):
+        """Keys and mechanisms in every order of two in a row, and then another."""
+        hows = [("ecdsa-p256", {}), ("rsa-2048", {"signature_algorithm": "pkcs1v15"}), ("rsa-2048", {"signature_algorithm": "pss"}),
+                ("rsa-2048", {"signature_algorithm": "pss", "salt_length": "hash"}), ("rsa-2048", {"signature_algorithm": "pss", "hash_algorithm": "sha2-512"}),
+                ("ecdsa-p256", {"hash_algorithm": "sha1"})]
+        for first in hows:
+            for second in hows:
+                for name, body in (first, first, first, second, first):
+                    self.assertTrue(self.valid(name, os.urandom(20), **body), (first, second))
+
+    def test_a_failure_between_the_halves(self):
+        """Of a signature that was begun ahead, by each way in which a session ends."""
+        for rv in (0xB3, 0x32, 0x101, 0x05, 0x91):
+            for _ in range(3):
+                self.assertTrue(self.valid("ecdsa-p256", b"m"))
+            self.hsm.once(rv)
+            self.assertTrue(self.valid("ecdsa-p256", b"m"), hex(rv))
+            self.assertTrue(self.valid("ecdsa-p256", b"m"), hex(rv))
+
+    def test_a_token_with_room_for_one_session(self):
+        open(self.hsm.file("sessions"), "w").close()
+
+        def room():
+            os.unlink(self.hsm.file("sessions"))
+            self.restart()
+        self.addCleanup(room)
+        self.restart()
+        for _ in range(5):
+            self.assertTrue(self.valid("ecdsa-p256", b"m"))
+            self.assertTrue(self.valid("rsa-2048", b"m"))
+
+    def test_a_key_that_was_deleted_signs_no_more(self):
+        self.hsm.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "short", "--id", "dd", "--usage-sign")
+        self.b.cli("key", "add", "release/short", "--provider", "hsm", "--ref", "pkcs11:object=short;type=private", check=True)
+        for _ in range(3):
+            self.assertTrue(self.valid("short", b"m"))
+        self.hsm.tool("--delete-object", "--type", "privkey", "--id", "dd")
+        time.sleep(1.1)  # what was begun ahead stands for a second
+        status, reply = self.post("sign/release/short", {"input": test_sign.b64(b"m")})
+        self.assertGreaterEqual(status, 400, reply)
+
+    def test_as_many_at_once_as_are_allowed(self):
+        self.assertTrue(self.valid("ecdsa-p256", b"m"))
+        with Gate(self.hsm) as gate:
+            together = Together(self, [b"%d" % i for i in range(2 * self.parallel + 1)])
+            wait_for("signatures", lambda: gate.size() == self.parallel)
+            wait_for("the rest", lambda: self.b.status()["providers"][0]["queued"] == 2 * self.parallel + 1)
+            self.assertEqual(gate.size(), self.parallel)
+        got = together.join()
+        self.assertEqual({status for status, _ in got.values()}, {200}, got)
+        for message, (_, reply) in got.items():
+            self.assertTrue(self.post("verify/release/ecdsa-p256", {"input": test_sign.b64(message), "signature": reply["data"]["signature"]})[1]["data"]["valid"])
+
+    def test_the_helper_dies_with_all_of_them(self):
+        self.assertTrue(self.valid("ecdsa-p256", b"m"))
+        with Gate(self.hsm) as gate:
+            together = Together(self, [b"%d" % i for i in range(2 * self.parallel + 1)])
+            wait_for("signatures", lambda: gate.size() == self.parallel)
+            wait_for("the rest", lambda: self.b.status()["providers"][0]["queued"] == 2 * self.parallel + 1)
+            for pid in self.b.children():
+                os.kill(pid, signal.SIGKILL)
+            wait_for("the same by another helper", lambda: gate.size() > self.parallel)
+        got = together.join()
+        self.assertEqual({status for status, _ in got.values()}, {200}, got)
+
+    def test_others_beside_signatures(self):
+        """A secret is opened, a key made, while signatures go on: what is done alone waits for them, and they for it."""
+        self.b.put("fault/x", "v")
+        done = threading.Event()
+        bad = []
+
+        def sign():
+            token = self.b.token("--policy", "signer")
+            while not done.is_set():
+                status, reply = ask(self.b.socket, "POST", "transit/sign/release/ecdsa-p256", token, {"input": test_sign.b64(b"m")})
+                if status != 200:
+                    bad.append(reply)
+
+        threads = [threading.Thread(target=sign) for _ in range(2 * self.parallel)]
+        for t in threads:
+            t.start()
+        try:
+            for i in range(5):
+                self.assertEqual(self.b.cli("get", "fault/x", check=True).stdout, b"v")
+                self.b.cli("key", "add", f"release/made{i}", "--type", "ecdsa-p256", check=True)
+        finally:
+            done.set()
+            for t in threads:
+                t.join()
+        self.assertEqual(bad, [])
+
+
+class ParallelSignatures(Signatures):
+    parallel = 4
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.b.stop()
+        cls.b.edit(lambda text: text.replace("    environment:", "    parallel: 4\n    environment:", 1).replace("unseal: cache 5m", "unseal: each-use"))
+        cls.b.start()
+
+
+class ParallelConfig(Case):
+    def test_numbers_that_are_none(self):
+        b = self.broker(hsm=self.softhsm(), start=False)
+        for value in ("0", "17", "-1", "two", "01", "4294967297"):
+            b.edit(lambda text: text.replace("    environment:", f"    parallel: {value}\n    environment:", 1))
+            p = run(COTTERD, "--config", b.config, "--check")
+            self.assertEqual(p.returncode, 1, (value, p))
+            self.assertIn(b"expected a number from 1 to 16", p.stderr)
+            b.edit(lambda text: text.replace(f"    parallel: {value}\n", ""))
 
 
 if __name__ == "__main__":
