@@ -113,6 +113,25 @@ static int out_new(struct conn *c, size_t len)
 	return c->out.data ? 0 : -ERR_FAILED;
 }
 
+static void join_answered(struct conn *c)
+{
+	struct server *s = c->server;
+
+	if (s->n_answered++ == 0)
+		s->answering = c->turn_user;
+	else if (s->answering != c->turn_user)
+		s->answering = NULL;
+	TAILQ_INSERT_TAIL(&s->answered, c, answer);
+	c->answered = true;
+}
+
+static void leave_answered(struct conn *c)
+{
+	c->server->n_answered--;
+	TAILQ_REMOVE(&c->server->answered, c, answer);
+	c->answered = false;
+}
+
 void conn_close(struct conn *c)
 {
 	struct server *s = c->server;
@@ -122,8 +141,7 @@ void conn_close(struct conn *c)
 		return;
 	turns_remove(&s->turns, c);
 	if (c->answered)
-		TAILQ_REMOVE(&s->answered, c, answer);
-	c->answered = false;
+		leave_answered(c);
 	c->dead = true;
 	if (c->call)
 		api_cancel(c->call);
@@ -253,8 +271,7 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 	if (shared)
 		shared->refs++;
 	if (!c->answered)
-		TAILQ_INSERT_TAIL(&c->server->answered, c, answer);
-	c->answered = true;
+		join_answered(c);
 }
 
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq)
@@ -313,8 +330,7 @@ void conns_send(struct server *s)
 	struct conn *c;
 
 	while ((c = TAILQ_FIRST(&s->answered))) {
-		TAILQ_REMOVE(&s->answered, c, answer);
-		c->answered = false;
+		leave_answered(c);
 		if (lost && !audit_written(a, c->audit_seq))
 			conn_refuse_late(c);
 		else

@@ -327,21 +327,25 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 }
 
 #define SERVED_AT_ONCE 4u /* before whoever came meanwhile is looked for */
+#define SENT_AT_ONCE 16u
 
 static void serve(struct server *s)
 {
-	const struct turn_user *last = NULL;
 	struct conn *c;
 	uint32_t events;
 
 	for (unsigned int i = 0; i < SERVED_AT_ONCE && (c = turns_take(&s->turns, &events)); i++) {
 		/* nobody's answer waits for another's request */
-		if (last && last != c->turn_user)
+		if (s->n_answered && s->answering != c->turn_user)
 			conns_send(s);
-		last = c->turn_user;
 		conn_event(c, events);
 	}
-	conns_send(s);
+}
+
+/* One user's answers wait for the requests that it has behind them, when nobody else has any: each send would wake it for one of them. */
+static bool may_gather(const struct server *s)
+{
+	return s->n_answered && s->answering && turns_only(&s->turns, s->answering) && s->n_answered < SENT_AT_ONCE && !s->stop;
 }
 
 static void bury(struct server *s)
@@ -396,7 +400,8 @@ int server_run(struct server *s, struct err *err)
 		if (s->launcher_died)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		broker_tick(s->broker, now);
-		conns_send(s);
+		if (!may_gather(s))
+			conns_send(s);
 		bury(s);
 	}
 	return 0;

@@ -20,7 +20,9 @@ struct server {
 	struct secret buffer;
 	uint64_t round; /* of the loop */
 	struct conn *conns, *dead;
-	TAILQ_HEAD(answered_conns, conn) answered; /* whose replies leave at the end of this round */
+	TAILQ_HEAD(answered_conns, conn) answered; /* whose replies leave together */
+	const struct turn_user *answering;	   /* whose they all are; NULL: more than one user's */
+	size_t n_answered;
 	struct turns turns;
 	size_t n_conns;
 	struct server_user {

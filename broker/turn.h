@@ -41,5 +41,10 @@ static inline bool turns_waiting(const struct turns *t)
 {
 	return !TAILQ_EMPTY(&t->active);
 }
+/* Whether that user has something to do, and nobody else. */
+static inline bool turns_only(const struct turns *t, const struct turn_user *user)
+{
+	return TAILQ_FIRST(&t->active) == user && !TAILQ_NEXT(user, next);
+}
 /* The next one, with what it has to do; NULL: nobody waits. */
 struct conn *turns_take(struct turns *t, uint32_t *ret_events);
