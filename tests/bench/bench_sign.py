@@ -31,6 +31,16 @@ class SoftHSMBench(Bench):
         return [SIGN, SOFTHSM], {**self.b.env, "SOFTHSM2_CONF": self.hsm.conf}, [PIN]
 
 
+class ParallelBench(SoftHSMBench):
+    """Of RSA two at once are more than one, with two processors; of P-256 the threads cost more than they give."""
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.b.stop()
+        cls.b.edit(lambda text: text.replace("    environment:", "    parallel: 2\n    environment:", 1))
+        cls.b.start()
+
+
 class SlowBench(SoftHSMBench):
     @classmethod
     def make_hardware(cls):
@@ -96,7 +106,7 @@ def compare(case, kind, count, n, server):
 
 
 # hardware, key, signatures of each client at one and at eight, beside what, target
-PLAN = (("softhsm", SoftHSMBench, "ec", (600, 150), "p11-kit server", 1.0), ("softhsm", SoftHSMBench, "rsa", (100, 30), "p11-kit server", 1.2),
+PLAN = (("softhsm", SoftHSMBench, "ec", (600, 150), "p11-kit server", 1.0), ("softhsm", ParallelBench, "rsa", (100, 30), "p11-kit server", 1.2),
         ("5ms-token", SlowBench, "ec", (60, 15), "bare", {1: 0.97, 8: 0.99}), ("swtpm", TpmBench, "ec", (100, 20), "bare", 0.95),
         ("swtpm", TpmBench, "rsa", (50, 10), "bare", 0.95))
 
