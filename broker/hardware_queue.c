@@ -88,7 +88,7 @@ struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_
 	struct hardware_op **at = &p->head, *last = NULL, *op;
 	size_t n = p->n_sent;
 
-	for (; n && (*at)->id != id; n--) {
+	for (; n && ((*at)->id != id || !(*at)->began_ns); n--) {
 		last = *at;
 		at = &(*at)->next;
 	}

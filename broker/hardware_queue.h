@@ -35,7 +35,7 @@ void hardware_queue_front(struct hardware_provider *p, struct hardware_op *op);
 int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, struct err *err);
 /* The head, which is the caller's then. */
 struct hardware_op *hardware_queue_pop(struct hardware_provider *p);
-/* That of those with the helper whose request has this number, the caller's then; NULL: none has. */
+/* That of those that began whose request has this number, the caller's then; NULL: none has. */
 struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_t id);
 /* The next that waits, the caller's then; NULL: none does. Not what lies with the helper, nor, with keep_logins, logins. */
 struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins);
