@@ -167,12 +167,12 @@ static void begin(struct hardware_provider *p)
 	struct hardware_op *op = p->head;
 	size_t n = p->n_sent < p->config->parallel ? p->n_sent : p->config->parallel;
 
-	for (; n--; op = op->next) {
+	for (unsigned int i = 1; i <= n; i++, op = op->next) {
 		if (op->began_ns)
 			continue;
 		op->began_ns = metrics_now_ns();
 		p->waited_ns += op->began_ns - op->queued_ns;
-		op->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
+		op->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : i) * LIMIT_HARDWARE_TIMEOUT_MS; /* the helper may do them one by one */
 	}
 }
 

@@ -342,10 +342,11 @@ static void serve(struct server *s)
 	}
 }
 
-/* One user's answers wait for the requests that it has behind them, when nobody else has any: each send would wake it for one of them. */
-static bool may_gather(const struct server *s)
+/* One user's answers wait for the requests that it has behind them, when nobody else has any: each send would wake it for one of them. Only as
+ * long as every round adds one: what is ready may be the end of a connection that is answered already. */
+static bool may_gather(const struct server *s, size_t before)
 {
-	return s->n_answered && s->answering && turns_only(&s->turns, s->answering) && s->n_answered < SENT_AT_ONCE && !s->stop;
+	return s->n_answered > before && s->answering && turns_only(&s->turns, s->answering) && s->n_answered < SENT_AT_ONCE && !s->stop;
 }
 
 static void bury(struct server *s)
@@ -364,6 +365,7 @@ int server_run(struct server *s, struct err *err)
 	/* it never speaks unasked: an event without EPOLLIN is its end */
 	struct epoll_event launcher = {.events = EPOLLRDHUP, .data.ptr = &s->broker->hardware.launcher_fd};
 	struct epoll_event events[256];
+	size_t before;
 	uint64_t now, next_sweep = 0, next_expiry = 0;
 	int n;
 
@@ -376,6 +378,7 @@ int server_run(struct server *s, struct err *err)
 			return err_errno(err, errno, "epoll");
 		for (int i = 0; i < n; i++)
 			dispatch(s, &events[i]);
+		before = s->n_answered;
 		serve(s);
 		now = token_boot_ms();
 		hardware_tick(&s->broker->hardware, now);
@@ -398,9 +401,11 @@ int server_run(struct server *s, struct err *err)
 			next_expiry = now + 1000;
 		}
 		if (s->launcher_died)
+			conns_send(s);
+		if (s->launcher_died)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		broker_tick(s->broker, now);
-		if (!may_gather(s))
+		if (!may_gather(s, before))
 			conns_send(s);
 		bury(s);
 	}

@@ -200,5 +200,5 @@
 /* memory */
 #define LIMIT_ARENA_BROKER (4u << 20)
 #define LIMIT_ARENA_TOOL (4u << 20)
-#define LIMIT_ARENA_KEYD (256u << 10)
+#define LIMIT_ARENA_KEYD (512u << 10)
 #define LIMIT_ARENA_AGENT (512u << 10)

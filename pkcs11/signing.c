@@ -126,6 +126,7 @@ CK_RV signing_run(const struct module *m, struct signing *s, CK_OBJECT_HANDLE ke
 {
 	const uint64_t now = now_ms();
 	const bool same = s->key == key && s->scheme == q->scheme && s->hash == q->hash && s->salt_len == q->salt_len && now - s->ms < AHEAD_MS;
+	CK_SESSION_INFO info;
 	CK_RV rv = CKR_OK;
 
 	/* what was begun for another is ended by nothing else */
@@ -133,11 +134,16 @@ CK_RV signing_run(const struct module *m, struct signing *s, CK_OBJECT_HANDLE ke
 		close_session(m, s);
 	if (s->refused_ms && now - s->refused_ms < ROOM_MS)
 		return CKR_SESSION_COUNT;
+	/* another token may stand in that slot by now */
 	if (!s->session)
+		rv = m->f->C_GetSessionInfo(m->session, &info);
+	if (!s->session && rv == CKR_OK)
 		rv = m->f->C_OpenSession(m->slot, CKF_SERIAL_SESSION, NULL, NULL, &s->session);
 	s->refused_ms = rv == CKR_OK ? 0 : now;
-	if (rv != CKR_OK)
+	if (rv != CKR_OK) {
+		s->session = 0;
 		return rv;
+	}
 	if (!s->begun)
 		rv = begin(m, s->session, key, q->scheme, q->hash, q->salt_len);
 	s->begun = false;
