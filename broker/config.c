@@ -119,6 +119,17 @@ int config_string(struct yaml_place at, const char *text, size_t max, char ***li
 	return 0;
 }
 
+int config_count(struct yaml_place at, const char *text, uint32_t max, uint32_t *ret, struct err *err)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end || text[0] < '1' || text[0] > '9' || n > max)
+		return yaml_fail(at, err, "expected a number from 1 to %u, found '%.40s'", max, text);
+	*ret = (uint32_t)n;
+	return 0;
+}
+
 int config_bool(struct yaml_place at, const char *text, bool *ret, struct err *err)
 {
 	*ret = strcmp(text, "true") == 0;
@@ -169,14 +180,7 @@ static int set_uri(struct yaml_place at, const char *text, void *target, struct 
 
 static int set_parallel(struct yaml_place at, const char *text, void *target, struct err *err)
 {
-	struct config_provider *p = target;
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-
-	if (*end || text[0] < '1' || text[0] > '9' || n > LIMIT_PARALLEL)
-		return yaml_fail(at, err, "expected a number from 1 to %u, found '%.40s'", LIMIT_PARALLEL, text);
-	p->parallel = (uint32_t)n;
-	return 0;
+	return config_count(at, text, LIMIT_PARALLEL, &((struct config_provider *)target)->parallel, err);
 }
 
 static int set_key_recipient(struct yaml_place at, const char *text, void *target, struct err *err)
@@ -248,7 +252,7 @@ static void *new_provider(struct yaml_place at, const char *name, void *target, 
 	if (!p)
 		yaml_fail(at, err, "out of memory");
 	else
-		*p = (struct config_provider){.parallel = 1};
+		p->parallel = 1;
 	if (p)
 		snprintf(p->name, sizeof(p->name), "%s", name);
 	return p;

@@ -36,14 +36,7 @@ static int set_path(struct yaml_place at, const char *text, void *target, struct
 
 static int set_approvals(struct yaml_place at, const char *text, void *target, struct err *err)
 {
-	struct config_key_rule *k = target;
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-
-	if (*end || text[0] < '1' || text[0] > '9' || n > LIMIT_APPROVERS)
-		return yaml_fail(at, err, "expected a number from 1 to %u, found '%.40s'", LIMIT_APPROVERS, text);
-	k->approvals = (uint32_t)n;
-	return 0;
+	return config_count(at, text, LIMIT_APPROVERS, &((struct config_key_rule *)target)->approvals, err);
 }
 
 static int add_approver(struct yaml_place at, const char *text, void *target, struct err *err)

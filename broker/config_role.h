@@ -19,5 +19,7 @@ int config_duration(struct yaml_place at, const char *text, uint64_t *ret_ms, st
 int config_id(struct yaml_place at, const char *text, size_t max, uint32_t **list, size_t *n, struct err *err);
 int config_string(struct yaml_place at, const char *text, size_t max, char ***list, size_t *n, struct err *err);
 int config_bool(struct yaml_place at, const char *text, bool *ret, struct err *err);
+/* From 1 to max. */
+int config_count(struct yaml_place at, const char *text, uint32_t max, uint32_t *ret, struct err *err);
 int config_name(struct yaml_place at, const char *name, struct err *err);
 void config_free_strings(char **list, size_t n);
