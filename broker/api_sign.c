@@ -282,10 +282,12 @@ static void next(struct call *call);
 
 /*
  * RSA by the Chinese remainder theorem with one fault in it gives the key away, and a TPM chooses its own salt: each is verified. Of
- * the others the first that a helper makes by that reference: a token that was replaced may have another key there.
+ * the others the first that a helper makes by that reference: a token that was replaced may have another key there. And each where a module
+ * signs in several threads: one that mixes them up would give a job what another asked for.
  */
 static int check(struct work *w, const struct item *it, struct hardware_provider *p, struct err *err)
 {
+	const bool each = key_is_rsa(w->batch.key.type) || p->config->parallel > 1;
 	crypto_generichash_state st;
 	uint8_t proof[HARDWARE_PROOF_LEN];
 
@@ -293,10 +295,10 @@ static int check(struct work *w, const struct item *it, struct hardware_provider
 	crypto_generichash_update(&st, (const uint8_t *)w->batch.key.ref, sizeof(w->batch.key.ref));
 	crypto_generichash_update(&st, w->batch.key.spki, w->batch.key.spki_len);
 	crypto_generichash_final(&st, proof, sizeof(proof));
-	if (!key_is_rsa(w->batch.key.type) && hardware_proven(p, proof))
+	if (!each && hardware_proven(p, proof))
 		return 0;
 	if (spki_verify(w->batch.key.spki, w->batch.key.spki_len, it->scheme, it->hash, it->salt_len, it->data, it->len, it->signature, it->signature_len, NULL) == 0) {
-		if (!key_is_rsa(w->batch.key.type))
+		if (!each)
 			hardware_prove(p, proof);
 		return 0;
 	}

@@ -135,6 +135,7 @@ static void lost(struct hardware_provider *p, const char *why)
 		hardware_queue_front(p, op);
 		sent[i] = NULL;
 	}
+	/* whoever is told here must not cancel another's: it would not be found */
 	for (size_t i = 0; i < n; i++) {
 		op = sent[i];
 		if (!op)
@@ -161,7 +162,13 @@ static void kill_helper(struct hardware_provider *p, const char *why)
 	lost(p, why);
 }
 
-/* As many of what is with the helper as the hardware does at once have begun. A TPM looks for primes for a while. */
+static uint64_t patience_ms(const struct hardware_op *op)
+{
+	return (op->op == WIRE_MAKE ? 6u : 1u) * LIMIT_HARDWARE_TIMEOUT_MS;
+}
+
+/* As many of what is with the helper as the hardware does at once have begun. The helper may still do them one by one, so that each has the time
+ * of those before it; but then it answers meanwhile. A TPM looks for primes for a while. */
 static void begin(struct hardware_provider *p)
 {
 	struct hardware_op *op = p->head;
@@ -172,7 +179,7 @@ static void begin(struct hardware_provider *p)
 			continue;
 		op->began_ns = metrics_now_ns();
 		p->waited_ns += op->began_ns - op->queued_ns;
-		op->deadline_ms = token_boot_ms() + (op->op == WIRE_MAKE ? 6u : i) * LIMIT_HARDWARE_TIMEOUT_MS; /* the helper may do them one by one */
+		op->deadline_ms = token_boot_ms() + i * patience_ms(op);
 	}
 }
 
@@ -215,7 +222,8 @@ static void send_some(struct hardware_provider *p)
 		sent = send_one(p, op);
 		if (!sent && p->n_sent)
 			return; /* it has no room now */
-		p->n_sent++;
+		if (p->n_sent++ == 0)
+			p->answer_ms = token_boot_ms() + patience_ms(op);
 		begin(p);
 		if (!sent) {
 			op->deadline_ms = 0; /* the tick ends it: nobody's callback runs inside a caller of ours */
@@ -489,6 +497,8 @@ void hardware_event(struct hardware_provider *p)
 	}
 	p->n_operations++;
 	count(p, op, a->result < 0);
+	if (p->n_sent)
+		p->answer_ms = token_boot_ms() + patience_ms(p->head);
 	begin(p);
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
@@ -510,7 +520,7 @@ static bool overdue(const struct hardware_provider *p, uint64_t now_ms)
 	for (size_t n = p->n_sent; n--; op = op->next)
 		if (op->began_ns && now_ms >= op->deadline_ms)
 			return true;
-	return false;
+	return p->n_sent && now_ms >= p->answer_ms;
 }
 
 void hardware_tick(struct hardware *h, uint64_t now_ms)

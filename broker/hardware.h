@@ -35,12 +35,14 @@ struct hardware_provider {
 	struct hardware_op *head, *tail; /* the first n_sent of them are with the helper */
 	size_t n_queued, n_sent;
 	uint64_t turn; /* of what is served: see hardware.c */
+	uint64_t answer_ms; /* when the helper has to have answered anything, if something is with it */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures;
 	uint64_t n_restarts, n_operations;
 	uint64_t n_done[WIRE_N], n_failed[WIRE_N]; /* operations that came to an end, and those of them that came to none but an error */
 	uint64_t waited_ns;	 /* what operations waited for those before them */
-	struct histogram latency; /* of the hardware, from when it was free for an operation */
+	struct histogram latency; /* of the hardware, from when it was free for an operation; where it is asked for several, what the helper does
+				   * one by one waits in it, too */
 	uint8_t proven[32][HARDWARE_PROOF_LEN]; /* of this helper */
 	size_t next_proven;
 };

@@ -252,7 +252,8 @@ static void *serve(void *arg)
 
 	while (serve_one(t))
 		;
-	/* the others end, too */
+	/* the others end, too; a module that hangs while it ends does not stay */
+	alarm(LIMIT_HARDWARE_TIMEOUT_MS / 1000);
 	shutdown(SOCKET_FD, SHUT_RDWR);
 	return NULL;
 }
@@ -344,10 +345,9 @@ int main(int argc, char **argv)
 	if (!first->q || !first->a)
 		return 1;
 	serve(first);
-	alarm(LIMIT_HARDWARE_TIMEOUT_MS / 1000); /* a module that hangs while it ends does not stay */
+	for (unsigned int i = 1; i < k.n_threads; i++)
+		pthread_join(k.threads[i].id, NULL);
 	for (unsigned int i = 0; i < k.n_threads; i++) {
-		if (i)
-			pthread_join(k.threads[i].id, NULL);
 		secret_free(k.threads[i].q);
 		secret_free(k.threads[i].a);
 	}

@@ -335,7 +335,7 @@ static void serve(struct server *s)
 	uint32_t events;
 
 	for (unsigned int i = 0; i < SERVED_AT_ONCE && (c = turns_take(&s->turns, &events)); i++) {
-		/* nobody's answer waits for another's request */
+		/* nobody's answer waits for another user's request */
 		if (s->n_answered && s->answering != c->turn_user)
 			conns_send(s);
 		conn_event(c, events);
@@ -400,10 +400,10 @@ int server_run(struct server *s, struct err *err)
 			}
 			next_expiry = now + 1000;
 		}
-		if (s->launcher_died)
+		if (s->launcher_died) {
 			conns_send(s);
-		if (s->launcher_died)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
+		}
 		broker_tick(s->broker, now);
 		if (!may_gather(s, before))
 			conns_send(s);

@@ -121,7 +121,7 @@ int store_key_look(struct store *s, const char *path, uint64_t version, uint64_t
 {
 	const size_t n = sizeof(s->keys_seen) / sizeof(s->keys_seen[0]);
 	uint64_t generation;
-	const bool known = store_generation(s, now_ms, &generation, NULL) == 0;
+	const bool known = !s->rolled_back && store_generation(s, now_ms, &generation, NULL) == 0;
 	int r;
 
 	for (size_t i = 0; known && i < n; i++) {

@@ -22,14 +22,14 @@ size_t wire_reply_len(const struct wire_reply *a)
 
 bool wire_request_valid(const struct wire_request *q, size_t len)
 {
-	return len >= offsetof(struct wire_request, data) && len == wire_request_len(q) && q->magic == WIRE_MAGIC && q->op < WIRE_N && terminated(q->text, sizeof(q->text)) &&
-	       terminated(q->text2, sizeof(q->text2)) && q->data_len <= sizeof(q->data) && q->type < KEY_TYPES && q->hash < HASH_TYPES;
+	return len >= offsetof(struct wire_request, data) && len == wire_request_len(q) && q->magic == WIRE_MAGIC && q->op < WIRE_N &&
+	       terminated(q->text, sizeof(q->text)) && terminated(q->text2, sizeof(q->text2)) && q->data_len <= sizeof(q->data) && q->type < KEY_TYPES && q->hash < HASH_TYPES;
 }
 
 bool wire_reply_valid(const struct wire_reply *a, size_t len, uint32_t id)
 {
-	return len >= offsetof(struct wire_reply, data) && len == wire_reply_len(a) && a->magic == WIRE_MAGIC && a->id == id && a->op < WIRE_N && a->result <= 0 &&
-	       a->result > -ERR_N && terminated(a->message, sizeof(a->message)) &&
+	return len >= offsetof(struct wire_reply, data) && len == wire_reply_len(a) && a->magic == WIRE_MAGIC && a->id == id && a->op < WIRE_N &&
+	       a->result <= 0 && a->result > -ERR_N && terminated(a->message, sizeof(a->message)) &&
 	       terminated(a->key.ref, sizeof(a->key.ref)) && terminated(a->key.label, sizeof(a->key.label)) &&
 	       a->key.type < KEY_TYPES && a->key.spki_len <= sizeof(a->key.spki) &&
 	       terminated(a->status.description, sizeof(a->status.description)) &&

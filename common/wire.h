@@ -5,7 +5,7 @@
  */
 #include "common/provider.h"
 
-#define WIRE_MAGIC 0x436b6432u /* changes with the layout */
+#define WIRE_MAGIC 0x436b6433u /* changes with the layout */
 
 enum wire_op {
 	WIRE_OPEN,   /* text: URI, text2: SRK name, data: hash of a refused PIN, number: requests that may be answered beside each other */

@@ -28,7 +28,7 @@ struct signing {
 
 /* A signature, not a decryption. The module is logged in. What fails here may be tried again by signing_alone, and tell more. */
 CK_RV signing_run(const struct module *m, struct signing *s, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len);
-/* To be called when nobody waits. */
+/* To be called when an answer is out. */
 void signing_ahead(const struct module *m, struct signing *s);
 /* Before the module's own session is dropped. */
 void signing_drop(const struct module *m, struct signing *s);

@@ -424,6 +424,22 @@ class Robust(Case):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.alive()
 
+    def test_answers_that_nothing_follows(self):
+        """What is ready behind answers may be the ends of their connections alone: they leave all the same."""
+        self.b.put("end/x", "v")
+        token = self.b.token("--policy", "admin")
+        get = f"GET /v1/secret/data/end/x HTTP/1.1\r\nX-Vault-Token: {token}\r\n\r\n".encode()
+        for n in (5, 8, 15, 40):
+            conns = [connect(self.b.socket) for _ in range(n)]
+            os.kill(self.b.process.pid, signal.SIGSTOP)
+            for s in conns:
+                s.sendall(get)
+                s.shutdown(socket.SHUT_WR)
+            os.kill(self.b.process.pid, signal.SIGCONT)
+            for s in conns:
+                with s, s.makefile("rb") as f:
+                    self.assertIn(b"200 OK", f.readline(), n)
+
     def test_what_was_sent_ahead_when_no_room_is_left_for_it(self):
         """What is not complete has filled the user's part of the arena: whole requests are answered all the same, each that is recorded."""
         self.b.put("ahead/x", "v")

@@ -263,12 +263,17 @@ class Signatures(test_sign.SignCase):
         status, reply = self.post("sign/release/short", {"input": test_sign.b64(b"m")})
         self.assertGreaterEqual(status, 400, reply)
 
+    def gathered(self, gate):
+        """Twice as many signatures as are allowed at once, and one: those wait at the gate, the others behind them."""
+        together = Together(self, [b"%d" % i for i in range(2 * self.parallel + 1)])
+        wait_for("signatures", lambda: gate.size() == self.parallel)
+        wait_for("the rest", lambda: self.b.status()["providers"][0]["queued"] == 2 * self.parallel + 1)
+        return together
+
     def test_as_many_at_once_as_are_allowed(self):
         self.assertTrue(self.valid("ecdsa-p256", b"m"))
         with Gate(self.hsm) as gate:
-            together = Together(self, [b"%d" % i for i in range(2 * self.parallel + 1)])
-            wait_for("signatures", lambda: gate.size() == self.parallel)
-            wait_for("the rest", lambda: self.b.status()["providers"][0]["queued"] == 2 * self.parallel + 1)
+            together = self.gathered(gate)
             self.assertEqual(gate.size(), self.parallel)
         got = together.join()
         self.assertEqual({status for status, _ in got.values()}, {200}, got)
@@ -278,9 +283,7 @@ class Signatures(test_sign.SignCase):
     def test_the_helper_dies_with_all_of_them(self):
         self.assertTrue(self.valid("ecdsa-p256", b"m"))
         with Gate(self.hsm) as gate:
-            together = Together(self, [b"%d" % i for i in range(2 * self.parallel + 1)])
-            wait_for("signatures", lambda: gate.size() == self.parallel)
-            wait_for("the rest", lambda: self.b.status()["providers"][0]["queued"] == 2 * self.parallel + 1)
+            together = self.gathered(gate)
             for pid in self.b.children():
                 os.kill(pid, signal.SIGKILL)
             wait_for("the same by another helper", lambda: gate.size() > self.parallel)
@@ -334,6 +337,19 @@ class ParallelConfig(Case):
             self.assertEqual(p.returncode, 1, (value, p))
             self.assertIn(b"expected a number from 1 to 16", p.stderr)
             b.edit(lambda text: text.replace(f"    parallel: {value}\n", ""))
+
+    def test_the_most(self):
+        """So many threads' frames have room in the helper's locked memory, and a PIN beside them."""
+        b = self.broker("most", hsm=self.softhsm("mosth"), edit=lambda text: text.replace("    environment:", "    parallel: 16\n    environment:", 1))
+        b.put("fault/x", "v")
+        self.assertEqual(b.status()["providers"][0]["state"], "ready")
+
+    def test_a_tpm(self):
+        b = self.broker("tpm", hsm=self.softhsm("tpmh"), start=False)
+        b.edit(lambda text: re.sub("uri: .*", "uri: tpm:swtpm:port=1\n    parallel: 2", text, count=1))
+        p = run(COTTERD, "--config", b.config, "--check")
+        self.assertEqual(p.returncode, 1, p)
+        self.assertIn(b"parallel: a TPM does one thing at a time", p.stderr)
 
 
 if __name__ == "__main__":
