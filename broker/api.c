@@ -407,6 +407,9 @@ static void call_init(struct call *call, struct broker *b, struct conn *c, const
 	/* who connected just now was asked about just now */
 	if (c->accepted != c->server->round)
 		peer_refresh(&c->peer);
+	/* most ask once, or more than twice */
+	if (c->accepted == 0)
+		peer_watch(&c->peer, c->server->peers_fd);
 	c->accepted = 0;
 	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup,
 					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};

@@ -50,7 +50,7 @@ struct job *job_find(struct jobs *j, const char *hex)
 
 bool job_ended(const struct job *job, uint64_t boot_ms)
 {
-	return boot_ms >= job->deadline_ms || (job->pidfd >= 0 && process_ended(job->pidfd));
+	return boot_ms >= job->deadline_ms || (job->pidfd >= 0 && !job->jobs->none_told && process_ended(job->pidfd));
 }
 
 void job_add_token(struct job *job, struct token_row *row)
@@ -190,6 +190,7 @@ static void job_link(struct jobs *j, struct job *job)
 	approvals_see_job(j->broker, job->uid);
 	struct job **head = bucket(j, job->id);
 
+	job->jobs = j;
 	job->hash_next = *head;
 	*head = job;
 	job->next = j->list;

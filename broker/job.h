@@ -23,6 +23,7 @@ struct job {
 	uint64_t cgroup;	       /* id; 0: none of its own */
 	uint64_t leader_id;	       /* inode of its pidfd; 0: no leader */
 	pid_t leader;
+	const struct jobs *jobs;
 	uint64_t created_ms, deadline_ms; /* wall clock; boot-time clock */
 	const char *cgroup_path;       /* "": not known */
 	int pidfd, watch;	       /* -1: none */
@@ -49,6 +50,7 @@ struct job {
 struct jobs {
 	struct broker *broker;
 	int epoll_fd, inotify_fd; /* epoll_fd is readable when a job may have ended */
+	bool none_told; /* it was not when this round of the loop began: all leaders that are watched live */
 	struct job *look; /* whose cgroup is looked at next */
 	struct job *list, *buckets[JOB_BUCKETS];
 	size_t n;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -29,6 +30,7 @@ _Static_assert(sizeof(struct pidfd_info) == 64, "the kernel's first version of i
 #define PIDFD_INFO_CGROUPID 4u
 #define WANTED (PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_CGROUPID)
 
+#define GONE "the caller is gone"
 #define ROOT_CGROUP 1u /* every process stands there until somebody moves it: no identity */
 
 bool process_ended(int pidfd)
@@ -38,7 +40,8 @@ bool process_ended(int pidfd)
 	return poll(&p, 1, 0) != 0;
 }
 
-int process_read(int pidfd, struct process *ret, struct err *err)
+/* Of a zombie, too. */
+static int process_info(int pidfd, struct process *ret, struct err *err)
 {
 	struct pidfd_info info = {.mask = WANTED};
 
@@ -48,8 +51,6 @@ int process_read(int pidfd, struct process *ret, struct err *err)
 								   : "the kernel does not tell who the process is");
 	if ((info.mask & WANTED) != WANTED || info.pid == 0)
 		return err_set(err, ERR_DENIED, "the kernel does not tell who the process is");
-	if (process_ended(pidfd)) /* a zombie still has its ids */
-		return err_set(err, ERR_DENIED, "the process is gone");
 	if (info.ruid != info.euid || info.rgid != info.egid)
 		return err_set(err, ERR_DENIED, "the process runs a setuid or setgid program");
 	if (info.euid == PEER_OVERFLOW_ID || info.euid == UINT32_MAX)
@@ -57,6 +58,13 @@ int process_read(int pidfd, struct process *ret, struct err *err)
 	*ret = (struct process){.pid = info.tgid, .uid = info.euid, .gid = info.egid,
 				.cgroup = info.cgroupid <= ROOT_CGROUP ? 0 : info.cgroupid};
 	return 0;
+}
+
+int process_read(int pidfd, struct process *ret, struct err *err)
+{
+	int r = process_info(pidfd, ret, err);
+
+	return r == 0 && process_ended(pidfd) ? err_set(err, ERR_DENIED, "the process is gone") : r;
 }
 
 uint64_t process_id(int pidfd)
@@ -128,13 +136,37 @@ void peer_refresh(struct peer *p)
 	p->cgroup = 0;
 	if (p->pidfd < 0 || p->problem)
 		return;
-	if (process_read(p->pidfd, &now, NULL) < 0)
-		p->problem = process_ended(p->pidfd) ? "the caller is gone"
+	if ((p->watched ? process_info : process_read)(p->pidfd, &now, NULL) < 0)
+		p->problem = process_ended(p->pidfd) ? GONE
 						     : "the kernel does not tell who the caller is, or it runs a setuid program";
 	else if (now.uid != p->uid || now.gid != p->gid) /* it connected, and then became somebody else */
 		p->problem = "the caller is not the user any more that it was when it connected";
 	else
 		p->cgroup = now.cgroup;
+}
+
+void peer_watch(struct peer *p, int epoll_fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLONESHOT, .data.ptr = p};
+
+	if (!p->watched && p->pidfd >= 0 && !p->problem)
+		p->watched = epoll_ctl(epoll_fd, EPOLL_CTL_ADD, p->pidfd, &ev) == 0;
+}
+
+void peers_look(int epoll_fd)
+{
+	struct epoll_event ev[64];
+	int n;
+
+	do {
+		n = epoll_wait(epoll_fd, ev, 64, 0);
+		for (int i = 0; i < n; i++) {
+			struct peer *p = ev[i].data.ptr;
+
+			p->problem = p->problem ? p->problem : GONE;
+			p->cgroup = 0;
+		}
+	} while (n == 64);
 }
 
 void peer_done(struct peer *p)

@@ -17,6 +17,7 @@ struct peer {
 	gid_t gid;
 	pid_t pid;	     /* for the log only */
 	int pidfd;	     /* -1: this kernel has none */
+	bool watched;	     /* peers_look hears of its end */
 	uint64_t pidfd_id;   /* inode of the pidfd: names the process until the next boot; 0: unknown */
 	uint64_t cgroup;     /* cgroup-v2 id now; 0: none, or the root that everybody stands in */
 	/* of a TCP connection, see peer_tcp.h */
@@ -48,4 +49,11 @@ int peer_supported(struct err *err);
 int peer_init(int socket, bool has_pidfd, struct peer *ret);
 /* Asks the kernel again: sets cgroup, and problem when the peer is gone or not who it was. */
 void peer_refresh(struct peer *p);
+/*
+ * From now on epoll_fd, which is for this alone, tells when the process ends, and peer_refresh asks for its ids and its cgroup only: a call of
+ * the kernel less for each request. Without a pidfd, or where epoll cannot take it, nothing changes. p stays where it is until peer_done.
+ */
+void peer_watch(struct peer *p, int epoll_fd);
+/* Sets the problem of all peers whose processes ended: before any peer of them is asked for, whenever epoll_fd is readable. */
+void peers_look(int epoll_fd);
 void peer_done(struct peer *p);

@@ -238,7 +238,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	int r;
 
 	/* blocked in every thread since main began: signalfd alone sees them */
-	*s = (struct server){.broker = b, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1, .credentials_fd = -1};
+	*s = (struct server){.broker = b, .epoll_fd = -1, .peers_fd = -1, .signal_fd = -1, .listen_fd = -1, .operator_fd = -1, .tcp_fd = -1, .diag_fd = -1, .credentials_fd = -1};
 	s->listening = true;
 	TAILQ_INIT(&s->answered);
 	turns_init(&s->turns);
@@ -256,7 +256,8 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 	sigaddset(&set, SIGHUP);
 	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (s->signal_fd < 0 || s->epoll_fd < 0)
+	s->peers_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (s->signal_fd < 0 || s->epoll_fd < 0 || s->peers_fd < 0)
 		return err_errno(err, errno, "epoll");
 	r = secret_new(&s->buffer, CONN_BUFFER_LEN, err);
 	if (r == 0)
@@ -274,7 +275,7 @@ int server_init(struct server *s, struct broker *b, struct err *err)
 		return r;
 	if ((s->tcp_fd >= 0 && add(s, s->tcp_fd, &s->tcp_fd) < 0) || add(s, s->signal_fd, &s->signal_fd) < 0 || add(s, s->listen_fd, &s->listen_fd) < 0 ||
 	    add(s, s->operator_fd, &s->operator_fd) < 0 || add(s, b->audit.event_fd, &b->audit) < 0 ||
-	    add(s, b->jobs.epoll_fd, &b->jobs) < 0)
+	    add(s, b->jobs.epoll_fd, &b->jobs) < 0 || add(s, s->peers_fd, &s->peers_fd) < 0)
 		return err_errno(err, errno, "epoll");
 	return 0;
 }
@@ -314,6 +315,8 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		accept_one(s, s->operator_fd, true);
 	else if (tag == &s->broker->hardware.launcher_fd)
 		s->stop = s->launcher_died = true;
+	else if (tag == &s->peers_fd)
+		; /* see look_for_ends */
 	else if (tag == &s->broker->audit)
 		flush_held(s);
 	else if (tag == &s->broker->jobs)
@@ -324,6 +327,23 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		hardware_event(tag);
 	else
 		turns_add(&s->turns, tag, ev->events);
+}
+
+#define EVENTS 256
+
+/* Before anything else of a round: whose end the kernel has told of gets nothing more. What there was no room for may be such an end, too. */
+static void look_for_ends(struct server *s, const struct epoll_event *events, int n)
+{
+	const bool all = n >= 0 && n < EVENTS;
+	bool peer = !all, job = !all;
+
+	for (int i = 0; i < n; i++) {
+		peer |= events[i].data.ptr == &s->peers_fd;
+		job |= events[i].data.ptr == &s->broker->jobs;
+	}
+	if (peer)
+		peers_look(s->peers_fd);
+	s->broker->jobs.none_told = !job;
 }
 
 #define SERVED_AT_ONCE 4u /* before whoever came meanwhile is looked for */
@@ -364,7 +384,7 @@ int server_run(struct server *s, struct err *err)
 {
 	/* it never speaks unasked: an event without EPOLLIN is its end */
 	struct epoll_event launcher = {.events = EPOLLRDHUP, .data.ptr = &s->broker->hardware.launcher_fd};
-	struct epoll_event events[256];
+	struct epoll_event events[EVENTS];
 	size_t before;
 	uint64_t now, next_sweep = 0, next_expiry = 0;
 	int n;
@@ -372,10 +392,11 @@ int server_run(struct server *s, struct err *err)
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->broker->hardware.launcher_fd, &launcher) < 0)
 		return err_errno(err, errno, "epoll");
 	while (!s->stop) {
-		n = epoll_wait(s->epoll_fd, events, 256, turns_waiting(&s->turns) ? 0 : 250);
+		n = epoll_wait(s->epoll_fd, events, EVENTS, turns_waiting(&s->turns) ? 0 : 250);
 		s->round++;
 		if (n < 0 && errno != EINTR)
 			return err_errno(err, errno, "epoll");
+		look_for_ends(s, events, n);
 		for (int i = 0; i < n; i++)
 			dispatch(s, &events[i]);
 		before = s->n_answered;
@@ -442,6 +463,7 @@ void server_done(struct server *s)
 	cleanup_close(&s->tcp_fd);
 	cleanup_close(&s->diag_fd);
 	cleanup_close(&s->epoll_fd);
+	cleanup_close(&s->peers_fd);
 	cleanup_close(&s->signal_fd);
 	secret_clear(&s->buffer);
 }

@@ -14,6 +14,7 @@ struct err;
 struct server {
 	struct broker *broker;
 	int epoll_fd, signal_fd;
+	int peers_fd; /* epoll of those that peer_watch was asked for */
 	int listen_fd, operator_fd, tcp_fd, diag_fd;
 	int credentials_fd;
 	struct shared_body *too_much; /* for systemd; see conn.c */

@@ -215,8 +215,8 @@ class Process:
             self.ours.close()
 
 
-def passed_connection(path, cgroup=None, uid=None, then="exit"):
-    """A connection that another process made and handed over, and that process's pid: it has exited, or lives ("stay")."""
+def passed_connections(path, n, cgroup=None, uid=None, then="exit"):
+    """Connections that another process made and handed over, and that process's pid: it has exited, or lives ("stay")."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -225,9 +225,10 @@ def passed_connection(path, cgroup=None, uid=None, then="exit"):
                 cgroup.enter()
             if uid is not None:
                 become(uid)
-            s = connect(path)
-            os.set_inheritable(s.fileno(), True)
-            socket.send_fds(theirs, [b"x"], [s.fileno()])
+            made = [connect(path) for _ in range(n)]
+            for s in made:
+                os.set_inheritable(s.fileno(), True)
+                socket.send_fds(theirs, [b"x"], [s.fileno()])
             if callable(then):
                 then()
             elif then == "stay":
@@ -235,12 +236,17 @@ def passed_connection(path, cgroup=None, uid=None, then="exit"):
         finally:
             os._exit(0)
     theirs.close()
-    _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    passed = [socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0]) for _ in range(n)]
     if then == "exit":
         os.waitpid(pid, 0)
     ours.close()
-    s = socket.socket(fileno=fds[0])
-    s.settimeout(30)
+    for s in passed:
+        s.settimeout(30)
+    return passed, pid
+
+
+def passed_connection(path, cgroup=None, uid=None, then="exit"):
+    (s,), pid = passed_connections(path, 1, cgroup, uid, then)
     return s, pid
 
 

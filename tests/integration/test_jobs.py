@@ -168,6 +168,29 @@ class Stolen(JobCase):
         wait_for("a zombie", lambda: run("ps", "-o", "stat=", "-p", str(pid)).stdout.startswith(b"Z"))
         self.assertEqual(request(s, "GET", "secret/data/release/npm-token", self.token)[0], 403)
 
+    def test_the_end_of_who_asked_often(self):
+        """By many connections at once, of a process that nobody waits for: a zombie still has its uid and its cgroup."""
+        all_of_it, pid = peers.passed_connections(self.b.socket, 300, cgroup=self.cg, uid=JOB, then="stay")
+        self.ends.append(lambda: [s.close() for s in all_of_it])
+        for _ in range(3):
+            self.assertEqual([request(s, "GET", "secret/data/release/npm-token", self.token)[0] for s in all_of_it], [200] * 300)
+        os.kill(pid, 9)
+        self.ends.append(lambda: os.waitpid(pid, 0))
+        wait_for("a zombie", lambda: run("ps", "-o", "stat=", "-p", str(pid)).stdout.startswith(b"Z"))
+        self.assertEqual([request(s, "GET", "secret/data/release/npm-token", self.token)[0] for s in all_of_it[::-1]], [403] * 300)
+        self.assertIn("the_caller_is_gone", self.last_audit())
+
+    def test_the_end_of_the_leader_of_who_asked_often(self):
+        leader = self.process(uid=JOB, cgroup=self.cg)
+        token, _ = self.job(leader.pid)
+        s, pid = passed_connection(self.b.socket, cgroup=self.cg, uid=JOB, then="stay")
+        self.ends.append(lambda: (s.close(), os.kill(pid, 9), os.waitpid(pid, 0)))
+        for _ in range(3):
+            self.assertEqual(request(s, "GET", "secret/data/release/npm-token", token)[0], 200)
+        os.kill(leader.pid, 9)
+        wait_for("a zombie", lambda: run("ps", "-o", "stat=", "-p", str(leader.pid)).stdout.startswith(b"Z"))
+        self.assertEqual(request(s, "GET", "secret/data/release/npm-token", token)[0], 403)
+
     def test_a_setuid_program_is_somebody_else(self):
         program = os.path.join(self.dir, "setuid-sleep")
         shutil.copy("/bin/sleep", program)
