@@ -3,6 +3,7 @@
 #include "broker/mount.h"
 #include "broker/policy.h"
 #include "common/bind.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -244,18 +245,22 @@ static const char *literal_of(const char *prefix)
 static int set_path(struct call *call, const struct route *route, const char *folder, const char *rest, struct err *err)
 {
 	size_t n = strlen(rest);
-	int len;
+	struct writer w = writer_init(call->path, sizeof(call->path));
 
 	if ((route->op == POLICY_LIST || route->handler == sys_ui_mount || route->handler == lease_list) && n && rest[n - 1] == '/')
 		n--;
-	len = snprintf(call->path, sizeof(call->path), "%s%s%s%.*s", route->prefix ? route->prefix : "", folder, *folder && n ? "/" : "", (int)n, rest);
-	if ((size_t)len >= sizeof(call->path)) {
+	writer_str(&w, route->prefix ? route->prefix : "");
+	writer_str(&w, folder);
+	writer_str(&w, *folder && n ? "/" : "");
+	writer_bytes(&w, rest, n);
+	writer_u8(&w, '\0');
+	if (w.failed) {
 		call->path[0] = '\0';
 		return err_set(err, ERR_INPUT, "the path is longer than %u bytes", LIMIT_PATH_LEN);
 	}
 	/* the folder that a prefix is, itself */
-	if (route->op == POLICY_LIST && n == 0 && len && call->path[len - 1] == '/')
-		call->path[len - 1] = '\0';
+	if (route->op == POLICY_LIST && n == 0 && w.len > 1 && call->path[w.len - 2] == '/')
+		call->path[w.len - 2] = '\0';
 	take_suffix(call, route->suffixes);
 	if (strchr(route->pattern, '*') && route->permit != PERMIT_OPEN && !(route->op == POLICY_LIST && !*call->path) && !path_valid(call->path)) {
 		call->path[0] = '\0'; /* client bytes never reach the log */

@@ -1,6 +1,7 @@
 /* JSON that is answered, and the bodies that are asked with. */
 #include "broker/api.h"
 #include "common/b64.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 #include "common/pem.h"
@@ -110,43 +111,66 @@ int api_envelope_twice(const char *data, size_t data_len, struct secret *ret)
 }
 
 /* Names for answers, which are no secret: many from one call of the kernel. */
-static void request_id(char ret_hex[33])
+static void put_request_id(struct writer *w)
 {
 	static uint8_t pool[64][16];
 	static size_t left;
+	char hex[33];
 
 	if (left == 0) {
 		randombytes_buf(pool, sizeof(pool));
 		left = sizeof(pool) / sizeof(pool[0]);
 	}
-	sodium_bin2hex(ret_hex, 33, pool[--left], sizeof(pool[0]));
+	sodium_bin2hex(hex, sizeof(hex), pool[--left], sizeof(pool[0]));
+	writer_bytes(w, hex, 8);
+	for (size_t at = 8; at < 20; at += 4) {
+		writer_str(w, "-");
+		writer_bytes(w, hex + at, 4);
+	}
+	writer_str(w, "-");
+	writer_bytes(w, hex + 20, 12);
 }
+
+static void put(struct writer *w, const char *json, size_t len)
+{
+	if (json)
+		writer_bytes(w, json, len);
+	else
+		writer_str(w, "null");
+}
+
+#define ENVELOPE_LEN 512u /* without data, auth, lease and warning */
 
 int api_answer(const struct api_answer *a, struct secret *ret)
 {
-	char hex[33];
-	int r = secret_new(ret, a->data_len + a->auth_len + (a->warning ? strlen(a->warning) : 0) + 480, NULL);
+	CLEANUP(secret_clear) struct secret warning = {0};
+	const char *lease_id = a->lease_id ? a->lease_id : "";
+	struct writer w;
+	int r = 0;
 
-	request_id(hex);
+	if (a->warning)
+		r = api_append_string(&warning, a->warning);
 	if (r == 0)
-		r = api_append(ret,
-			       "{\"request_id\":\"%.8s-%.4s-%.4s-%.4s-%.12s\",\"lease_id\":\"%s\",\"renewable\":%s,"
-			       "\"lease_duration\":%llu,\"data\":",
-			       hex, hex + 8, hex + 12, hex + 16, hex + 20, a->lease_id ? a->lease_id : "", a->renewable ? "true" : "false",
-			       (unsigned long long)a->lease_s);
-	if (r == 0)
-		r = a->data ? secret_append(ret, a->data, a->data_len, NULL) : api_append(ret, "null");
-	if (r == 0)
-		r = api_append(ret, ",\"wrap_info\":null,\"warnings\":");
-	if (r == 0 && a->warning)
-		r = api_append(ret, "[");
-	if (r == 0)
-		r = a->warning ? api_append_string(ret, a->warning) : api_append(ret, "null");
-	if (r == 0)
-		r = api_append(ret, "%s,\"auth\":", a->warning ? "]" : "");
-	if (r == 0)
-		r = a->auth ? secret_append(ret, a->auth, a->auth_len, NULL) : api_append(ret, "null");
-	return r < 0 ? r : api_append(ret, "}\n");
+		r = secret_new(ret, a->data_len + a->auth_len + strlen(lease_id) + warning.len + ENVELOPE_LEN, NULL);
+	if (r < 0)
+		return r;
+	w = writer_init(ret->data, ret->cap);
+	writer_str(&w, "{\"request_id\":\"");
+	put_request_id(&w);
+	writer_str(&w, "\",\"lease_id\":\"");
+	writer_str(&w, lease_id);
+	writer_str(&w, a->renewable ? "\",\"renewable\":true,\"lease_duration\":" : "\",\"renewable\":false,\"lease_duration\":");
+	writer_decimal(&w, a->lease_s);
+	writer_str(&w, ",\"data\":");
+	put(&w, a->data, a->data_len);
+	writer_str(&w, ",\"wrap_info\":null,\"warnings\":");
+	writer_str(&w, a->warning ? "[" : "");
+	put(&w, (const char *)warning.data, warning.len);
+	writer_str(&w, a->warning ? "],\"auth\":" : ",\"auth\":");
+	put(&w, a->auth, a->auth_len);
+	writer_str(&w, "}\n");
+	ret->len = w.len;
+	return w.failed ? -ERR_LIMIT : 0;
 }
 
 int api_envelope(const char *data, size_t data_len, const char *auth, size_t auth_len, struct secret *ret)

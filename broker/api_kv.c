@@ -4,6 +4,7 @@
 #include "common/age.h"
 #include "common/b64.h"
 #include "common/bind.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
 
@@ -25,16 +26,27 @@ int kv_append_custom(struct secret *s, const struct call *call)
 
 static int append_metadata(struct secret *s, const struct call *call)
 {
-	char created[40], deleted[40];
+	char created[40], deleted[40], text[160];
+	struct writer w = writer_init(text, sizeof(text));
 	int r;
 
 	api_time(call->created_ms, created);
 	api_time(call->deleted_ms, deleted);
-	r = api_append(s, "{\"created_time\":\"%s\",\"custom_metadata\":", created);
+	writer_str(&w, "{\"created_time\":\"");
+	writer_str(&w, created);
+	writer_str(&w, "\",\"custom_metadata\":");
+	r = secret_append(s, text, w.len, NULL);
 	if (r == 0)
 		r = call->custom ? kv_append_custom(s, call) : api_append(s, "null");
-	return r < 0 ? r : api_append(s, ",\"deletion_time\":\"%s\",\"destroyed\":%s,\"version\":%llu}", deleted, call->destroyed ? "true" : "false",
-				      (unsigned long long)call->version);
+	if (r < 0)
+		return r;
+	w.len = 0;
+	writer_str(&w, ",\"deletion_time\":\"");
+	writer_str(&w, deleted);
+	writer_str(&w, call->destroyed ? "\",\"destroyed\":true,\"version\":" : "\",\"destroyed\":false,\"version\":");
+	writer_decimal(&w, call->version);
+	writer_str(&w, "}");
+	return w.failed ? -ERR_LIMIT : secret_append(s, text, w.len, NULL);
 }
 
 /* The answer is made, the record written, the answer sent. */
@@ -46,7 +58,11 @@ void kv_reply(struct call *call, const char *name, const struct secret *object)
 
 	r = secret_new(&data, (object ? object->len : 4) + 256, NULL);
 	if (r == 0)
-		r = api_append(&data, "{\"%s\":", name);
+		r = api_append(&data, "{\"");
+	if (r == 0)
+		r = secret_append(&data, name, strlen(name), NULL);
+	if (r == 0)
+		r = api_append(&data, "\":");
 	if (r == 0)
 		r = object ? secret_append(&data, object->data, object->len, NULL) : api_append(&data, "null");
 	if (r == 0)

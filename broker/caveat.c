@@ -10,10 +10,15 @@
 #include <string.h>
 #include <time.h>
 
+struct value {
+	const char *text;
+	uint64_t n; /* what its row reads it as: a number, a time in ms, a set of operations */
+};
+
 struct row {
 	const char *prefix; /* the caveat's text up to its value, spaces and all */
-	bool (*valid)(const char *value);
-	int (*holds)(const char *value, const struct caveat_context *c, struct err *err);
+	bool (*parse)(struct value *v);
+	int (*holds)(const struct value *v, const struct caveat_context *c, struct err *err);
 	const char *sentence; /* with one %s for the value */
 };
 
@@ -23,8 +28,9 @@ static int denied(struct err *err, const char *what)
 }
 
 /* Decimal without sign or leading zeros, at most max. */
-static bool number(const char *value, uint64_t max, uint64_t *ret)
+static bool number(struct value *v, uint64_t max)
 {
+	const char *value = v->text;
 	uint64_t n = 0;
 
 	if (!*value || (value[0] == '0' && value[1]))
@@ -34,7 +40,7 @@ static bool number(const char *value, uint64_t max, uint64_t *ret)
 			return false;
 		n = n * 10 + (uint64_t)(*value - '0');
 	}
-	*ret = n;
+	v->n = n;
 	return n <= max;
 }
 
@@ -55,52 +61,53 @@ static uint32_t op_set(const char *value)
 	}
 }
 
-static bool op_valid(const char *value)
+static bool op_in_parse(struct value *v)
 {
-	return op_set(value) && !strchr(value, ',');
+	v->n = op_set(v->text);
+	return v->n != 0;
 }
 
-static bool op_in_valid(const char *value)
+static bool op_parse(struct value *v)
 {
-	return op_set(value) != 0;
+	return op_in_parse(v) && !strchr(v->text, ',');
 }
 
-static int op_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int op_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	return c->facts->op == 0 || (op_set(value) & c->facts->op) ? 0 : denied(err, "another operation");
+	return c->facts->op == 0 || (v->n & c->facts->op) ? 0 : denied(err, "another operation");
 }
 
-static bool path_is_valid(const char *value)
+static bool path_parse(struct value *v)
 {
-	return path_valid(value);
+	return path_valid(v->text);
 }
 
-static int path_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int path_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	return !c->facts->path || strcmp(value, c->facts->path) == 0 ? 0 : denied(err, "another path");
+	return !c->facts->path || strcmp(v->text, c->facts->path) == 0 ? 0 : denied(err, "another path");
 }
 
-static bool under_valid(const char *value)
+static bool under_parse(struct value *v)
 {
 	char path[LIMIT_CAVEAT_LEN + 1];
-	size_t n = strlen(value);
+	size_t n = strlen(v->text);
 
-	if (n < 2 || value[n - 1] != '/')
+	if (n < 2 || v->text[n - 1] != '/')
 		return false;
-	memcpy(path, value, n - 1);
+	memcpy(path, v->text, n - 1);
 	path[n - 1] = '\0';
 	return path_valid(path);
 }
 
-static int under_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int under_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	size_t n = strlen(value);
+	size_t n = strlen(v->text);
 
 	if (!c->facts->path)
 		return 0;
 	/* listing the folder itself is under it, too */
-	if (strncmp(c->facts->path, value, n) == 0 ||
-	    (c->facts->folder && strlen(c->facts->path) == n - 1 && memcmp(c->facts->path, value, n - 1) == 0))
+	if (strncmp(c->facts->path, v->text, n) == 0 ||
+	    (c->facts->folder && strlen(c->facts->path) == n - 1 && memcmp(c->facts->path, v->text, n - 1) == 0))
 		return 0;
 	return denied(err, "outside its folder");
 }
@@ -123,12 +130,12 @@ static bool time_digits(const char *value, struct tm *ret)
 	return true;
 }
 
-static bool parse_time(const char *value, uint64_t *ret_ms)
+static bool time_parse(struct value *v)
 {
 	struct tm tm, back;
 	time_t t;
 
-	if (!time_digits(value, &tm))
+	if (!time_digits(v->text, &tm))
 		return false;
 	back = tm;
 	t = timegm(&back);
@@ -136,92 +143,71 @@ static bool parse_time(const char *value, uint64_t *ret_ms)
 	if (t < 0 || back.tm_year != tm.tm_year || back.tm_mon != tm.tm_mon || back.tm_mday != tm.tm_mday || back.tm_hour != tm.tm_hour ||
 	    back.tm_min != tm.tm_min || back.tm_sec != tm.tm_sec)
 		return false;
-	*ret_ms = (uint64_t)t * 1000;
+	v->n = (uint64_t)t * 1000;
 	return true;
 }
 
-static bool time_valid(const char *value)
+static int time_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	uint64_t ms;
-
-	return parse_time(value, &ms);
+	return c->facts->wall_ms < v->n ? 0 : denied(err, "its time is over");
 }
 
-static int time_holds(const char *value, const struct caveat_context *c, struct err *err)
+static bool id_parse(struct value *v)
 {
-	uint64_t ms;
-
-	return parse_time(value, &ms) && c->facts->wall_ms < ms ? 0 : denied(err, "its time is over");
+	return number(v, UINT32_MAX - 1);
 }
 
-static bool id_valid(const char *value)
+static bool cgroup_parse(struct value *v)
 {
-	uint64_t n;
-
-	return number(value, UINT32_MAX - 1, &n);
+	return number(v, UINT64_MAX) && v->n > 1;
 }
 
-static bool cgroup_valid(const char *value)
+static int cgroup_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	uint64_t n;
-
-	return number(value, UINT64_MAX, &n) && n > 1;
+	return v->n == c->facts->cgroup ? 0 : denied(err, "another cgroup");
 }
 
-static int cgroup_holds(const char *value, const struct caveat_context *c, struct err *err)
+static bool job_parse(struct value *v)
 {
-	uint64_t n;
+	size_t n = strspn(v->text, "0123456789abcdef");
 
-	return number(value, UINT64_MAX, &n) && n == c->facts->cgroup ? 0 : denied(err, "another cgroup");
+	return n == 2 * JOB_ID_LEN && !v->text[n];
 }
 
-static bool job_valid(const char *value)
-{
-	size_t n = strspn(value, "0123456789abcdef");
-
-	return n == 2 * JOB_ID_LEN && !value[n];
-}
-
-static int job_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int job_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
 	char id[2 * JOB_ID_LEN + 1];
 
 	if (!c->row->job)
 		return denied(err, "the token is of no job");
 	job_id_text(c->row->job, id);
-	return strcmp(value, id) == 0 ? 0 : denied(err, "another job");
+	return strcmp(v->text, id) == 0 ? 0 : denied(err, "another job");
 }
 
-static int uid_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int uid_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	uint64_t n;
-
-	return number(value, UINT32_MAX, &n) && n == c->facts->uid ? 0 : denied(err, "another uid");
+	return v->n == c->facts->uid ? 0 : denied(err, "another uid");
 }
 
-static int gid_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int gid_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
-	uint64_t n;
-
-	return number(value, UINT32_MAX, &n) && n == c->facts->gid ? 0 : denied(err, "another gid");
+	return v->n == c->facts->gid ? 0 : denied(err, "another gid");
 }
 
-static bool uses_valid(const char *value)
+static bool uses_parse(struct value *v)
 {
-	uint64_t n;
-
-	return number(value, 1000000000, &n);
+	return number(v, 1000000000);
 }
 
-static int uses_holds(const char *value, const struct caveat_context *c, struct err *err)
+static int uses_holds(const struct value *v, const struct caveat_context *c, struct err *err)
 {
 	uint8_t name[MACAROON_NAME_LEN];
-	uint64_t max = 0, used;
+	uint64_t used;
 
 	if (c->facts->op == 0)
 		return 0; /* looking a token up is no use of it */
 	macaroon_caveat_name(c->sig, name);
-	if (!number(value, 1000000000, &max) || store_use_get(c->store, c->row->id, name, &used, NULL) < 0 || used >= max)
+	if (store_use_get(c->store, c->row->id, name, &used, NULL) < 0 || used >= v->n)
 		return denied(err, "its uses are used up");
 	if (c->count && store_use_put(c->store, c->row->id, name, used + 1, NULL) < 0)
 		return denied(err, "its use cannot be counted");
@@ -229,19 +215,20 @@ static int uses_holds(const char *value, const struct caveat_context *c, struct 
 }
 
 static const struct row rows[] = {
-	{"op = ", op_valid, op_holds, "only the operation %s"},
-	{"op in ", op_in_valid, op_holds, "only the operations %s"},
-	{"path = ", path_is_valid, path_holds, "only the secret %s"},
-	{"path under ", under_valid, under_holds, "only secrets under %s"},
-	{"time < ", time_valid, time_holds, "only before %s"},
-	{"uid = ", id_valid, uid_holds, "only for uid %s"},
-	{"gid = ", id_valid, gid_holds, "only for gid %s"},
-	{"cgroup = ", cgroup_valid, cgroup_holds, "only in the cgroup with the id %s"},
-	{"job = ", job_valid, job_holds, "only for the job %s"},
-	{"uses <= ", uses_valid, uses_holds, "at most %s uses from here on"},
+	{"op = ", op_parse, op_holds, "only the operation %s"},
+	{"op in ", op_in_parse, op_holds, "only the operations %s"},
+	{"path = ", path_parse, path_holds, "only the secret %s"},
+	{"path under ", under_parse, under_holds, "only secrets under %s"},
+	{"time < ", time_parse, time_holds, "only before %s"},
+	{"uid = ", id_parse, uid_holds, "only for uid %s"},
+	{"gid = ", id_parse, gid_holds, "only for gid %s"},
+	{"cgroup = ", cgroup_parse, cgroup_holds, "only in the cgroup with the id %s"},
+	{"job = ", job_parse, job_holds, "only for the job %s"},
+	{"uses <= ", uses_parse, uses_holds, "at most %s uses from here on"},
 };
 
-static const struct row *find(const char *text, size_t len, char value[LIMIT_CAVEAT_LEN + 1])
+/* buffer: for v->text. */
+static const struct row *find(const char *text, size_t len, char buffer[LIMIT_CAVEAT_LEN + 1], struct value *v)
 {
 	size_t n;
 
@@ -251,30 +238,33 @@ static const struct row *find(const char *text, size_t len, char value[LIMIT_CAV
 		n = strlen(rows[i].prefix);
 		if (len <= n || memcmp(text, rows[i].prefix, n) != 0)
 			continue;
-		memcpy(value, text + n, len - n);
-		value[len - n] = '\0';
-		return rows[i].valid(value) ? &rows[i] : NULL;
+		memcpy(buffer, text + n, len - n);
+		buffer[len - n] = '\0';
+		*v = (struct value){.text = buffer};
+		return rows[i].parse(v) ? &rows[i] : NULL;
 	}
 	return NULL;
 }
 
 int caveat_check(const struct macaroon_caveat *caveat, const struct caveat_context *c, struct err *err)
 {
-	char value[LIMIT_CAVEAT_LEN + 1];
-	const struct row *row = find((const char *)caveat->p, caveat->len, value);
+	char buffer[LIMIT_CAVEAT_LEN + 1];
+	struct value v;
+	const struct row *row = find((const char *)caveat->p, caveat->len, buffer, &v);
 
-	return row ? row->holds(value, c, err) : denied(err, "unknown or malformed");
+	return row ? row->holds(&v, c, err) : denied(err, "unknown or malformed");
 }
 
 bool caveat_explain(const char *text, size_t len, char *ret, size_t size)
 {
-	char value[LIMIT_CAVEAT_LEN + 1];
-	const struct row *row = find(text, len, value);
+	char buffer[LIMIT_CAVEAT_LEN + 1];
+	struct value v;
+	const struct row *row = find(text, len, buffer, &v);
 	const char *at;
 
 	if (!row)
 		return false;
 	at = strstr(row->sentence, "%s");
-	snprintf(ret, size, "%.*s%s%s", (int)(at - row->sentence), row->sentence, value, at + 2);
+	snprintf(ret, size, "%.*s%s%s", (int)(at - row->sentence), row->sentence, v.text, at + 2);
 	return true;
 }

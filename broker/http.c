@@ -252,6 +252,24 @@ static const struct {
 	{"x-vault-wrap-ttl", set_wrap},    {"x-vault-request", set_vault_request}, {"origin", set_origin},
 };
 
+/* Printable ASCII and tabs; eight bytes at a time, since a token has hundreds. */
+static bool is_text(const char *p, size_t n)
+{
+	const uint64_t ones = 0x0101010101010101;
+	uint64_t eight;
+
+	for (; n >= sizeof(eight); p += sizeof(eight), n -= sizeof(eight)) {
+		memcpy(&eight, p, sizeof(eight));
+		/* the highest bit of a byte: from 0x80 on, of 0x7f, below 0x20 */
+		if ((eight | (eight + ones) | (eight - 0x20 * ones)) & 0x80 * ones)
+			break;
+	}
+	for (; n; p++, n--)
+		if (((unsigned char)*p < 0x20 && *p != '\t') || (unsigned char)*p >= 0x7f)
+			return false;
+	return true;
+}
+
 static int parse_header(const char *p, size_t len, struct head *h, struct err *err)
 {
 	const char *name = p, *colon = memchr(p, ':', len);
@@ -267,18 +285,28 @@ static int parse_header(const char *p, size_t len, struct head *h, struct err *e
 		n--;
 	while (n && (p[n - 1] == ' ' || p[n - 1] == '\t'))
 		n--;
-	for (size_t i = 0; i < n; i++)
-		if (((unsigned char)p[i] < 0x20 && p[i] != '\t') || (unsigned char)p[i] >= 0x7f)
-			return bad(err, "a header's value");
+	if (!is_text(p, n))
+		return bad(err, "a header's value");
 	for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++)
 		if (strlen(headers[i].name) == name_len && strncasecmp(headers[i].name, name, name_len) == 0)
 			return headers[i].set(h, p, n, err);
 	return 0;
 }
 
+/* Its empty line, with the line end before; NULL: not all of it is there. */
+static const char *find_end(const char *data, size_t len)
+{
+	const char *p = data;
+
+	for (; (p = memchr(p, '\n', len - (size_t)(p - data))); p++)
+		if (p - data >= 3 && memcmp(p - 3, "\r\n\r\n", 4) == 0)
+			return p - 3;
+	return NULL;
+}
+
 int http_parse_head(const char *data, size_t len, struct request *ret, struct err *err)
 {
-	const char *end = memmem(data, len < LIMIT_HTTP_HEAD ? len : LIMIT_HTTP_HEAD, "\r\n\r\n", 4), *p, *eol;
+	const char *end = find_end(data, len < LIMIT_HTTP_HEAD ? len : LIMIT_HTTP_HEAD), *p, *eol;
 	struct head h = {.q = ret};
 	size_t head_len, n;
 	int r, count = 0;
@@ -287,10 +315,10 @@ int http_parse_head(const char *data, size_t len, struct request *ret, struct er
 	if (!end)
 		return len >= LIMIT_HTTP_HEAD ? err_set(err, ERR_LIMIT, "the request's head is larger than %u bytes", LIMIT_HTTP_HEAD) : 0;
 	head_len = (size_t)(end - data) + 4;
-	for (p = data; p < end + 2; p = eol + 2) {
-		eol = memmem(p, (size_t)(end + 2 - p), "\r\n", 2);
+	for (p = data; p < end + 2; p = eol + 1) {
+		eol = memchr(p, '\n', (size_t)(end + 2 - p));
 		n = (size_t)(eol - p);
-		if (memchr(p, '\n', n) || memchr(p, '\r', n) || memchr(p, 0, n))
+		if (n == 0 || p[--n] != '\r' || memchr(p, '\r', n) || memchr(p, 0, n))
 			return bad(err, "a line end that is not CRLF, or a NUL");
 		if ((size_t)count > LIMIT_HTTP_HEADERS)
 			return err_set(err, ERR_LIMIT, "more than %u headers", LIMIT_HTTP_HEADERS);

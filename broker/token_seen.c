@@ -41,12 +41,23 @@ static void copy(struct macaroon *to, const struct macaroon *from)
 		to->caveats[i].p = to->raw + (from->caveats[i].p - from->raw);
 }
 
+/* As sodium_memcmp, which takes a byte at a time; a token has hundreds. */
+static bool same_text(const char *a, const char *b, size_t len)
+{
+	const uint8_t *p = (const uint8_t *)a, *q = (const uint8_t *)b;
+	int differ = 0;
+
+	for (; len >= crypto_verify_64_BYTES; p += crypto_verify_64_BYTES, q += crypto_verify_64_BYTES, len -= crypto_verify_64_BYTES)
+		differ |= crypto_verify_64(p, q);
+	return (differ | sodium_memcmp(p, q, len)) == 0;
+}
+
 int token_seen_parse(const struct token_seen *s, const char *text, size_t len, struct macaroon **ret, struct err *err)
 {
 	const struct token_seen_entry *e = s->entries && len ? &s->entries[place_of(s, text, len)] : NULL;
 	struct macaroon *m;
 
-	if (!e || e->len != len || sodium_memcmp(e->text, text, len) != 0)
+	if (!e || e->len != len || !same_text(e->text, text, len))
 		return macaroon_parse(text, len, ret, err);
 	m = secret_alloc(sizeof(*m));
 	if (!m)

@@ -54,22 +54,6 @@ bool reader_done(const struct reader *r)
 	return !r->failed && r->pos == r->len;
 }
 
-void writer_bytes(struct writer *w, const void *p, size_t n)
-{
-	if (w->failed || n > w->cap - w->len) {
-		w->failed = true;
-		return;
-	}
-	if (n)
-		memcpy(w->p + w->len, p, n);
-	w->len += n;
-}
-
-void writer_str(struct writer *w, const char *s)
-{
-	writer_bytes(w, s, strlen(s));
-}
-
 static void writer_be(struct writer *w, uint64_t v, size_t n)
 {
 	uint8_t b[8];

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct reader {
 	const uint8_t *p;
@@ -35,8 +36,23 @@ uint64_t reader_u64be(struct reader *r);
 /* True when all was read and nothing failed. */
 bool reader_done(const struct reader *r);
 
-void writer_bytes(struct writer *w, const void *p, size_t n);
-void writer_str(struct writer *w, const char *s);
+/* Here, because a literal's length is known to the compiler: answers and records are made of some forty of them. */
+static inline void writer_bytes(struct writer *w, const void *p, size_t n)
+{
+	if (w->failed || n > w->cap - w->len) {
+		w->failed = true;
+		return;
+	}
+	if (n)
+		memcpy(w->p + w->len, p, n);
+	w->len += n;
+}
+
+static inline void writer_str(struct writer *w, const char *s)
+{
+	writer_bytes(w, s, strlen(s));
+}
+
 void writer_u8(struct writer *w, uint8_t v);
 void writer_u16be(struct writer *w, uint16_t v);
 void writer_u32be(struct writer *w, uint32_t v);
