@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NONCE_LEN crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
-#define TAG_LEN crypto_aead_xchacha20poly1305_ietf_ABYTES
+#define NONCE_LEN crypto_aead_chacha20poly1305_ietf_NPUBBYTES
+#define TAG_LEN crypto_aead_chacha20poly1305_ietf_ABYTES
 
 struct cache_entry {
 	struct cache_entry *next;
@@ -71,8 +71,8 @@ static bool open_entry(const struct cache *c, const struct cache_entry *e, uint6
 
 	if (!e || e->deadline_ms <= now_ms || secret_new(ret, e->sealed_len, NULL) < 0)
 		return false;
-	if (crypto_aead_xchacha20poly1305_ietf_decrypt(ret->data, &len, NULL, e->data, e->sealed_len, e->data + e->sealed_len,
-						       e->path_len, e->nonce, c->key.data) != 0) {
+	if (crypto_aead_chacha20poly1305_ietf_decrypt(ret->data, &len, NULL, e->data, e->sealed_len, e->data + e->sealed_len,
+						      e->path_len, e->nonce, c->key.data) != 0) {
 		secret_clear(ret);
 		return false;
 	}
@@ -128,10 +128,12 @@ void cache_put(struct cache *c, const char *path, uint64_t version, uint64_t now
 		return; /* the hardware answers next time, too */
 	*e = (struct cache_entry){.version = version, .deadline_ms = now_ms + c->ttl_ms, .sealed_len = plain->len + TAG_LEN,
 				  .path_len = path_len, .next = *head};
-	randombytes_buf(e->nonce, sizeof(e->nonce));
+	/* never twice with this key, which lives no longer than the counter */
+	c->n_sealed++;
+	memcpy(e->nonce, &c->n_sealed, sizeof(c->n_sealed));
 	memcpy(e->data + e->sealed_len, path, path_len);
-	crypto_aead_xchacha20poly1305_ietf_encrypt(e->data, NULL, plain->data, plain->len, e->data + e->sealed_len, path_len, NULL,
-						   e->nonce, c->key.data);
+	crypto_aead_chacha20poly1305_ietf_encrypt(e->data, NULL, plain->data, plain->len, e->data + e->sealed_len, path_len, NULL,
+						  e->nonce, c->key.data);
 	*head = e;
 	c->n++;
 }

@@ -19,6 +19,7 @@ struct cache {
 	struct secret key;
 	struct cache_entry *buckets[CACHE_BUCKETS];
 	uint64_t ttl_ms;
+	uint64_t n_sealed; /* under this key, ever */
 	size_t n;
 };
 

@@ -21,12 +21,14 @@ struct server_user *server_user(struct server *s, uid_t uid)
 {
 	struct server_user *unused = NULL;
 
-	for (size_t i = 0; i < sizeof(s->users) / sizeof(s->users[0]); i++) {
+	for (size_t i = 0; i < s->n_users; i++) {
 		if (s->users[i].n && s->users[i].uid == uid)
 			return &s->users[i];
 		if (!s->users[i].n && !unused)
 			unused = &s->users[i];
 	}
+	if (!unused && s->n_users < sizeof(s->users) / sizeof(s->users[0]))
+		unused = &s->users[s->n_users++];
 	if (unused)
 		*unused = (struct server_user){.uid = uid};
 	return unused;
@@ -165,18 +167,23 @@ void conn_close(struct conn *c)
 	s->dead = c;
 }
 
-/* Tells epoll what this connection can use now, and no more: the loop must not spin on bytes that wait for their turn. */
-static void watch(struct conn *c)
+void conn_watch(struct conn *c)
 {
 	uint32_t want = c->out.len ? (c->held ? 0 : (uint32_t)EPOLLOUT) : c->call || c->raw || c->more ? 0 : (uint32_t)EPOLLIN;
-	struct epoll_event ev = {.events = want, .data.ptr = c};
+	struct epoll_event ev = {.data.ptr = c};
 
 	/* hardly anybody sends ahead: epoll need not be told twice a request */
-	if (c->dead || c->answered || c->watched == want || (want == 0 && c->watched == EPOLLIN && !c->ahead && !c->raw))
+	if (want == 0 && c->watched == EPOLLIN && !c->ahead && !c->raw)
+		want = EPOLLIN;
+	if (c->dead || c->answered || (c->in_epoll && c->watched == want))
 		return;
+	ev.events = want;
 	c->ahead = false;
 	c->watched = want;
-	epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+	if (epoll_ctl(c->server->epoll_fd, c->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &ev) == 0)
+		c->in_epoll = true;
+	else
+		conn_close(c);
 }
 
 /* What is left of the reply, in one piece if it can be. */
@@ -232,7 +239,7 @@ void conn_send(struct conn *c)
 	/* a request that waited behind this one */
 	if (c->in.len)
 		turns_add(&c->server->turns, c, 0);
-	watch(c);
+	conn_watch(c);
 }
 
 /* body_len is what the head tells; copied are len bytes of body. */
@@ -560,5 +567,5 @@ void conn_event(struct conn *c, uint32_t events)
 	process(c);
 	if (!c->dead && (events & EPOLLIN))
 		conn_read(c);
-	watch(c);
+	conn_watch(c);
 }

@@ -47,6 +47,7 @@ struct conn {
 	enum metrics_outcome outcome; /* where the reply's is counted */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
+	bool in_epoll;	  /* from its first turn on: most have sent their request by then */
 	const char *content_type; /* of the next reply; NULL: JSON */
 	bool keep_alive, dead, held, continued, admitted, head_only;
 	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */
@@ -66,6 +67,8 @@ struct conn {
 };
 
 void conn_event(struct conn *c, uint32_t events);
+/* Tells epoll what this connection can use now, and no more: the loop must not spin on bytes that wait for their turn. */
+void conn_watch(struct conn *c);
 /* Sends what it can of the reply, unless that is held; then whoever waits behind it has a turn. */
 void conn_send(struct conn *c);
 /* The replies of this round of the loop, once their records are written. */

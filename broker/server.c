@@ -73,7 +73,6 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 	/* a unit waits for its place: its connection's end would be an empty credential */
 	const bool waits = raw && !has_room(s, NULL, true);
 	CLEANUP(cleanup_close) int fd = waits ? -1 : accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct epoll_event ev = {.events = raw ? 0 : EPOLLIN};
 	struct server_user *u;
 	struct peer peer;
 	struct conn *c;
@@ -96,26 +95,21 @@ static void accept_one(struct server *s, int listen_fd, bool operator_socket)
 	}
 	peer.operator_socket = operator_socket;
 	*c = (struct conn){.server = s, .peer = peer, .accepted = s->round, .deadline_ms = token_boot_ms() + LIMIT_REQUEST_TIMEOUT_MS, .next = s->conns,
-			   .fd = fd, .watched = ev.events, .raw = raw};
+			   .fd = steal_fd(&fd), .watched = raw ? 0 : EPOLLIN, .raw = raw};
 	turns_join(&s->turns, c);
-	ev.data.ptr = c;
-	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
-		peer_done(&peer);
-		free(c);
-		return;
-	}
-	steal_fd(&fd);
 	if (u)
 		u->n++;
 	if (s->conns)
 		s->conns->prev = c;
 	s->conns = c;
 	s->n_conns++;
-	/* most have sent their request by now */
-	if (raw)
-		credential_begin(c);
-	else
+	if (raw) {
+		conn_watch(c);
+		if (!c->dead)
+			credential_begin(c);
+	} else {
 		turns_add(&s->turns, c, EPOLLIN);
+	}
 }
 
 /* Who waits for us has more time; but whoever never stops sending has something for us always. */

@@ -32,6 +32,7 @@ struct server {
 		unsigned int patches; /* of secrets, that wait for the hardware */
 		size_t in_bytes;   /* of the arena, for requests that are not complete */
 	} users[1024];
+	size_t n_users; /* places in there that were ever taken */
 	size_t in_bytes;
 	unsigned int patches;
 	size_t max_files; /* descriptors */
