@@ -202,7 +202,6 @@ static int set_pattern(struct yaml_place at, const char *text, void *target, str
 	if (!policy_pattern_valid(text))
 		return yaml_fail(at, err, "expected a path pattern such as release/*, team/+/token or {{project}}/*, found '%.100s'", text);
 	snprintf(r->pattern, sizeof(r->pattern), "%s", text);
-	r->first = policy_first(text);
 	r->line = at.line;
 	return 0;
 }
@@ -463,6 +462,8 @@ int config_load(const char *path, struct config *ret, struct err *err)
 		r = yaml_schema_read(path, text, len, config_fields, ret, err);
 	if (r == 0 && ret->n_policies)
 		qsort(ret->policies, ret->n_policies, sizeof(*ret->policies), by_name);
+	for (size_t i = 0; i < ret->n_policies; i++)
+		policy_index(&ret->policies[i]);
 	if (r == 0)
 		r = defaults(ret, err);
 	if (r == 0)

@@ -31,15 +31,19 @@ struct config_provider {
 
 struct config_rule {
 	char pattern[LIMIT_PATH_LEN + 1]; /* '+' is one component, a '*' at the end any rest, {{name}} what was proven */
-	uint32_t first;			  /* policy_first of the pattern; 0: it is to be compared with any path */
+	uint32_t begin;			  /* of policy_index, as is next: of the same bucket, counted from 1; 0: none */
+	uint16_t next;
 	uint32_t allow;			  /* enum policy_op_bit */
 	size_t line;			  /* in the file */
 };
+
+#define CONFIG_RULE_BUCKETS 256u
 
 struct config_policy {
 	char name[LIMIT_NAME_LEN + 1];
 	struct config_rule *rules;
 	size_t n_rules;
+	uint16_t by_begin[CONFIG_RULE_BUCKETS]; /* of policy_index: a rule, counted from 1; 0: none */
 };
 
 /* A key set of a CI system, pinned in a file. */

@@ -159,49 +159,96 @@ bool policy_expand(const char *pattern, const char *meta, char *ret, size_t size
 	return path_valid(ret);
 }
 
-static uint32_t hash_first(const char *path)
-{
-	uint32_t hash = 2166136261u; /* FNV-1a: whoever writes the policies gains nothing by a collision */
+/* ---- index ----------------------------------------------------------------------------------------------------- */
 
-	for (; *path && *path != '/'; path++)
-		hash = (hash ^ (unsigned char)*path) * 16777619u;
-	return hash ? hash : 1;
+#define HASH_BEGIN 2166136261u /* FNV-1a: whoever writes the policies gains nothing by a collision */
+
+static uint32_t hash_component(uint32_t hash, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		hash = (hash ^ (unsigned char)p[i]) * 16777619u;
+	return (hash ^ '/') * 16777619u;
 }
 
-uint32_t policy_first(const char *pattern)
+/* Of the components before the first that stands for several; those of a path that fits begin the same. */
+static uint32_t hash_begin(const char *pattern)
 {
-	size_t n = strcspn(pattern, "/");
+	uint32_t hash = HASH_BEGIN;
 
-	return (n == 1 && strchr("+*", pattern[0])) || template_name(pattern, n) ? 0 : hash_first(pattern);
+	for (size_t n;; pattern += n + 1) {
+		n = strcspn(pattern, "/");
+		if ((n == 1 && strchr("+*", pattern[0])) || template_name(pattern, n))
+			return hash;
+		hash = hash_component(hash, pattern, n);
+		if (!pattern[n])
+			return hash;
+	}
+}
+
+void policy_index(struct config_policy *policy)
+{
+	memset(policy->by_begin, 0, sizeof(policy->by_begin));
+	for (size_t i = policy->n_rules; i-- > 0;) {
+		struct config_rule *rule = &policy->rules[i];
+		uint16_t *head;
+
+		rule->begin = hash_begin(rule->pattern);
+		head = &policy->by_begin[rule->begin % CONFIG_RULE_BUCKETS];
+		rule->next = *head;
+		*head = (uint16_t)(i + 1);
+	}
 }
 
 /* ---- verdicts -------------------------------------------------------------------------------------------------- */
 
+static bool speaks(const struct config_rule *rule, bool denies, const struct policy_question *q)
+{
+	if (!denies && (!(rule->allow & q->op) || (q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)))
+		return false;
+	/* what cannot be told from what is denied is denied */
+	return policy_pattern_matches(rule->pattern, q->path, q->folder, q->meta, denies);
+}
+
+/* The first rule, as they stand in the policy, of those whose patterns begin so, or one before it. */
+static void weigh_some(const struct config_policy *policy, uint32_t begin, const struct policy_question *q, enum policy_verdict *verdict,
+		       const struct config_rule **found)
+{
+	const struct config_rule *rule;
+
+	for (size_t i = policy->by_begin[begin % CONFIG_RULE_BUCKETS]; i; i = rule->next) {
+		bool denies;
+
+		rule = &policy->rules[i - 1];
+		denies = rule->allow & POLICY_DENY;
+		/* one that denies counts for more; else the first does */
+		if (rule->begin != begin || *verdict > (denies ? POLICY_DENIES : POLICY_ALLOWS) ||
+		    (*verdict == (denies ? POLICY_DENIES : POLICY_ALLOWS) && *found < rule))
+			continue;
+		if (!speaks(rule, denies, q))
+			continue;
+		*verdict = denies ? POLICY_DENIES : POLICY_ALLOWS;
+		*found = rule;
+	}
+}
+
 enum policy_verdict policy_weigh(const struct config_policy *policy, const struct policy_question *q, const struct config_rule **ret_rule)
 {
 	enum policy_verdict verdict = POLICY_SILENT;
-	const uint32_t first = hash_first(q->path);
-	const struct config_rule *rule;
+	const struct config_rule *found = NULL;
+	const char *path = q->path;
+	uint32_t hash = HASH_BEGIN;
+	size_t n;
 
-	for (size_t i = 0; i < policy->n_rules; i++) {
-		bool denies = policy->rules[i].allow & POLICY_DENY;
-
-		rule = &policy->rules[i];
-		if (rule->first && rule->first != first)
-			continue;
-		if (!denies && (verdict == POLICY_ALLOWS || !(rule->allow & q->op)))
-			continue;
-		if (!denies && q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)
-			continue;
-		/* what cannot be told from what is denied is denied */
-		if (!policy_pattern_matches(rule->pattern, q->path, q->folder, q->meta, denies))
-			continue;
-		verdict = denies ? POLICY_DENIES : POLICY_ALLOWS;
-		if (ret_rule)
-			*ret_rule = rule;
-		if (denies)
-			return verdict;
+	for (;; path += n + 1) {
+		weigh_some(policy, hash, q, &verdict, &found);
+		n = strcspn(path, "/");
+		hash = hash_component(hash, path, n);
+		if (!path[n])
+			break;
 	}
+	weigh_some(policy, hash, q, &verdict, &found);
+	if (ret_rule && found)
+		*ret_rule = found;
 	return verdict;
 }
 

@@ -39,9 +39,9 @@ bool policy_pattern_valid(const char *pattern);
  */
 bool policy_pattern_matches(const char *pattern, const char *path, bool folder, const char *meta, bool unresolved);
 
-/* A hash of a path's or a pattern's first component, so that most patterns that do not match are passed over at once; 0: of a pattern
- * whose first component stands for several. */
-uint32_t policy_first(const char *pattern);
+/* After its rules changed: a rule is found by the components that its pattern begins with, up to the first that stands for several, so
+ * that a question costs the same whatever number of rules there is. A policy without its index allows nothing. */
+void policy_index(struct config_policy *policy);
 
 enum policy_verdict { POLICY_SILENT, POLICY_ALLOWS, POLICY_DENIES };
 

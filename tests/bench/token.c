@@ -20,7 +20,7 @@
 static const uint8_t key[32] = {1};
 static const char *const caveats[] = {"op in get,list", "path under a/", "time < 2100-01-01T00:00:00Z", "uid = 1000", "gid = 1000",
 				      "op = get", "path = a/b", "time < 2090-01-01T00:00:00Z"};
-static struct config_rule rules[LIMIT_RULES];
+static struct config_rule rules[LIMIT_RULES], own[LIMIT_RULES];
 static struct config_policy policies[POLICIES];
 static struct config config = {.policies = policies, .n_policies = 1};
 static struct tokens tokens;
@@ -101,17 +101,30 @@ static double policy_us(const char *name)
 	return (clock_us() - start) / CHECKS;
 }
 
+/* The last n. */
+static void give_rules(struct config_policy *policy, size_t n)
+{
+	policy->rules = own + LIMIT_RULES - n;
+	policy->n_rules = n;
+	policy_index(policy);
+}
+
 static void make_policies(void)
 {
-	for (size_t i = 0; i < LIMIT_RULES; i++)
-		rules[i] = (struct config_rule){.pattern = "other/+/token", .first = policy_first("other/+/token"), .allow = POLICY_GET};
-	rules[LIMIT_RULES - 1] = (struct config_rule){.pattern = "a/*", .first = policy_first("a/*"), .allow = POLICY_GET};
+	/* a folder each, as for the teams of an organisation; the last one is asked for */
+	for (size_t i = 0; i < LIMIT_RULES; i++) {
+		rules[i].allow = POLICY_GET;
+		snprintf(rules[i].pattern, sizeof(rules[i].pattern), "a/team%zu/*", i);
+	}
+	snprintf(rules[LIMIT_RULES - 1].pattern, sizeof(rules[0].pattern), "a/*");
 	for (size_t i = 0; i < POLICIES; i++) {
 		policies[i] = (struct config_policy){.rules = rules, .n_rules = LIMIT_RULES};
 		snprintf(policies[i].name, sizeof(policies[i].name), "p%05zu", i);
+		policy_index(&policies[i]);
 	}
-	policies[0].rules = rules + LIMIT_RULES - 1;
-	policies[0].n_rules = 1;
+	/* one of its own: it is indexed with fewer */
+	memcpy(own, rules, sizeof(own));
+	give_rules(&policies[0], 1);
 }
 
 static void grow_tokens(const struct secret *text, const struct token_request *q)
@@ -145,8 +158,7 @@ static void grow_policies(void)
 	printf("], \"rules\": [");
 	config.n_policies = 1;
 	for (size_t n = 1; n <= LIMIT_RULES; n *= 16) {
-		policies[0].rules = rules + LIMIT_RULES - n;
-		policies[0].n_rules = n;
+		give_rules(&policies[0], n);
 		printf("%s[%zu, %.3f]", n > 1 ? ", " : "", n, policy_us(policies[0].name));
 	}
 	printf("]");

@@ -9,6 +9,7 @@
 #include "common/cleanup.h"
 #include "tests/unit/unit.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,7 @@ static void world_init(struct world *w)
 	w->rule.allow = POLICY_GET;
 	w->policy.rules = &w->rule;
 	w->policy.n_rules = 1;
+	policy_index(&w->policy);
 	w->config.policies = &w->policy;
 	w->config.n_policies = 1;
 	assert_int_equal(store_open(w->path, &w->store, &err), 0);
@@ -239,16 +241,6 @@ static void test_templates(void **state)
 		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false, meta, false), rows[i].matches);
 		assert_int_equal(policy_pattern_matches(rows[i].pattern, rows[i].path, false, meta, true), rows[i].unresolved);
 	}
-	/* what is passed over by its first component would not have matched */
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].matches || rows[i].unresolved)
-			assert_true(policy_first(rows[i].pattern) == 0 || policy_first(rows[i].pattern) == policy_first(rows[i].path));
-	assert_int_equal(policy_first("*"), 0);
-	assert_int_equal(policy_first("+/a"), 0);
-	assert_int_equal(policy_first("{{a}}"), 0);
-	assert_int_not_equal(policy_first("a/*"), 0);
-	assert_int_not_equal(policy_first("a/*"), policy_first("b/*"));
-	assert_int_equal(policy_first("a/*"), policy_first("a"));
 	assert_false(policy_pattern_valid("x{{a}}"));
 	assert_false(policy_pattern_valid("{{A}}"));
 	assert_false(policy_pattern_valid("{{}}"));
@@ -258,5 +250,72 @@ static void test_templates(void **state)
 	assert_false(policy_expand("{{project}}", meta, scope, 4));
 }
 
+/* One rule after the other. */
+static enum policy_verdict weigh_all(const struct config_policy *p, const struct policy_question *q, const struct config_rule **ret_rule)
+{
+	enum policy_verdict verdict = POLICY_SILENT;
+
+	for (size_t i = 0; i < p->n_rules && verdict != POLICY_DENIES; i++) {
+		const struct config_rule *rule = &p->rules[i];
+		bool denies = rule->allow & POLICY_DENY;
+
+		if (!denies && (verdict == POLICY_ALLOWS || !(rule->allow & q->op) || (q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)))
+			continue;
+		if (!policy_pattern_matches(rule->pattern, q->path, q->folder, q->meta, denies))
+			continue;
+		verdict = denies ? POLICY_DENIES : POLICY_ALLOWS;
+		*ret_rule = rule;
+	}
+	return verdict;
+}
+
+/* Some components of a pattern, or of a path; last: what may only stand at its end. */
+static void make_path(char ret[LIMIT_PATH_LEN + 1], const char *const *parts, uint32_t n_parts, const char *last)
+{
+	uint32_t n = randombytes_uniform(4);
+
+	ret[0] = '\0';
+	for (uint32_t i = 0; i <= n; i++)
+		snprintf(ret + strlen(ret), LIMIT_PATH_LEN + 1 - strlen(ret), "%s%s", i ? "/" : "", parts[randombytes_uniform(n_parts)]);
+	if (last && randombytes_uniform(2))
+		snprintf(ret + strlen(ret), LIMIT_PATH_LEN + 1 - strlen(ret), "/%s", last);
+}
+
+/* Whatever the rules and the question, the index finds what a look at every rule finds, and the same rule. */
+static void test_the_index_of_rules(void **state)
+{
+	static const char *const parts[] = {"a", "b", "ab", "+", "{{x}}", "{{y}}", "{{none}}"};
+	static struct config_rule rules[LIMIT_RULES];
+	static struct config_policy policy = {.rules = rules};
+	size_t counts[3] = {0};
+
+	(void)state;
+	for (int round = 0; round < 2000; round++) {
+		policy.n_rules = 1 + randombytes_uniform(round % 10 ? 12 : LIMIT_RULES);
+		for (size_t i = 0; i < policy.n_rules; i++) {
+			make_path(rules[i].pattern, parts, 7, "*");
+			if (randombytes_uniform(30) == 0)
+				strcpy(rules[i].pattern, "*");
+			assert_true(policy_pattern_valid(rules[i].pattern));
+			rules[i].allow = randombytes_uniform(4) ? POLICY_GET << randombytes_uniform(3) : POLICY_DENY;
+		}
+		policy_index(&policy);
+		for (int i = 0; i < 20; i++) {
+			char path[LIMIT_PATH_LEN + 1];
+			const struct policy_question q = {.path = path, .folder = randombytes_uniform(2), .op = POLICY_GET << randombytes_uniform(3),
+							  .meta = "x=a\ny=a/b\n", .literal = randombytes_uniform(3) ? NULL : "a/"};
+			const struct config_rule *found = NULL, *want = NULL;
+			enum policy_verdict verdict;
+
+			make_path(path, parts, 3, NULL);
+			verdict = policy_weigh(&policy, &q, &found);
+			assert_int_equal(verdict, weigh_all(&policy, &q, &want));
+			assert_ptr_equal(found, want);
+			counts[verdict]++;
+		}
+	}
+	assert_true(counts[POLICY_SILENT] > 100 && counts[POLICY_ALLOWS] > 100 && counts[POLICY_DENIES] > 100);
+}
+
 UNIT_MAIN(cmocka_unit_test(test_a_clock_set_back_revives_nothing), cmocka_unit_test(test_a_lineage_goes_together), cmocka_unit_test(test_a_token_that_was_seen), cmocka_unit_test(test_globs),
-	  cmocka_unit_test(test_units), cmocka_unit_test(test_durations), cmocka_unit_test(test_templates))
+	  cmocka_unit_test(test_units), cmocka_unit_test(test_durations), cmocka_unit_test(test_templates), cmocka_unit_test(test_the_index_of_rules))
