@@ -18,12 +18,17 @@
 #define HEADER_MAX 8192u
 #define SYNC_WITHIN_MS 50
 
-static uint64_t clock_ms(clockid_t id)
+static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec ts;
 
 	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t clock_ms(clockid_t id)
+{
+	return clock_ns(id) / 1000000;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------- */
@@ -204,11 +209,37 @@ static int rotate(struct audit *a, struct err *err)
 	return r;
 }
 
+/* Until when, and for which record, the next one waits. */
+struct last_flush {
+	uint64_t expected;
+	struct timespec patience;
+};
+
+/*
+ * Whose records reached the disk a moment ago ask again at once, while others wait already. A flush without them would leave them for the
+ * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or a quarter of a
+ * flush's time later: who asks now and then waits for nobody.
+ */
+static void wait_for_company(struct audit *a, const struct last_flush *last)
+{
+	while (!a->stop && a->want_synced < last->expected && pthread_cond_timedwait(&a->wake, &a->lock, &last->patience) == 0)
+		;
+}
+
+static void note_flush(const struct audit *a, uint64_t began_ns, uint64_t released, struct last_flush *last)
+{
+	const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC), until_ns = now_ns + (now_ns - began_ns) / 4;
+
+	last->expected = a->want_synced + released;
+	last->patience = (struct timespec){.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
+}
+
 static void *sync_thread(void *arg)
 {
 	struct audit *a = arg;
 	struct timespec pause = {.tv_nsec = SYNC_WITHIN_MS * 1000000L / 2};
-	uint64_t target;
+	struct last_flush last = {0};
+	uint64_t target, began_ns;
 	int fd, failed;
 
 	pthread_mutex_lock(&a->lock);
@@ -222,10 +253,13 @@ static void *sync_thread(void *arg)
 			pthread_mutex_unlock(&a->lock);
 			nanosleep(&pause, NULL);
 			pthread_mutex_lock(&a->lock);
+		} else {
+			wait_for_company(a, &last);
 		}
 		target = a->want_synced;
 		fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 3); /* a rotation may close the original */
 		pthread_mutex_unlock(&a->lock);
+		began_ns = clock_ns(CLOCK_MONOTONIC);
 		failed = fd >= 0 && fdatasync(fd) < 0;
 		if (fd >= 0)
 			close(fd);
@@ -236,7 +270,8 @@ static void *sync_thread(void *arg)
 			continue;
 		if (failed)
 			a->sync_failed = true; /* the kernel may have dropped the pages: never try again */
-		else
+		note_flush(a, began_ns, target - a->synced, &last);
+		if (!failed)
 			a->synced = target;
 		eventfd_write(a->event_fd, 1);
 	}
@@ -326,6 +361,17 @@ static int open_current(struct audit *a, uint64_t *ret_torn, struct err *err)
 	return 0;
 }
 
+/* With a clock that nobody sets. */
+static void init_wake(pthread_cond_t *wake)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(wake, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err)
 {
 	struct audit_event torn_event = {.event = "audit.recovered", .result = "granted", .why = "a torn last line was cut off",
@@ -336,7 +382,7 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 	*a = (struct audit){.fd = -1, .dir_fd = -1, .event_fd = -1, .sync = sync};
 	read_boot_id(a->boot_id);
 	pthread_mutex_init(&a->lock, NULL);
-	pthread_cond_init(&a->wake, NULL);
+	init_wake(&a->wake);
 	a->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	a->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (a->dir_fd < 0 || a->event_fd < 0)

@@ -9,6 +9,8 @@ from harness import BUILD, COTTERD, Broker, SoftHSM
 CLIENTS = 64
 RECORD = 300  # bytes, as a GET's record has
 MS = 400
+SLOW_DISK = os.path.join(BUILD, "tests", "libslow_disk.so")
+SLOW_S = 0.005  # as slow_disk.c
 
 
 class Unlogged(Broker):
@@ -22,7 +24,7 @@ class Unlogged(Broker):
             harness.COTTERD = COTTERD
 
 
-def group_commits(path):
+def group_commits(path, more=0):
     """Records a second: as many as there are clients, then one fdatasync, again and again, in a file with room ahead."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.posix_fallocate(fd, 0, 8 << 20)
@@ -30,6 +32,8 @@ def group_commits(path):
     while time.monotonic() - began < MS / 1000:
         os.pwrite(fd, record, n % (4 << 20))
         os.fdatasync(fd)
+        if more:
+            time.sleep(more)
         n += len(record)
     per_s = n / RECORD / (time.monotonic() - began)
     os.close(fd)
@@ -40,17 +44,22 @@ def group_commits(path):
 def main():
     with Bench() as bench:
         load, candidates = bench.keep(Load()), {}
-        for name, kind, sync in (("write", Broker, "write"), ("none", Unlogged, "write"), ("disk", Broker, "disk")):
-            b = bench.keep(kind(bench.sub(name), hsm=SoftHSM(bench.sub(f"h-{name}")), edit=lambda t, s=sync: t.replace("sync: write", f"sync: {s}")).start())
+        for name, kind, sync, prefix in (("write", Broker, "write", []), ("none", Unlogged, "write", []), ("disk", Broker, "disk", []),
+                                         ("slow", Broker, "disk", ["env", f"LD_PRELOAD={SLOW_DISK}"])):
+            b = bench.keep(kind(bench.sub(name), hsm=SoftHSM(bench.sub(f"h-{name}")), edit=lambda t, s=sync: t.replace("sync: write", f"sync: {s}"))
+                           .start(prefix=prefix))
             b.put("bench/secret", VALUE)
             ask = get("bench/secret", b.token("--policy", "admin", "--ttl", "1h"))
             candidates[name] = lambda b=b, ask=ask: load(b.socket, ask, connections=CLIENTS, ms=MS)["per_s"]
         candidates["commits"] = lambda: group_commits(os.path.join(bench.dir, "commits"))
+        candidates["slow commits"] = lambda: group_commits(os.path.join(bench.dir, "commits"), SLOW_S)
         f = interleave(candidates)
     row("audit-write", "audit sync: write, 64 clients, a second", ratio(f["write"], f["none"]), 0.85, "higher", f"{f['write'].median:,.0f}",
         f"the same broker without a log {f['none'].median:,.0f}")
     row("audit-disk", "audit sync: disk, 64 clients, a second", ratio(f["disk"], f["commits"]), 0.8, "higher", f"{f['disk'].median:,.0f}",
         f"64 records and fdatasync, over and over {f['commits'].median:,.0f}; by sync: write {f['write'].median:,.0f}")
+    row("audit-disk-5ms", "the same, a disk of 5 ms a flush", ratio(f["slow"], f["slow commits"]), 0.8, "higher", f"{f['slow'].median:,.0f}",
+        f"64 records and fdatasync, over and over {f['slow commits'].median:,.0f}")
 
 
 if __name__ == "__main__":

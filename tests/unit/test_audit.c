@@ -2,6 +2,7 @@
 #include "broker/audit.h"
 #include "tests/unit/unit.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ struct fixture {
 static const struct audit_event granted = {.event = "get", .job = "", .secret = "a/b", .result = "granted", .why = ""},
 				denied = {.event = "get", .job = "", .secret = "a/b", .result = "denied", .why = ""};
 
-static int set_up(void **state)
+static int set_up_with(void **state, enum config_audit_sync sync)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct err err = {0};
@@ -27,9 +28,19 @@ static int set_up(void **state)
 	signal(SIGXFSZ, SIG_IGN);
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/audit.log", f->dir);
-	assert_int_equal(audit_open(f->dir, CONFIG_AUDIT_WRITE, &f->log, &err), 0);
+	assert_int_equal(audit_open(f->dir, sync, &f->log, &err), 0);
 	*state = f;
 	return 0;
+}
+
+static int set_up(void **state)
+{
+	return set_up_with(state, CONFIG_AUDIT_WRITE);
+}
+
+static int set_up_disk(void **state)
+{
+	return set_up_with(state, CONFIG_AUDIT_DISK);
 }
 
 static int tear_down(void **state)
@@ -179,8 +190,41 @@ static void test_a_write_that_fails_alone(void **state)
 	holds(f, 1);
 }
 
+static void wait_released(struct fixture *f, uint64_t seq)
+{
+	struct pollfd told = {.fd = f->log.event_fd, .events = POLLIN};
+
+	while (!audit_released(&f->log, seq)) {
+		assert_int_equal(poll(&told, 1, 30000), 1);
+		audit_acknowledge(&f->log);
+	}
+}
+
+/* Those of before may come again, or not: whoever is there gets to the disk. */
+static void test_on_the_disk_with_and_without_company(void **state)
+{
+	static const unsigned int groups[] = {40, 1, 1, 20, 3, 1, 60, 60, 2, 1};
+	struct fixture *f = *state;
+	struct err err = {0};
+	uint64_t seq = 0, all = 0;
+
+	assert_int_equal(audit_start_sync(&f->log, &err), 0);
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		for (unsigned int k = 0; k < groups[i]; k++)
+			assert_int_equal(audit_write(&f->log, &granted, &seq, &err), 0);
+		all += groups[i];
+		assert_int_equal(seq, all);
+		/* the next of them while this one is on its way, too */
+		if (i % 3 != 1)
+			wait_released(f, seq);
+	}
+	wait_released(f, seq);
+	holds(f, all);
+}
+
 UNIT_MAIN(cmocka_unit_test_setup_teardown(test_what_is_queued_is_written_together, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_more_than_the_queue_holds, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_a_flush_that_fails, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_a_write_that_fails_with_others_queued, set_up, tear_down),
-	  cmocka_unit_test_setup_teardown(test_a_write_that_fails_alone, set_up, tear_down))
+	  cmocka_unit_test_setup_teardown(test_a_write_that_fails_alone, set_up, tear_down),
+	  cmocka_unit_test_setup_teardown(test_on_the_disk_with_and_without_company, set_up_disk, tear_down))
