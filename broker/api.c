@@ -161,21 +161,16 @@ const char *api_event(size_t row)
 
 /* ---- dispatch --------------------------------------------------------------------------------------------------- */
 
+/* A pattern's only '*' is its end. */
 static bool pattern_matches(const char *pattern, const char *path, const char **ret_rest)
 {
-	size_t n = strlen(pattern);
-
-	if (pattern[n - 1] != '*') {
-		*ret_rest = "";
-		return strcmp(pattern, path) == 0;
-	}
-	*ret_rest = path + n - 1;
-	/* "secret/metadata" itself, without a slash, is the root folder */
-	if (strlen(path) == n - 2 && memcmp(pattern, path, n - 2) == 0) {
-		*ret_rest = "";
+	for (; *pattern != '*' && *pattern && *pattern == *path; pattern++)
+		path++;
+	*ret_rest = path;
+	if (*pattern == '*' || (!*pattern && !*path))
 		return true;
-	}
-	return strncmp(pattern, path, n - 1) == 0;
+	/* "secret/metadata" itself, without a slash, is the root folder */
+	return !*path && strcmp(pattern, "/*") == 0;
 }
 
 /* What a request is for. */
