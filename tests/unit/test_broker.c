@@ -262,6 +262,52 @@ static void test_http_lengths(void **state)
 	assert_int_equal(http_parse_head(head, (size_t)n, &q, &err), -ERR_LIMIT);
 }
 
+/* Every byte at every place of values of many lengths: they are looked at eight at a time. */
+static void test_http_bytes(void **state)
+{
+	char head[80];
+	struct request q;
+	struct err err;
+	size_t n;
+
+	(void)state;
+	for (size_t len = 1; len <= 26; len++)
+		for (size_t at = 0; at < len; at++)
+			for (int byte = 0; byte < 256; byte++) {
+				bool text = (byte >= 0x20 && byte < 0x7f) || byte == '\t';
+
+				n = (size_t)snprintf(head, sizeof(head), "GET /v1/a HTTP/1.1\r\nA: ");
+				memset(head + n, 'x', len);
+				head[n + at] = (char)byte;
+				memcpy(head + n + len, "\r\n\r\n", 4);
+				n += len + 4;
+				assert_int_equal(http_parse_head(head, n, &q, &err), text ? (int)n : -ERR_INPUT);
+			}
+}
+
+static void test_http_line_ends(void **state)
+{
+	static const struct {
+		const char *head;
+		int result; /* 1: all of it */
+	} rows[] = {
+		{"GET /v1/a HTTP/1.1\r\n\r\n", 1}, {"GET /v1/a HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n", 1}, {"GET /v1/a HTTP/1.1\r\nA:\r\n\r\n", 1},
+		{"GET /v1/a HTTP/1.1\r\n", 0}, {"GET /v1/a HTTP/1.1\n\n", 0}, {"GET /v1/a HTTP/1.1\n\r\n", 0}, {"\n\r\n", 0}, {"", 0},
+		{"\r\n\r\n", -ERR_INPUT}, {"GET /v1/a HTTP/1.1\nA: b\r\n\r\n", -ERR_INPUT}, {"GET /v1/a HTTP/1.1\r\r\n\r\n", -ERR_INPUT},
+		{"GET /v1/a HTTP/1.1\r\nA: b\nC: d\r\n\r\n", -ERR_INPUT}, {"GET /v1/a HTTP/1.1\r\nA: b\rC: d\r\n\r\n", -ERR_INPUT},
+		{"GET /v1/a HTTP/1.1\r\nA: b\n\r\n\r\n", -ERR_INPUT}, {"\nGET /v1/a HTTP/1.1\r\n\r\n", -ERR_INPUT},
+	};
+	struct request q;
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		size_t n = strlen(rows[i].head);
+
+		assert_int_equal(http_parse_head(rows[i].head, n, &q, &err), rows[i].result == 1 ? (int)n : rows[i].result);
+	}
+}
+
 UNIT_MAIN(cmocka_unit_test(test_paths), cmocka_unit_test(test_patterns), cmocka_unit_test(test_caveats_hold_and_refuse),
 	  cmocka_unit_test(test_merkle_rfc6962), cmocka_unit_test(test_cache_keeps_and_forgets), cmocka_unit_test(test_cache_knows_what_was_told), cmocka_unit_test(test_wire_refuses_other_layouts),
-	  cmocka_unit_test(test_http_lengths))
+	  cmocka_unit_test(test_http_lengths), cmocka_unit_test(test_http_bytes), cmocka_unit_test(test_http_line_ends))
