@@ -297,12 +297,12 @@ static void test_the_index_of_rules(void **state)
 			if (randombytes_uniform(30) == 0)
 				strcpy(rules[i].pattern, "*");
 			assert_true(policy_pattern_valid(rules[i].pattern));
-			rules[i].allow = randombytes_uniform(4) ? POLICY_GET << randombytes_uniform(3) : POLICY_DENY;
+			rules[i].allow = randombytes_uniform(4) ? 1u << randombytes_uniform(3) : (uint32_t)POLICY_DENY;
 		}
 		policy_index(&policy);
 		for (int i = 0; i < 20; i++) {
 			char path[LIMIT_PATH_LEN + 1];
-			const struct policy_question q = {.path = path, .folder = randombytes_uniform(2), .op = POLICY_GET << randombytes_uniform(3),
+			const struct policy_question q = {.path = path, .folder = randombytes_uniform(2), .op = 1u << randombytes_uniform(3),
 							  .meta = "x=a\ny=a/b\n", .literal = randombytes_uniform(3) ? NULL : "a/"};
 			const struct config_rule *found = NULL, *want = NULL;
 			enum policy_verdict verdict;
