@@ -403,16 +403,18 @@ static void refuse_route(struct conn *c, bool known)
 
 static void call_init(struct call *call, struct broker *b, struct conn *c, const char *event)
 {
+	const uint64_t now_ms = token_boot_ms();
+
 	*call = (struct call){.broker = b, .conn = c, .event = event, .route = N_ROUTES, .began_ns = metrics_now_ns(), .round = c->server->round};
 	/* who connected just now was asked about just now */
-	if (c->accepted != c->server->round)
+	if (server_round_is_long(c->server, now_ms) || c->accepted != c->server->round)
 		peer_refresh(&c->peer);
 	/* most ask once, or more than twice */
 	if (c->accepted == 0)
 		peer_watch(&c->peer, c->server->peers_fd);
 	c->accepted = 0;
 	call->facts = (struct token_facts){.uid = c->peer.uid, .gid = c->peer.gid, .cgroup = c->peer.cgroup,
-					   .wall_ms = token_wall_ms(), .boot_ms = token_boot_ms()};
+					   .wall_ms = token_wall_ms(), .boot_ms = now_ms};
 }
 
 struct call *api_call_new(struct broker *b, struct conn *c, const char *event)

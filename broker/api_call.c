@@ -164,12 +164,12 @@ void call_reply_data(struct call *call, const struct secret *data, int r)
 }
 
 /* The kernel's word again: while the hardware worked, the peer may have gone, or moved. Within the loop's same round it was asked
- * microseconds ago, and would be asked for nothing. */
+ * microseconds ago, and would be asked for nothing, unless the round is a long one. */
 static int check_peer_again(struct call *call, struct err *err)
 {
 	struct peer *p = &call->conn->peer;
 
-	if (call->round != call->conn->server->round)
+	if (server_round_is_long(call->conn->server, call->facts.boot_ms) || call->round != call->conn->server->round)
 		peer_refresh(p);
 	call->round = call->conn->server->round;
 	if (p->problem)
@@ -189,10 +189,11 @@ void call_end(struct call *call, int r, const char *message, uint64_t audit_seq)
 
 static int check_again(struct call *call, struct err *err)
 {
-	int r = check_peer_again(call, err);
+	int r;
 
 	call->facts.wall_ms = token_wall_ms();
 	call->facts.boot_ms = token_boot_ms();
+	r = check_peer_again(call, err);
 	return r == 0 && call->token ? token_use(&call->broker->tokens, call->token, &call->facts, err) : r;
 }
 

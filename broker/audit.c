@@ -215,10 +215,12 @@ struct last_flush {
 	struct timespec patience;
 };
 
+#define COMPANY_MS 5u
+
 /*
  * Whose records reached the disk a moment ago ask again at once, while others wait already. A flush without them would leave them for the
  * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or a quarter of a
- * flush's time later: who asks now and then waits for nobody.
+ * flush's time after the last one, but no more than COMPANY_MS: whoever does not ask again delays nobody for long.
  */
 static void wait_for_company(struct audit *a, const struct last_flush *last)
 {
@@ -228,7 +230,8 @@ static void wait_for_company(struct audit *a, const struct last_flush *last)
 
 static void note_flush(const struct audit *a, uint64_t began_ns, uint64_t released, struct last_flush *last)
 {
-	const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC), until_ns = now_ns + (now_ns - began_ns) / 4;
+	const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC), quarter_ns = (now_ns - began_ns) / 4;
+	const uint64_t until_ns = now_ns + (quarter_ns < COMPANY_MS * 1000000 ? quarter_ns : COMPANY_MS * 1000000);
 
 	last->expected = a->want_synced + released;
 	last->patience = (struct timespec){.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};

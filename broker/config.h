@@ -43,7 +43,9 @@ struct config_policy {
 	char name[LIMIT_NAME_LEN + 1];
 	struct config_rule *rules;
 	size_t n_rules;
-	uint16_t by_begin[CONFIG_RULE_BUCKETS]; /* of policy_index: a rule, counted from 1; 0: none */
+	/* of policy_index: a rule, counted from 1; 0: none */
+	uint16_t by_begin[CONFIG_RULE_BUCKETS];
+	bool indexed;
 };
 
 /* A key set of a CI system, pinned in a file. */

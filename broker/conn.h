@@ -47,7 +47,7 @@ struct conn {
 	enum metrics_outcome outcome; /* where the reply's is counted */
 	uint64_t deadline_ms;
 	uint32_t watched; /* epoll events */
-	bool in_epoll;	  /* from its first turn on: most have sent their request by then */
+	bool in_epoll;	  /* from its first turn on, as most have sent their request by then; a raw one from the beginning */
 	const char *content_type; /* of the next reply; NULL: JSON */
 	bool keep_alive, dead, held, continued, admitted, head_only;
 	bool raw; /* no HTTP: it asks by who it is, and gets the value alone. See credential.h */

@@ -47,11 +47,12 @@ bool process_ended(int pidfd);
 int peer_supported(struct err *err);
 /* Reads who connected. has_pidfd: peer_supported. On success the caller calls peer_done. */
 int peer_init(int socket, bool has_pidfd, struct peer *ret);
-/* Asks the kernel again: sets cgroup, and problem when the peer is gone or not who it was. */
+/* Asks the kernel again: sets cgroup, and problem when the peer is gone (one that is watched: gone and reaped) or not who it was. */
 void peer_refresh(struct peer *p);
 /*
  * From now on epoll_fd, which is for this alone, tells when the process ends, and peer_refresh asks for its ids and its cgroup only: a call of
- * the kernel less for each request. Without a pidfd, or where epoll cannot take it, nothing changes. p stays where it is until peer_done.
+ * the kernel less for each request. Without a pidfd, or where epoll cannot take it, nothing changes. p stays where it is until peer_done,
+ * whose close takes it out of epoll, as nobody else has that descriptor.
  */
 void peer_watch(struct peer *p, int epoll_fd);
 /* Sets the problem of all peers whose processes ended: before any peer of them is asked for, whenever epoll_fd is readable. */

@@ -197,6 +197,7 @@ void policy_index(struct config_policy *policy)
 		rule->next = *head;
 		*head = (uint16_t)(i + 1);
 	}
+	policy->indexed = true;
 }
 
 /* ---- verdicts -------------------------------------------------------------------------------------------------- */
@@ -239,6 +240,8 @@ enum policy_verdict policy_weigh(const struct config_policy *policy, const struc
 	uint32_t hash = HASH_BEGIN;
 	size_t n;
 
+	if (!policy->indexed)
+		return POLICY_DENIES;
 	for (;; path += n + 1) {
 		weigh_some(policy, hash, q, &verdict, &found);
 		n = strcspn(path, "/");

@@ -40,7 +40,7 @@ bool policy_pattern_valid(const char *pattern);
 bool policy_pattern_matches(const char *pattern, const char *path, bool folder, const char *meta, bool unresolved);
 
 /* After its rules changed: a rule is found by the components that its pattern begins with, up to the first that stands for several, so
- * that a question costs the same whatever number of rules there is. A policy without its index allows nothing. */
+ * that a question costs the same whatever number of rules begins otherwise. A policy without its index denies everything. */
 void policy_index(struct config_policy *policy);
 
 enum policy_verdict { POLICY_SILENT, POLICY_ALLOWS, POLICY_DENIES };

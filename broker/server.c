@@ -323,7 +323,7 @@ static void dispatch(struct server *s, struct epoll_event *ev)
 		turns_add(&s->turns, tag, ev->events);
 }
 
-#define EVENTS 256
+#define EVENTS 256 /* of one round */
 
 /* Before anything else of a round: whose end the kernel has told of gets nothing more. What there was no room for may be such an end, too. */
 static void look_for_ends(struct server *s, const struct epoll_event *events, int n)
@@ -331,6 +331,8 @@ static void look_for_ends(struct server *s, const struct epoll_event *events, in
 	const bool all = n >= 0 && n < EVENTS;
 	bool peer = !all, job = !all;
 
+	s->looked_ms = token_boot_ms();
+	s->is_long = false;
 	for (int i = 0; i < n; i++) {
 		peer |= events[i].data.ptr == &s->peers_fd;
 		job |= events[i].data.ptr == &s->broker->jobs;
@@ -338,6 +340,18 @@ static void look_for_ends(struct server *s, const struct epoll_event *events, in
 	if (peer)
 		peers_look(s->peers_fd);
 	s->broker->jobs.none_told = !job;
+}
+
+#define LOOK_MS 2u
+
+bool server_round_is_long(struct server *s, uint64_t now_ms)
+{
+	if (now_ms < s->looked_ms + LOOK_MS)
+		return s->is_long;
+	peers_look(s->peers_fd);
+	s->broker->jobs.none_told = false;
+	s->looked_ms = now_ms;
+	return s->is_long = true;
 }
 
 #define SERVED_AT_ONCE 4u /* before whoever came meanwhile is looked for */

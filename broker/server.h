@@ -20,6 +20,8 @@ struct server {
 	struct shared_body *too_much; /* for systemd; see conn.c */
 	struct secret buffer;
 	uint64_t round; /* of the loop */
+	uint64_t looked_ms; /* boot-time clock: when the kernel was last heard about ends */
+	bool is_long;	/* this round: server_round_is_long */
 	struct conn *conns, *dead;
 	TAILQ_HEAD(answered_conns, conn) answered; /* whose replies leave together */
 	const struct turn_user *answering;	   /* whose they all are; NULL: more than one user's */
@@ -43,6 +45,10 @@ struct server {
 int server_init(struct server *s, struct broker *b, struct err *err);
 int server_run(struct server *s, struct err *err);
 void server_done(struct server *s);
+
+/* Whether so much of this round is over (a commit, a rotation of the log) that what was found out about a process before is to be asked for
+ * anew. What is told of ends is looked at anyway. */
+bool server_round_is_long(struct server *s, uint64_t now_ms);
 
 /* Whether n more descriptors can be had. */
 bool server_has_descriptors(const struct server *s, size_t n);

@@ -4,13 +4,12 @@ import time
 
 from bench import VALUE, Bench, Load, get, interleave, ratio, row
 import harness
-from harness import BUILD, COTTERD, Broker, SoftHSM
+from harness import BUILD, COTTERD, Broker, SlowDisk, SoftHSM
 
 CLIENTS = 64
 RECORD = 300  # bytes, as a GET's record has
 MS = 400
-SLOW_DISK = os.path.join(BUILD, "tests", "libslow_disk.so")
-SLOW_S = 0.005  # as slow_disk.c
+SLOW_MS = 5
 
 
 class Unlogged(Broker):
@@ -45,14 +44,14 @@ def main():
     with Bench() as bench:
         load, candidates = bench.keep(Load()), {}
         for name, kind, sync, prefix in (("write", Broker, "write", []), ("none", Unlogged, "write", []), ("disk", Broker, "disk", []),
-                                         ("slow", Broker, "disk", ["env", f"LD_PRELOAD={SLOW_DISK}"])):
+                                         ("slow", Broker, "disk", SlowDisk(bench.dir, SLOW_MS).prefix)):
             b = bench.keep(kind(bench.sub(name), hsm=SoftHSM(bench.sub(f"h-{name}")), edit=lambda t, s=sync: t.replace("sync: write", f"sync: {s}"))
                            .start(prefix=prefix))
             b.put("bench/secret", VALUE)
             ask = get("bench/secret", b.token("--policy", "admin", "--ttl", "1h"))
             candidates[name] = lambda b=b, ask=ask: load(b.socket, ask, connections=CLIENTS, ms=MS)["per_s"]
         candidates["commits"] = lambda: group_commits(os.path.join(bench.dir, "commits"))
-        candidates["slow commits"] = lambda: group_commits(os.path.join(bench.dir, "commits"), SLOW_S)
+        candidates["slow commits"] = lambda: group_commits(os.path.join(bench.dir, "commits"), SLOW_MS / 1000)
         f = interleave(candidates)
     row("audit-write", "audit sync: write, 64 clients, a second", ratio(f["write"], f["none"]), 0.85, "higher", f"{f['write'].median:,.0f}",
         f"the same broker without a log {f['none'].median:,.0f}")

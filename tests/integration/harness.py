@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -61,6 +62,19 @@ def free_port_pair():
                 return port
             except (OSError, OverflowError):
                 continue
+
+
+class SlowDisk:
+    """A broker started behind its prefix waits as many milliseconds more for each flush as it was told last (slow_disk.c)."""
+
+    def __init__(self, directory, ms=0):
+        self.path = os.path.join(directory, "slow-disk")
+        self.wait(ms)
+        self.prefix = ("env", f"LD_PRELOAD={os.path.join(BUILD, 'tests', 'libslow_disk.so')}", f"SLOW_DISK={self.path}")
+
+    def wait(self, ms):
+        with open(self.path, "r+b" if os.path.exists(self.path) else "wb") as f:
+            f.write(struct.pack("=i", ms))
 
 
 class SoftHSM:

@@ -14,7 +14,7 @@ import time
 import unittest
 
 import peers
-from harness import BUILD, COTTER, COTTERD, Case, clean_env, run, wait_for
+from harness import BUILD, COTTER, COTTERD, Case, SlowDisk, clean_env, run, wait_for
 from peers import Cgroup, Process, Session, as_peer, ask, connect, passed_connection, request
 
 ROOT = os.geteuid() == 0
@@ -248,6 +248,63 @@ def forward(path, data):
     with connect(path) as s:
         s.sendall(data)
         return peers.answer(s)
+
+
+@unittest.skipIf(NO_CGROUP, NO_CGROUP)
+@unittest.skipIf(os.environ.get("COTTER_SANITIZE"), "the sanitizer wants to be the first library")
+class LongRound(JobCase):
+    """A disk that is slow keeps the broker at one request, and behind it in the same round waits one of a process that dies meanwhile."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.b.stop()
+        cls.disk = SlowDisk(cls.dir)
+        cls.b.start(prefix=cls.disk.prefix)
+
+    def setUp(self):
+        super().setUp()
+        self.cg = self.cgroup()
+        self.leader = self.process(uid=JOB, cgroup=self.cg)
+        self.token, _ = self.job(self.leader.pid)
+
+    def answer_after(self, death):
+        """The status that a connection's request gets, whose last bytes came after the death."""
+        s, pid = passed_connection(self.b.socket, cgroup=self.cg, uid=JOB, then="stay")
+        self.ends.append(lambda: (s.close(), os.kill(pid, 9), os.waitpid(pid, 0)))
+        for _ in range(3):
+            self.assertEqual(request(s, "GET", "secret/data/release/npm-token", self.token)[0], 200)
+        get = f"GET /v1/secret/data/release/npm-token HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {self.token}\r\n\r\n".encode()
+        put = b'{"data": {"value": "x"}}'
+        with connect(self.b.operator_socket) as operator:
+            request(operator, "GET", "sys/health")
+            self.disk.wait(1000)
+            os.kill(self.b.process.pid, signal.SIGSTOP)
+            wait_for("its stop", lambda: run("ps", "-o", "stat=", "-p", str(self.b.process.pid)).stdout.startswith(b"T"))
+            operator.sendall(b"POST /v1/secret/data/build/b/token HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(put) + put)
+            s.sendall(get[:10])
+            os.kill(self.b.process.pid, signal.SIGCONT)
+            time.sleep(0.2)
+            victim = death(pid)
+            wait_for("a zombie", lambda: run("ps", "-o", "stat=", "-p", str(victim)).stdout.startswith(b"Z"))
+            s.sendall(get[10:])
+            status = peers.answer(s)[0]
+            self.disk.wait(0)
+            self.assertEqual(peers.answer(operator)[0], 200)
+        return status
+
+    def kill(self, pid):
+        os.kill(pid, 9)
+        return pid
+
+    def test_nobody_dies(self):
+        self.assertEqual(self.answer_after(lambda _: self.kill(self.process().pid)), 200)
+
+    def test_the_peer_dies(self):
+        self.assertEqual(self.answer_after(self.kill), 403)
+
+    def test_the_leader_dies(self):
+        self.assertEqual(self.answer_after(lambda _: self.kill(self.leader.pid)), 403)
 
 
 @unittest.skipIf(NO_CGROUP, NO_CGROUP)
