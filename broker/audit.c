@@ -1,5 +1,6 @@
 #include "broker/audit.h"
 
+#include "broker/audit_sync.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/err.h"
@@ -16,19 +17,13 @@
 #define CURRENT "audit.log"
 #define NEXT "audit.log.next"
 #define HEADER_MAX 8192u
-#define SYNC_WITHIN_MS 50
 
-static uint64_t clock_ns(clockid_t id)
+static uint64_t clock_ms(clockid_t id)
 {
 	struct timespec ts;
 
 	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t clock_ms(clockid_t id)
-{
-	return clock_ns(id) / 1000000;
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------- */
@@ -209,79 +204,6 @@ static int rotate(struct audit *a, struct err *err)
 	return r;
 }
 
-/* Until when, and for which record, the next one waits. */
-struct last_flush {
-	uint64_t expected;
-	struct timespec patience;
-};
-
-#define COMPANY_MS 5u
-
-/*
- * Whose records reached the disk a moment ago ask again at once, while others wait already. A flush without them would leave them for the
- * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or a quarter of a
- * flush's time after the last one, but no more than COMPANY_MS: whoever does not ask again delays nobody for long.
- */
-static void wait_for_company(struct audit *a, const struct last_flush *last)
-{
-	while (!a->stop && a->want_synced < last->expected && pthread_cond_timedwait(&a->wake, &a->lock, &last->patience) == 0)
-		;
-}
-
-static void note_flush(const struct audit *a, uint64_t began_ns, uint64_t released, struct last_flush *last)
-{
-	const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC), quarter_ns = (now_ns - began_ns) / 4;
-	const uint64_t until_ns = now_ns + (quarter_ns < COMPANY_MS * 1000000 ? quarter_ns : COMPANY_MS * 1000000);
-
-	last->expected = a->want_synced + released;
-	last->patience = (struct timespec){.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
-}
-
-static void *sync_thread(void *arg)
-{
-	struct audit *a = arg;
-	struct timespec pause = {.tv_nsec = SYNC_WITHIN_MS * 1000000L / 2};
-	struct last_flush last = {0};
-	uint64_t target, began_ns;
-	int fd, failed;
-
-	pthread_mutex_lock(&a->lock);
-	while (!a->stop) {
-		if (a->want_synced == a->synced || a->sync_failed) {
-			pthread_cond_wait(&a->wake, &a->lock);
-			continue;
-		}
-		if (a->sync == CONFIG_AUDIT_WRITE) {
-			/* many records, one flush */
-			pthread_mutex_unlock(&a->lock);
-			nanosleep(&pause, NULL);
-			pthread_mutex_lock(&a->lock);
-		} else {
-			wait_for_company(a, &last);
-		}
-		target = a->want_synced;
-		fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 3); /* a rotation may close the original */
-		pthread_mutex_unlock(&a->lock);
-		began_ns = clock_ns(CLOCK_MONOTONIC);
-		failed = fd >= 0 && fdatasync(fd) < 0;
-		if (fd >= 0)
-			close(fd);
-		else
-			nanosleep(&pause, NULL); /* out of descriptors: that is no failure of the log */
-		pthread_mutex_lock(&a->lock);
-		if (fd < 0)
-			continue;
-		if (failed)
-			a->sync_failed = true; /* the kernel may have dropped the pages: never try again */
-		note_flush(a, began_ns, target - a->synced, &last);
-		if (!failed)
-			a->synced = target;
-		eventfd_write(a->event_fd, 1);
-	}
-	pthread_mutex_unlock(&a->lock);
-	return NULL;
-}
-
 static void read_boot_id(char ret[37])
 {
 	CLEANUP(cleanup_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -364,17 +286,6 @@ static int open_current(struct audit *a, uint64_t *ret_torn, struct err *err)
 	return 0;
 }
 
-/* With a clock that nobody sets. */
-static void init_wake(pthread_cond_t *wake)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(wake, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
 int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, struct err *err)
 {
 	struct audit_event torn_event = {.event = "audit.recovered", .result = "granted", .why = "a torn last line was cut off",
@@ -384,8 +295,7 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 
 	*a = (struct audit){.fd = -1, .dir_fd = -1, .event_fd = -1, .sync = sync};
 	read_boot_id(a->boot_id);
-	pthread_mutex_init(&a->lock, NULL);
-	init_wake(&a->wake);
+	audit_sync_init(a);
 	a->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	a->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (a->dir_fd < 0 || a->event_fd < 0)
@@ -399,12 +309,6 @@ int audit_open(const char *dir, enum config_audit_sync sync, struct audit *a, st
 	if (r < 0)
 		audit_close(a);
 	return r;
-}
-
-int audit_start_sync(struct audit *a, struct err *err)
-{
-	a->thread_runs = pthread_create(&a->thread, NULL, sync_thread, a) == 0;
-	return a->thread_runs ? 0 : err_set(err, ERR_FAILED, "cannot start the audit log's sync thread");
 }
 
 /* Printable ASCII without space, '"' and '\' goes as it is, all else as \xHH: one record stays one line of words. */
@@ -480,10 +384,7 @@ static int write_queue(struct audit *a, struct err *err)
 	if (r < 0 || a->written.size == a->tree.size)
 		return r;
 	a->written = a->tree;
-	pthread_mutex_lock(&a->lock);
-	a->want_synced = a->tree.size;
-	pthread_cond_signal(&a->wake);
-	pthread_mutex_unlock(&a->lock);
+	audit_sync_want(a);
 	return 0;
 }
 
@@ -559,49 +460,12 @@ bool audit_written(const struct audit *a, uint64_t seq)
 	return seq <= a->written.size;
 }
 
-bool audit_released(struct audit *a, uint64_t seq)
-{
-	bool released;
-
-	if (a->sync == CONFIG_AUDIT_WRITE)
-		return audit_written(a, seq);
-	pthread_mutex_lock(&a->lock);
-	released = a->synced >= seq;
-	pthread_mutex_unlock(&a->lock);
-	return released;
-}
-
 void audit_close(struct audit *a)
 {
 	write_queue(a, NULL);
-	if (a->thread_runs) {
-		pthread_mutex_lock(&a->lock);
-		a->stop = true;
-		pthread_cond_signal(&a->wake);
-		pthread_mutex_unlock(&a->lock);
-		pthread_join(a->thread, NULL);
-		fdatasync(a->fd);
-	}
+	audit_sync_stop(a);
 	cleanup_close(&a->fd);
 	cleanup_close(&a->dir_fd);
 	cleanup_close(&a->event_fd);
 	a->fd = a->dir_fd = a->event_fd = -1;
-	a->thread_runs = false;
-}
-
-bool audit_failed(struct audit *a)
-{
-	bool failed;
-
-	pthread_mutex_lock(&a->lock);
-	failed = a->broken || a->sync_failed;
-	pthread_mutex_unlock(&a->lock);
-	return failed;
-}
-
-void audit_acknowledge(struct audit *a)
-{
-	eventfd_t n;
-
-	eventfd_read(a->event_fd, &n);
 }
