@@ -274,8 +274,8 @@ class Transparent(RunCase):
 
     def popen(self, script, *options, **kw):
         kw.setdefault("stdout", subprocess.PIPE)
-        # a shell that started the tests in its background has them ignored, and what is ignored stays that
-        kw.setdefault("preexec_fn", lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGQUIT)])
+        # a shell that started the tests in its background has them ignored, as has nohup, and what is ignored stays that
+        kw.setdefault("preexec_fn", lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)])
         return subprocess.Popen([COTTER, "run", "--env", "T=app/token", *options, "--", "sh", "-c", script], env=self.b.env, **kw)
 
     def test_exit_status(self):
