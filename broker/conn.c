@@ -119,10 +119,13 @@ static void join_answered(struct conn *c)
 {
 	struct server *s = c->server;
 
-	if (s->n_answered++ == 0)
+	if (s->n_answered++ == 0) {
 		s->answering = c->turn_user;
-	else if (s->answering != c->turn_user)
+		s->answered_len = 0;
+	} else if (s->answering != c->turn_user) {
 		s->answering = NULL;
+	}
+	s->answered_len += c->out.len;
 	TAILQ_INSERT_TAIL(&s->answered, c, answer);
 	c->answered = true;
 }

@@ -356,6 +356,7 @@ bool server_round_is_long(struct server *s, uint64_t now_ms)
 
 #define SERVED_AT_ONCE 4u /* before whoever came meanwhile is looked for */
 #define SENT_AT_ONCE 16u
+#define SENT_AT_ONCE_LEN 65536u /* the arena is for others, too */
 
 static void serve(struct server *s)
 {
@@ -371,10 +372,11 @@ static void serve(struct server *s)
 }
 
 /* One user's answers wait for the requests that it has behind them, when nobody else has any: each send would wake it for one of them. Only as
- * long as every round adds one: what is ready may be the end of a connection that is answered already. */
-static bool may_gather(const struct server *s, size_t before)
+ * long as every round adds one, since what is ready may be the end of a connection that is answered already; and as long as all of that is quick. */
+static bool may_gather(struct server *s, size_t before, uint64_t now_ms)
 {
-	return s->n_answered > before && s->answering && turns_only(&s->turns, s->answering) && s->n_answered < SENT_AT_ONCE && !s->stop;
+	return s->n_answered > before && s->answering && turns_only(&s->turns, s->answering) && s->n_answered < SENT_AT_ONCE &&
+	       s->answered_len < SENT_AT_ONCE_LEN && !server_round_is_long(s, now_ms) && !s->stop;
 }
 
 static void bury(struct server *s)
@@ -434,7 +436,7 @@ int server_run(struct server *s, struct err *err)
 			return err_set(err, ERR_FAILED, "the launcher died: no helper can be started any more");
 		}
 		broker_tick(s->broker, now);
-		if (!may_gather(s, before))
+		if (!may_gather(s, before, now))
 			conns_send(s);
 		bury(s);
 	}

@@ -25,7 +25,7 @@ struct server {
 	struct conn *conns, *dead;
 	TAILQ_HEAD(answered_conns, conn) answered; /* whose replies leave together */
 	const struct turn_user *answering;	   /* whose they all are; NULL: more than one user's */
-	size_t n_answered;
+	size_t n_answered, answered_len; /* bytes of them */
 	struct turns turns;
 	size_t n_conns;
 	struct server_user {

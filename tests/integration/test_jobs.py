@@ -1,8 +1,10 @@
 """Jobs: tokens that are worth nothing outside of them. Real processes under different uids, in cgroups of their own."""
 import concurrent.futures
+import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -296,6 +298,27 @@ class LongRound(JobCase):
     def kill(self, pid):
         os.kill(pid, 9)
         return pid
+
+    def test_a_quick_answer_waits_for_no_slow_ones(self):
+        """But for those of its round; answers of one user leave together only while they are quick."""
+        put = b'{"data": {"value": "x"}}'
+        with contextlib.ExitStack() as stack:
+            quick, *slow = [stack.enter_context(connect(self.b.operator_socket)) for _ in range(7)]
+            for s in (quick, *slow):
+                self.assertEqual(request(s, "GET", "sys/health")[0], 200)
+            self.disk.wait(300)
+            os.kill(self.b.process.pid, signal.SIGSTOP)
+            wait_for("its stop", lambda: run("ps", "-o", "stat=", "-p", str(self.b.process.pid)).stdout.startswith(b"T"))
+            quick.sendall(b"GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n\r\n")
+            for i, s in enumerate(slow):
+                s.sendall(b"POST /v1/secret/data/build/slow/%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (i, len(put)) + put)
+            os.kill(self.b.process.pid, signal.SIGCONT)
+            self.assertEqual(peers.answer(quick)[0], 200)
+            time.sleep(0.05)
+            self.assertEqual(select.select(slow[-1:], [], [], 0)[0], [])
+            self.disk.wait(0)
+            for s in slow:
+                self.assertEqual(peers.answer(s)[0], 200)
 
     def test_nobody_dies(self):
         self.assertEqual(self.answer_after(lambda _: self.kill(self.process().pid)), 200)
