@@ -22,7 +22,7 @@ struct last_flush {
 
 /*
  * Whose records reached the disk a moment ago ask again at once, while others wait already. A flush without them would leave them for the
- * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or a quarter of a
+ * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or half a
  * flush's time after the last one, but no more than COMPANY_MS: whoever does not ask again delays nobody for long.
  */
 static void wait_for_company(struct audit *a, const struct last_flush *last)
@@ -33,8 +33,8 @@ static void wait_for_company(struct audit *a, const struct last_flush *last)
 
 static void note_flush(const struct audit *a, uint64_t began_ns, uint64_t released, struct last_flush *last)
 {
-	const uint64_t now_ns = metrics_now_ns(), quarter_ns = (now_ns - began_ns) / 4;
-	const uint64_t until_ns = now_ns + (quarter_ns < COMPANY_MS * 1000000 ? quarter_ns : COMPANY_MS * 1000000);
+	const uint64_t now_ns = metrics_now_ns(), half_ns = (now_ns - began_ns) / 2;
+	const uint64_t until_ns = now_ns + (half_ns < COMPANY_MS * 1000000 ? half_ns : COMPANY_MS * 1000000);
 
 	last->expected = a->want_synced + released;
 	last->patience = (struct timespec){.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
