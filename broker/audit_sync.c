@@ -19,7 +19,6 @@ struct last_flush {
 	struct timespec patience;
 };
 
-
 /*
  * Whose records reached the disk a moment ago ask again at once, while others wait already. A flush without them would leave them for the
  * one behind it, and everybody would be answered by every second one only. So it begins when as many are there, or half a
@@ -74,11 +73,12 @@ static void *sync_thread(void *arg)
 		pthread_mutex_lock(&a->lock);
 		if (fd < 0)
 			continue;
-		if (failed)
+		if (failed) {
 			a->sync_failed = true; /* the kernel may have dropped the pages: never try again */
-		note_flush(a, began_ns, target - a->synced, &last);
-		if (!failed)
+		} else {
+			note_flush(a, began_ns, target - a->synced, &last);
 			a->synced = target;
+		}
 		eventfd_write(a->event_fd, 1);
 	}
 	pthread_mutex_unlock(&a->lock);
@@ -106,7 +106,7 @@ int audit_start_sync(struct audit *a, struct err *err)
 void audit_sync_want(struct audit *a)
 {
 	pthread_mutex_lock(&a->lock);
-	a->want_synced = a->tree.size;
+	a->want_synced = a->written.size;
 	pthread_cond_signal(&a->wake);
 	pthread_mutex_unlock(&a->lock);
 }

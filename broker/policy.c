@@ -202,8 +202,10 @@ void policy_index(struct config_policy *policy)
 
 /* ---- verdicts -------------------------------------------------------------------------------------------------- */
 
-static bool speaks(const struct config_rule *rule, bool denies, const struct policy_question *q)
+static bool speaks(const struct config_rule *rule, const struct policy_question *q)
 {
+	const bool denies = rule->allow & POLICY_DENY;
+
 	if (!denies && (!(rule->allow & q->op) || (q->literal && strncmp(rule->pattern, q->literal, strlen(q->literal)) != 0)))
 		return false;
 	/* what cannot be told from what is denied is denied */
@@ -217,17 +219,14 @@ static void weigh_some(const struct config_policy *policy, uint32_t begin, const
 	const struct config_rule *rule;
 
 	for (size_t i = policy->by_begin[begin % CONFIG_RULE_BUCKETS]; i; i = rule->next) {
-		bool denies;
+		enum policy_verdict says;
 
 		rule = &policy->rules[i - 1];
-		denies = rule->allow & POLICY_DENY;
+		says = rule->allow & POLICY_DENY ? POLICY_DENIES : POLICY_ALLOWS;
 		/* one that denies counts for more; else the first does */
-		if (rule->begin != begin || *verdict > (denies ? POLICY_DENIES : POLICY_ALLOWS) ||
-		    (*verdict == (denies ? POLICY_DENIES : POLICY_ALLOWS) && *found < rule))
+		if (rule->begin != begin || *verdict > says || (*verdict == says && *found < rule) || !speaks(rule, q))
 			continue;
-		if (!speaks(rule, denies, q))
-			continue;
-		*verdict = denies ? POLICY_DENIES : POLICY_ALLOWS;
+		*verdict = says;
 		*found = rule;
 	}
 }
