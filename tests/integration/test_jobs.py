@@ -270,6 +270,14 @@ class LongRound(JobCase):
         self.leader = self.process(uid=JOB, cgroup=self.cg)
         self.token, _ = self.job(self.leader.pid)
 
+    @contextlib.contextmanager
+    def halted(self):
+        """What is sent meanwhile is found in one round."""
+        os.kill(self.b.process.pid, signal.SIGSTOP)
+        wait_for("its stop", lambda: run("ps", "-o", "stat=", "-p", str(self.b.process.pid)).stdout.startswith(b"T"))
+        yield
+        os.kill(self.b.process.pid, signal.SIGCONT)
+
     def answer_after(self, death):
         """The status that a connection's request gets, whose last bytes came after the death."""
         s, pid = passed_connection(self.b.socket, cgroup=self.cg, uid=JOB, then="stay")
@@ -281,11 +289,9 @@ class LongRound(JobCase):
         with connect(self.b.operator_socket) as operator:
             request(operator, "GET", "sys/health")
             self.disk.wait(1000)
-            os.kill(self.b.process.pid, signal.SIGSTOP)
-            wait_for("its stop", lambda: run("ps", "-o", "stat=", "-p", str(self.b.process.pid)).stdout.startswith(b"T"))
-            operator.sendall(b"POST /v1/secret/data/build/b/token HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(put) + put)
-            s.sendall(get[:10])
-            os.kill(self.b.process.pid, signal.SIGCONT)
+            with self.halted():
+                operator.sendall(b"POST /v1/secret/data/build/b/token HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(put) + put)
+                s.sendall(get[:10])
             time.sleep(0.2)
             victim = death(pid)
             wait_for("a zombie", lambda: run("ps", "-o", "stat=", "-p", str(victim)).stdout.startswith(b"Z"))
@@ -307,12 +313,10 @@ class LongRound(JobCase):
             for s in (quick, *slow):
                 self.assertEqual(request(s, "GET", "sys/health")[0], 200)
             self.disk.wait(300)
-            os.kill(self.b.process.pid, signal.SIGSTOP)
-            wait_for("its stop", lambda: run("ps", "-o", "stat=", "-p", str(self.b.process.pid)).stdout.startswith(b"T"))
-            quick.sendall(b"GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n\r\n")
-            for i, s in enumerate(slow):
-                s.sendall(b"POST /v1/secret/data/build/slow/%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (i, len(put)) + put)
-            os.kill(self.b.process.pid, signal.SIGCONT)
+            with self.halted():
+                quick.sendall(b"GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n\r\n")
+                for i, s in enumerate(slow):
+                    s.sendall(b"POST /v1/secret/data/build/slow/%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (i, len(put)) + put)
             self.assertEqual(peers.answer(quick)[0], 200)
             time.sleep(0.05)
             self.assertEqual(select.select(slow[-1:], [], [], 0)[0], [])
