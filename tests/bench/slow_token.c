@@ -1,6 +1,6 @@
 /*
- * SoftHSM as a token of 5 ms a signature or key agreement, one after the other whoever asks, as a smartcard is. SLOW_TOKEN=file is what
- * its users in different processes queue at.
+ * SoftHSM as a token of 5 ms (or SLOW_TOKEN_US) a signature or key agreement, one after the other whoever asks, as a smartcard is.
+ * SLOW_TOKEN=file is what its users in different processes queue at.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -10,10 +10,9 @@
 #include <sys/file.h>
 #include <time.h>
 
-#define OPERATION_NS 5000000
-
 static CK_FUNCTION_LIST list, *real;
 static int token = -1;
+static long operation_ns = 5000000;
 static pthread_mutex_t thread = PTHREAD_MUTEX_INITIALIZER; /* the same in one process */
 
 static struct timespec begin(void)
@@ -23,7 +22,7 @@ static struct timespec begin(void)
 	pthread_mutex_lock(&thread);
 	flock(token, LOCK_EX);
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += OPERATION_NS;
+	until.tv_nsec += operation_ns;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
 	return until;
@@ -58,8 +57,10 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **ret)
 {
 	void *module = dlopen("/usr/lib/softhsm/libsofthsm2.so", RTLD_NOW);
 	CK_RV (*get)(CK_FUNCTION_LIST **) = module ? (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(module, "C_GetFunctionList") : NULL;
-	const char *path = getenv("SLOW_TOKEN");
+	const char *path = getenv("SLOW_TOKEN"), *us = getenv("SLOW_TOKEN_US");
 
+	if (us)
+		operation_ns = 1000 * strtol(us, NULL, 10);
 	token = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
 	if (token < 0 || !get || get(&real) != CKR_OK)
 		return CKR_GENERAL_ERROR;
