@@ -183,6 +183,19 @@ static void begin(struct hardware_provider *p)
 	}
 }
 
+/* What was sent before it and has no answer is at work in a thread of its own: it waits for nobody, or for one that is done alone. */
+static void overtake(struct hardware_provider *p, uint32_t id)
+{
+	struct hardware_op *op = p->head;
+
+	for (size_t n = p->n_sent; n--; op = op->next) {
+		const uint64_t latest_ms = token_boot_ms() + 2 * patience_ms(op);
+
+		if (op->began_ns && (int32_t)(id - op->id) > 0 && latest_ms < op->deadline_ms)
+			op->deadline_ms = latest_ms;
+	}
+}
+
 static bool send_one(struct hardware_provider *p, struct hardware_op *op)
 {
 	struct wire_request *q = p->hardware->request;
@@ -500,6 +513,7 @@ void hardware_event(struct hardware_provider *p)
 	if (p->n_sent)
 		p->answer_ms = token_boot_ms() + patience_ms(p->head);
 	begin(p);
+	overtake(p, a->id);
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)

@@ -1,7 +1,7 @@
 /*
  * A PKCS#11 module that is SoftHSM but for what a test asks: it counts logins, and fails one derivation or signature with a given value.
- * FAULT_LOG=file gets a line for each C_Login; FAULT_ONCE=file holds a CK_RV in hex, used once and removed. While the file
- * FAULT_GATE is there, each C_Sign adds a byte to it and waits until it is gone. While FAULT_SESSIONS is there, the token has room for one session.
+ * FAULT_LOG=file gets a line for each C_Login; FAULT_ONCE=file holds a CK_RV in hex, used once and removed (dead: it crashes, beef: it
+ * hangs). While the file FAULT_GATE is there, each C_Sign adds a byte to it and waits until it is gone. While FAULT_SESSIONS is there, the token has room for one session.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -62,6 +62,8 @@ static CK_RV fault(CK_SESSION_HANDLE session)
 	}
 	if (rv == 0xdead)
 		abort(); /* a vendor's module that crashes */
+	while (rv == 0xbeef)
+		pause();
 	if (rv == CKR_USER_NOT_LOGGED_IN)
 		real->C_Logout(session);
 	if (rv == CKR_SESSION_HANDLE_INVALID || rv == CKR_DEVICE_REMOVED)
@@ -81,14 +83,13 @@ static CK_RV sign(CK_SESSION_HANDLE session, unsigned char *data, unsigned long 
 {
 	const char *gate = getenv("FAULT_GATE");
 	int fd = gate ? open(gate, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
-	CK_RV rv;
+	CK_RV rv = fault(session);
 
 	if (fd >= 0 && write(fd, "x", 1) == 1)
 		while (access(gate, F_OK) == 0)
 			usleep(10000);
 	if (fd >= 0)
 		close(fd);
-	rv = fault(session);
 	return rv == CKR_OK ? real->C_Sign(session, data, data_len, signature, len) : rv;
 }
 

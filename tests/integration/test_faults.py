@@ -328,6 +328,23 @@ class ParallelSignatures(Signatures):
         cls.b.start()
 
 
+    def test_one_hangs_while_others_are_answered(self):
+        """Those sent later overtake it, so that it is not one behind the others: it has twice its time, not four times."""
+        self.assertTrue(self.valid("ecdsa-p256", b"m"))
+        with Gate(self.hsm) as gate:
+            together = Together(self, [b"%d" % i for i in range(3)])
+            wait_for("three signatures", lambda: gate.size() == 3)
+            self.hsm.once(0xBEEF)
+            last = Together(self, [b"hangs"])
+            wait_for("the one that hangs", lambda: not os.path.exists(self.hsm.file("once")))
+        began = time.monotonic()
+        self.assertEqual({status for status, _ in together.join().values()}, {200})
+        while any(t.is_alive() for t in last.threads):
+            self.assertTrue(self.valid("ecdsa-p256", b"m"))
+        self.assertEqual(last.join()[b"hangs"][0], 200)  # by the next helper
+        self.assertLess(time.monotonic() - began, 30)
+
+
 class ParallelConfig(Case):
     def test_numbers_that_are_none(self):
         b = self.broker(hsm=self.softhsm(), start=False)
