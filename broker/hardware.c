@@ -20,6 +20,12 @@ static bool is_safe(enum wire_op op)
 	return op == WIRE_AGREE || op == WIRE_SIGN || op == WIRE_FIND;
 }
 
+/* Which of several it was that a helper died of nobody knows: each is tried again alone. */
+static bool is_beside(const struct hardware_op *op)
+{
+	return is_safe(op->op) && !op->retried;
+}
+
 const char *hardware_state_name(enum hardware_state state)
 {
 	static const char *const names[] = {"starting", "ready", "pin-needed", "absent"};
@@ -230,7 +236,7 @@ static void send_some(struct hardware_provider *p)
 	for (size_t i = 0; op && i < p->n_sent; i++)
 		op = op->next;
 	for (; op && p->fd >= 0 && p->n_sent <= p->config->parallel; op = op->next) {
-		if (p->n_sent && !(is_safe(p->head->op) && is_safe(op->op)))
+		if (p->n_sent && !(is_beside(p->head) && is_beside(op)))
 			return;
 		sent = send_one(p, op);
 		if (!sent && p->n_sent)

@@ -1,7 +1,7 @@
 /*
  * A PKCS#11 module that is SoftHSM but for what a test asks: it counts logins, and fails one derivation or signature with a given value.
  * FAULT_LOG=file gets a line for each C_Login; FAULT_ONCE=file holds a CK_RV in hex, used once and removed (dead: it crashes, beef: it
- * hangs). While the file FAULT_GATE is there, each C_Sign adds a byte to it and waits until it is gone. While FAULT_SESSIONS is there, the token has room for one session.
+ * hangs), and behind it how often in place of once. While the file FAULT_GATE is there, each C_Sign adds a byte to it and waits until it is gone. While FAULT_SESSIONS is there, the token has room for one session.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -51,14 +51,19 @@ static CK_RV close_session(CK_SESSION_HANDLE session)
 static CK_RV fault(CK_SESSION_HANDLE session)
 {
 	const char *path = getenv("FAULT_ONCE");
-	FILE *f = path ? fopen(path, "re") : NULL;
+	FILE *f = path ? fopen(path, "r+e") : NULL;
 	CK_RV rv = CKR_OK;
+	int times = 1;
 
 	if (f) {
-		if (fscanf(f, "%lx", &rv) != 1)
+		if (fscanf(f, "%lx %d", &rv, &times) < 1)
 			rv = CKR_OK;
+		rewind(f);
+		if (times > 1)
+			fprintf(f, "%lx %d", rv, times - 1);
+		else
+			unlink(path);
 		fclose(f);
-		unlink(path);
 	}
 	if (rv == 0xdead)
 		abort(); /* a vendor's module that crashes */

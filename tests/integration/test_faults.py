@@ -27,9 +27,10 @@ class FaultyHSM(SoftHSM):
                                                       "--environment", f"{name}=FAULT_SESSIONS={d}/sessions",
                                                       "--writable", f"{name}={d}"]
 
-    def once(self, rv):
-        with open(os.path.join(self.dir, "once"), "w") as f:
-            f.write(f"{rv:x}")
+    def once(self, rv, times=1):
+        with open(os.path.join(self.dir, "once.new"), "w") as f:
+            f.write(f"{rv:x} {times}")
+        os.rename(self.file("once.new"), self.file("once"))
 
     def file(self, name):
         return os.path.join(self.dir, name)
@@ -327,6 +328,18 @@ class ParallelSignatures(Signatures):
         cls.b.edit(lambda text: text.replace("    environment:", "    parallel: 4\n    environment:", 1).replace("unseal: cache 5m", "unseal: each-use"))
         cls.b.start()
 
+
+    def test_one_that_the_helper_dies_of_twice(self):
+        """Those beside it are made: each was tried again alone."""
+        self.assertTrue(self.valid("ecdsa-p256", b"m"))
+        with Gate(self.hsm) as gate:
+            together = Together(self, [b"%d" % i for i in range(3)])
+            wait_for("three signatures", lambda: gate.size() == 3)
+            self.hsm.once(0xDEAD, 2)
+            last = Together(self, [b"crashes"])
+            wait_for("both", lambda: not os.path.exists(self.hsm.file("once")))
+        got = list((together.join() | last.join()).values())
+        self.assertEqual(sorted(status for status, _ in got), [200, 200, 200, 503], got)
 
     def test_one_hangs_while_others_are_answered(self):
         """Those sent later overtake it, so that it is not one behind the others: it has twice its time, not four times."""
