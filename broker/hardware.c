@@ -14,6 +14,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#define LOOK_MS 1000u /* no oftener is an absent token looked for because somebody asks */
+
 /* May be done twice without harm. */
 static bool is_safe(enum wire_op op)
 {
@@ -105,7 +107,7 @@ static void close_helper(struct hardware_provider *p)
 /* Whether what the helper was at is to be tried once more: twice does no harm, and this is not what it dies of. */
 static bool again(const struct hardware_provider *p, const struct hardware_op *op)
 {
-	return is_safe(op->op) && !op->retried && p->failures <= 1;
+	return is_safe(op->op) && !op->retried && p->deaths <= 1;
 }
 
 /* A login that was with a helper that is gone: whether the token counted that try, nobody knows, and it is not repeated. */
@@ -119,6 +121,8 @@ static void lost(struct hardware_provider *p, const char *why)
 {
 	struct hardware_op *sent[LIMIT_PARALLEL + 1], *op;
 	const size_t n = p->n_sent;
+	/* while it starts nobody else is tried */
+	const unsigned int most = p->state == HARDWARE_READY ? 2 : 1;
 
 	log_warn("provider '%s': the helper is gone: %s", p->config->name, why);
 	for (size_t i = 0; i < n; i++)
@@ -127,8 +131,8 @@ static void lost(struct hardware_provider *p, const char *why)
 	if (p->state == HARDWARE_READY || p->state == HARDWARE_STARTING)
 		p->state = HARDWARE_STARTING;
 	/* at once the first time, then 1, 2, 4 … 30 s */
-	p->retry_ms = token_boot_ms() + (p->failures == 0 ? 0 : p->failures > 5 ? 30000 : 500ull << p->failures);
-	p->failures++;
+	p->retry_ms = token_boot_ms() + (p->deaths == 0 ? 0 : p->deaths > 5 ? 30000 : 500ull << p->deaths);
+	p->deaths++;
 	p->n_restarts++;
 	for (size_t i = n; i-- > 0;) {
 		op = sent[i];
@@ -156,7 +160,7 @@ static void lost(struct hardware_provider *p, const char *why)
 		fail_waiting(p, -ERR_PIN);
 		return; /* it was alone */
 	}
-	if (n && p->failures > 1) {
+	if (n && p->deaths > most) {
 		snprintf(p->problem, sizeof(p->problem), "the helper keeps failing: %.200s", why);
 		fail_waiting(p, -ERR_HARDWARE);
 	}
@@ -258,6 +262,15 @@ static void retry_later(struct hardware_provider *p)
 	p->failures++;
 }
 
+/* In the middle of its work. */
+static void gone(struct hardware_provider *p, const char *message)
+{
+	if (p->state != HARDWARE_ABSENT)
+		retry_later(p);
+	p->looked_ms = token_boot_ms();
+	set_state(p, HARDWARE_ABSENT, message);
+}
+
 static void login_done(void *ctx, int result, const struct wire_reply *reply, const char *message)
 {
 	struct hardware_provider *p = ctx;
@@ -284,7 +297,7 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 	if (result < 0) {
 		set_state(p, HARDWARE_ABSENT, message);
 		retry_later(p);
-		fail_waiting(p, -ERR_HARDWARE);
+		fail_waiting(p, result);
 		return;
 	}
 	if (p->pin_hold) {
@@ -315,8 +328,16 @@ static void start(struct hardware_provider *p)
 	snprintf(op->text, sizeof(op->text), "%s", p->config->uri);
 	snprintf(op->text2, sizeof(op->text2), "%s", p->config->srk_name);
 	op->number = p->config->parallel;
+	p->looked_ms = token_boot_ms();
 	hardware_queue_front(p, op);
 	send_some(p);
+}
+
+/* Many modules see a token that came back, or a file that was put in place, only when they start. */
+static void restart(struct hardware_provider *p)
+{
+	close_helper(p);
+	start(p);
 }
 
 int hardware_init(struct hardware *h, const struct config *config, int launcher_fd, int epoll_fd, struct err *err)
@@ -389,12 +410,15 @@ static int submit(struct hardware_provider *p, struct hardware_op *op, struct er
 	return 0;
 }
 
-static int check_state(const struct hardware_provider *p, struct err *err)
+/* While a look is under way whoever asks waits for what it finds. */
+static int check_state(struct hardware_provider *p, struct err *err)
 {
 	if (p->state == HARDWARE_PIN_NEEDED)
 		return err_set(err, ERR_PIN, "provider '%s': %s", p->config->name, p->problem);
-	if (p->state == HARDWARE_ABSENT)
-		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
+	if (p->state == HARDWARE_ABSENT && !p->n_sent && token_boot_ms() >= p->looked_ms + LOOK_MS)
+		restart(p);
+	if (p->state == HARDWARE_ABSENT && !p->n_sent)
+		return err_set(err, ERR_ABSENT, "provider '%s': %s", p->config->name, p->problem);
 	return 0;
 }
 
@@ -459,11 +483,9 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 {
 	struct hardware_op *op;
 
-	/* a fresh helper: the sandbox of the old one may not see a PIN file that was put in place since */
-	if (!pin && p->n_sent == 0) {
-		close_helper(p);
-		start(p);
-	}
+	/* the sandbox of the old helper may not see a PIN file that was put in place since */
+	if (!pin && p->n_sent == 0)
+		restart(p);
 	if (p->fd < 0)
 		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
 	op = hardware_op_new(WIRE_LOGIN, done, ctx);
@@ -502,6 +524,7 @@ void hardware_event(struct hardware_provider *p)
 	struct wire_reply *a = p->hardware->reply;
 	ssize_t n = recv(p->fd, a, sizeof(*a), MSG_DONTWAIT);
 	struct hardware_op *op;
+	bool is_gone;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -514,6 +537,9 @@ void hardware_event(struct hardware_provider *p)
 		kill_helper(p, "it talks nonsense");
 		return;
 	}
+	if (op->op != WIRE_OPEN && op->op != WIRE_LOGIN)
+		p->deaths = 0;
+	is_gone = a->result == -ERR_ABSENT && op->op != WIRE_LOGIN && op->op != WIRE_OPEN;
 	p->n_operations++;
 	count(p, op, a->result < 0);
 	if (p->n_sent)
@@ -526,10 +552,14 @@ void hardware_event(struct hardware_provider *p)
 		login_done(p, a->result, NULL, a->message);
 	else if (op->op != WIRE_LOGIN && a->result == -ERR_PIN)
 		set_state(p, HARDWARE_PIN_NEEDED, a->message);
+	else if (is_gone)
+		gone(p, a->message);
 	finish(op, a->result, a->result == 0 ? a : NULL, a->message);
 	sodium_memzero(a, sizeof(*a));
 	if (p->state == HARDWARE_PIN_NEEDED)
 		fail_waiting(p, -ERR_PIN);
+	else if (is_gone)
+		fail_waiting(p, -ERR_ABSENT);
 	send_some(p);
 }
 
@@ -552,8 +582,7 @@ void hardware_tick(struct hardware *h, uint64_t now_ms)
 			kill_helper(p, "it did not answer in time and was killed");
 		} else if (!p->n_sent && now_ms >= p->retry_ms && (p->fd < 0 || p->state == HARDWARE_ABSENT)) {
 			/* perhaps the token is back; no PIN is at risk, it was not refused */
-			close_helper(p);
-			start(p);
+			restart(p);
 		}
 	}
 }

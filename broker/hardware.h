@@ -36,8 +36,10 @@ struct hardware_provider {
 	size_t n_queued, n_sent;
 	uint64_t turn; /* of what is served: see hardware.c */
 	uint64_t answer_ms; /* when the helper has to have answered anything, if something is with it */
+	uint64_t looked_ms;   /* when it was looked for last, or found missing */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
-	unsigned int failures;
+	unsigned int failures; /* looks for it, in a row, that did not find it ready */
+	unsigned int deaths;   /* of its helpers, in a row, that answered nothing but logins */
 	uint64_t n_restarts, n_operations;
 	uint64_t n_done[WIRE_N], n_failed[WIRE_N]; /* operations that came to an end, and those of them that came to none but an error */
 	uint64_t waited_ns;	 /* what operations waited for those before them */

@@ -67,7 +67,7 @@ int age_unwrap(const struct age_header *header, const struct age_identity *ident
 	r = -ERR_NO_MATCH;
 	for (size_t i = 0; i < n_identities && r < 0; i++) {
 		r = identities[i].ops->unwrap(&identities[i], header, key.data, err);
-		if (r == -ERR_HARDWARE || r == -ERR_PIN)
+		if (r == -ERR_HARDWARE || r == -ERR_ABSENT || r == -ERR_PIN)
 			hardware = *err; /* another key may still open it */
 		else if (r < 0 && r != -ERR_NO_MATCH)
 			return r;

@@ -19,6 +19,7 @@ static const struct {
 	[ERR_APPROVAL] = {"approval", 403, 3},
 	[ERR_NOT_FOUND] = {"not-found", 404, 4},
 	[ERR_HARDWARE] = {"hardware", 503, 5},
+	[ERR_ABSENT] = {"absent", 503, 5},
 	[ERR_PIN] = {"pin-needed", 503, 5},
 	[ERR_NO_BROKER] = {"no-broker", 503, 6},
 	[ERR_SEALED] = {"sealed", 503, 5},

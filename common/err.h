@@ -11,7 +11,8 @@ enum err_code {
 	ERR_LOGIN,	  /* an identity that proves nothing; whoever asked may know why */
 	ERR_APPROVAL,	  /* operators have not approved; whoever asked may know why */
 	ERR_NOT_FOUND,
-	ERR_HARDWARE,	  /* token or TPM absent, broken, refusing */
+	ERR_HARDWARE,	  /* token or TPM broken, refusing */
+	ERR_ABSENT,	  /* token or TPM not there now: it may come back */
 	ERR_PIN,	  /* the provider waits for a PIN; nothing retries by itself */
 	ERR_NO_BROKER,
 	ERR_SEALED,	  /* the store's own keys are not open */

@@ -127,7 +127,7 @@ int module_find_token(struct module *m, struct err *err)
 		m->have_token = true;
 	}
 	if (!m->have_token)
-		return err_set(err, ERR_HARDWARE, "no token fits the URI: is it plugged in, is its label right? (%lu token%s there)", n,
+		return err_set(err, ERR_ABSENT, "no token fits the URI: is it plugged in, is its label right, may its module write its files (writable)? (%lu token%s there)", n,
 			       n == 1 ? "" : "s");
 	return 0;
 }
@@ -151,6 +151,8 @@ static int read_pin(const char *source, struct secret *ret, struct err *err)
 			source += 5;
 		snprintf(path, sizeof(path), "%s", source);
 	}
+	if (path[0] != '/')
+		return err_set(err, ERR_PIN, "pin-source is file:/absolute/path or credential:NAME, not '%.100s'", source);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return err_set(err, ERR_PIN, "cannot read the PIN file %.200s: %s", path, strerror(errno));
@@ -175,7 +177,8 @@ static int check_counters(const struct module *m, bool by_operator, struct err *
 	if (m->token.flags & CKF_USER_PIN_FINAL_TRY)
 		return err_set(err, ERR_PIN, "one PIN try is left: cotter does not use it up; log in once with the token's own tool");
 	if ((m->token.flags & CKF_USER_PIN_COUNT_LOW) && !by_operator)
-		return err_set(err, ERR_PIN, "a wrong PIN was given before: check the PIN, then run 'cotter unlock'");
+		return err_set(err, ERR_PIN, "the token was given a wrong PIN: check yours, then run 'cotter unlock NAME --again', or log in once "
+					     "with the token's own tool");
 	return 0;
 }
 

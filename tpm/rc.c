@@ -47,7 +47,7 @@ int rc_err(TSS2_RC rc, const char *what, struct err *err)
 		if (same(bare, rows[i].rc))
 			return err_set(err, rows[i].code, "%s: %s (0x%x)", what, rows[i].text, rc);
 	if (rc_connection_lost(rc))
-		return err_set(err, ERR_HARDWARE, "%s: no answer from the TPM: is it there, is its address right?", what);
+		return err_set(err, ERR_ABSENT, "%s: no answer from the TPM: is it there, is its address right?", what);
 	return err_set(err, ERR_HARDWARE, "%s: the TPM answered 0x%x (tpm2_rc_decode explains it)", what, rc);
 }
 

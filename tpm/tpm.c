@@ -121,7 +121,7 @@ int tpm_connect(struct tpm *t, struct err *err)
 	rc = Tss2_TctiLdr_Initialize(t->tcti, &t->tcti_context);
 	if (rc != TSS2_RC_SUCCESS) {
 		t->tcti_context = NULL;
-		return err_set(err, ERR_HARDWARE, "no TPM at '%.200s': is it there, may this user open it?", t->tcti);
+		return err_set(err, ERR_ABSENT, "no TPM at '%.200s': is it there, may this user open it?", t->tcti);
 	}
 	r = rc_err(Esys_Initialize(&t->esys, t->tcti_context, NULL), "connecting to the TPM", err);
 	if (r == 0) {

@@ -192,7 +192,7 @@ static int with_key(struct provider *p, const char *ref, const struct key_operat
 		rc = run(p, ref, op, args, &inner);
 		if (rc == TSS2_RC_SUCCESS && inner.code == 0)
 			return 0;
-		if (rc != TSS2_RC_SUCCESS ? !rc_connection_lost(rc) : inner.code != ERR_HARDWARE)
+		if (rc != TSS2_RC_SUCCESS ? !rc_connection_lost(rc) : inner.code != ERR_HARDWARE && inner.code != ERR_ABSENT)
 			break;
 		disconnect(p);
 	}

@@ -35,7 +35,7 @@ distinguished_name = name
 basicConstraints = critical, CA:TRUE
 """
 CKR_OK, CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID, CKR_NOT_SUPPORTED, CKR_FUNCTION_REJECTED = 0, 7, 0x11, 0x13, 0x54, 0x200
-CKR_NOT_INITIALIZED, CKR_MECHANISM_PARAM_INVALID = 0x190, 0x71
+CKR_NOT_INITIALIZED, CKR_MECHANISM_PARAM_INVALID, CKR_DEVICE_REMOVED = 0x190, 0x71, 0x32
 
 
 def portable_executable():
@@ -175,12 +175,43 @@ class Clients:
             client.end()
 
 
+    def test_the_hardware_is_away_for_a_while(self):
+        """Helper, agent and the job's session live on; the next signature is made when it is back."""
+        job = self.job()
+        client = Process(cgroup=job)
+        data = os.urandom(100)
+        try:
+            client.do(hold, job.pkcs11)
+            for _ in range(2):
+                self.assertEqual(client.do(sign_held, data)[0], CKR_OK)
+                self.take_away()
+                try:
+                    self.assertEqual([client.do(sign_held, data)[0] for _ in range(3)], [CKR_DEVICE_REMOVED] * 3)
+                    self.assertEqual(self.b.status()["providers"][0]["state"], "absent")
+                finally:
+                    self.put_back()
+                time.sleep(1.1)  # no oftener is it looked for
+                rv, raw = client.do(sign_held, data)
+                self.assertEqual(rv, CKR_OK)
+                self.assertTrue(self.openssl_verifies("ecdsa-p256", data, der_ecdsa(raw)))
+            self.assertEqual(self.b.status()["providers"][0]["state"], "ready")
+        finally:
+            client.end()
+
+
 class SoftHsm(Clients, KeysCase):
     types = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "ed25519")
 
     @classmethod
     def make_hardware(cls):
         cls.hsm = cls.softhsm()
+
+    def take_away(self):
+        """The nearest to a card pulled out."""
+        os.rename(self.hsm.tokens, self.hsm.tokens + ".away")
+
+    def put_back(self):
+        os.rename(self.hsm.tokens + ".away", self.hsm.tokens)
 
     def test_osslsigncode(self):
         self.write("setup.exe", portable_executable())
@@ -297,6 +328,15 @@ class SoftHsm(Clients, KeysCase):
             p = self.in_job("true", policy=policy)
             self.assertEqual(p.returncode, 1)
             self.assertIn(b"may use no key", p.stderr)
+
+    def test_what_a_job_without_keys_ends_with(self):
+        self.assertEqual(self.in_job("true", token="cot1_none").returncode, 3)
+        self.assertEqual(self.in_job("true", token=self.token, env={"COTTER_SOCKET": self.path("no.sock")}).returncode, 6)
+
+    def test_the_id_of_a_key(self):
+        key_id = re.search(rb"  id ([0-9a-f]{40})$", self.b.cli("key", "show", "release/rsa-2048", check=True).stdout, re.M)[1].decode()
+        self.shell(f"{TOOL} --sign -m SHA256-RSA-PKCS --id {key_id} -i {self.message} -o by-id")
+        self.assertTrue(self.openssl_verifies("rsa-2048", self.read(self.message), self.read("by-id")))
 
     def test_the_grant_is_checked_at_each_signature(self):
         token = self.b.token("--policy", "signer")
@@ -460,6 +500,12 @@ class Tpm(Clients, KeysCase):
     @classmethod
     def make_hardware(cls):
         cls.tpm = cls.swtpm()
+
+    def take_away(self):
+        self.tpm.stop(9)
+
+    def put_back(self):
+        self.tpm.start()
 
 
 # ---- what runs in the job -----------------------------------------------------------------------------------------------------
