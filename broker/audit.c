@@ -114,7 +114,8 @@ int audit_scan(int fd, struct merkle *tree, int (*each)(void *ctx, const char *l
 /* Room ahead, so that denials can be logged when the disk is full. A file system that cannot: no room, no grants later. */
 static void allocate_ahead(struct audit *a)
 {
-	if (a->allocated - a->offset >= LIMIT_AUDIT_PREALLOC / 2)
+	/* records that are no grants may have gone beyond it */
+	if (a->allocated >= a->offset + LIMIT_AUDIT_PREALLOC / 2)
 		return;
 	if (fallocate(a->fd, FALLOC_FL_KEEP_SIZE, (off_t)a->offset, LIMIT_AUDIT_PREALLOC) == 0)
 		a->allocated = a->offset + LIMIT_AUDIT_PREALLOC;

@@ -190,6 +190,19 @@ static void test_a_write_that_fails_alone(void **state)
 	holds(f, 1);
 }
 
+/* As on a disk that had room for some records, but not for what is allocated ahead. */
+static void test_denials_beyond_what_is_allocated(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = {0};
+
+	assert_int_equal(audit_write(&f->log, &denied, NULL, &err), 0);
+	f->log.allocated = f->log.offset - 1;
+	assert_int_equal(audit_write(&f->log, &granted, NULL, &err), 0);
+	assert_true(f->log.allocated > f->log.offset);
+	holds(f, 2);
+}
+
 static void wait_released(struct fixture *f, uint64_t seq)
 {
 	struct pollfd told = {.fd = f->log.event_fd, .events = POLLIN};
@@ -227,4 +240,5 @@ UNIT_MAIN(cmocka_unit_test_setup_teardown(test_what_is_queued_is_written_togethe
 	  cmocka_unit_test_setup_teardown(test_a_flush_that_fails, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_a_write_that_fails_with_others_queued, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_a_write_that_fails_alone, set_up, tear_down),
+	  cmocka_unit_test_setup_teardown(test_denials_beyond_what_is_allocated, set_up, tear_down),
 	  cmocka_unit_test_setup_teardown(test_on_the_disk_with_and_without_company, set_up_disk, tear_down))
