@@ -367,6 +367,8 @@ static int authorise(struct call *call, const struct route *route, const struct 
 		return 0;
 	if (!q->token)
 		return err_set(err, ERR_DENIED, "no token");
+	if (!conn_may_wait(call->conn))
+		return err_set(err, ERR_BUSY, "too many requests wait, of this job or of all: try again");
 	r = token_seen_parse(&b->tokens.seen, q->token, q->token_len, &m, err);
 	if (r == -ERR_INPUT)
 		return err_set(err, ERR_DENIED, "malformed token");
@@ -423,7 +425,7 @@ struct call *api_call_new(struct broker *b, struct conn *c, const char *event)
 
 	if (call)
 		call_init(call, b, c, event);
-	c->call = call;
+	conn_set_call(c, call);
 	return call;
 }
 

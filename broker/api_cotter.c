@@ -161,7 +161,8 @@ void cotter_unlock(struct call *call, const struct request *q)
 			p = &b->hardware.providers[i];
 	if (r == 0 && !p)
 		r = err_set(&err, ERR_INPUT, "no such provider is configured");
-	if (r == 0 && p->state == HARDWARE_READY)
+	/* without one it logs in anew, which sets right a token's counter of wrong PINs that another program gave */
+	if (r == 0 && text && p->state == HARDWARE_READY)
 		r = err_set(&err, ERR_INPUT, "that provider is ready: it needs no PIN");
 	if (r == 0 && text && (strlen(text) == 0 || strlen(text) > LIMIT_PIN_LEN))
 		r = err_set(&err, ERR_INPUT, "a PIN has 1 to %u bytes", LIMIT_PIN_LEN);

@@ -302,9 +302,9 @@ static int check(struct work *w, const struct item *it, struct hardware_provider
 			hardware_prove(p, proof);
 		return 0;
 	}
-	return err_set(err, ERR_HARDWARE, it->scheme == SIGN_RSA_PSS && it->salt_len >= 0
-						  ? "the hardware's signature is wrong, or it makes no salt of that length (salt_length: auto takes any)"
-						  : "the hardware's signature is wrong, or by another key: it is not given away");
+	if (it->scheme == SIGN_RSA_PSS && it->salt_len >= 0)
+		return err_set(err, ERR_INPUT, "the hardware makes no salt of that length (salt_length: auto takes any), or its signature is wrong");
+	return err_set(err, ERR_HARDWARE, "the hardware's signature is wrong, or by another key: it is not given away");
 }
 
 static void signed_one(void *ctx, int result, const struct wire_reply *reply, const char *message)

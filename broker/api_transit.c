@@ -431,7 +431,7 @@ static struct hardware_provider *choose_provider(struct broker *b, const char *n
 	struct hardware_provider *p = name ? hardware_provider(&b->hardware, name) : b->hardware.n_providers == 1 ? &b->hardware.providers[0] : NULL;
 
 	if (!p)
-		err_set(err, ERR_INPUT, name ? "the configuration has no such provider" : "there are several providers: name one as \"provider\"");
+		err_set(err, ERR_INPUT, name ? "the configuration has no such provider" : "there are several providers: name one (\"provider\", --provider)");
 	return p;
 }
 

@@ -77,6 +77,23 @@ static int in_append(struct conn *c, const void *data, size_t len)
 	return r;
 }
 
+void conn_set_call(struct conn *c, struct call *call)
+{
+	const int change = (call != NULL) - (c->call != NULL);
+
+	c->turn->n_calls += (unsigned int)change;
+	c->server->n_calls += (unsigned int)change;
+	c->call = call;
+}
+
+bool conn_may_wait(const struct conn *c)
+{
+	const struct server *s = c->server;
+
+	return c->peer.operator_socket ||
+	       (s->n_calls <= LIMIT_CALLS_ALL && c->turn->n_calls <= (s->n_calls <= LIMIT_CALLS ? LIMIT_CALLS_PER_JOB : LIMIT_CALLS_BEYOND));
+}
+
 struct shared_body *shared_body_new(size_t len)
 {
 	struct shared_body *s = malloc(sizeof(*s) + len);
@@ -150,7 +167,7 @@ void conn_close(struct conn *c)
 	c->dead = true;
 	if (c->call)
 		api_cancel(c->call);
-	c->call = NULL;
+	conn_set_call(c, NULL);
 	in_clear(c);
 	u = server_user(s, c->peer.uid);
 	if (u && u->n)
@@ -259,7 +276,7 @@ static void reply(struct conn *c, int status, size_t body_len, const uint8_t *bo
 		shared = c->server->too_much;
 	}
 	c->content_type = NULL;
-	c->call = NULL;
+	conn_set_call(c, NULL);
 	c->waits = false;
 	if (c->dead)
 		return;

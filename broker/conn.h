@@ -76,6 +76,11 @@ void conns_send(struct server *s);
 /* Cancels its call; the memory is freed at the end of the loop's round. */
 void conn_close(struct conn *c);
 
+/* What it is at; NULL: nothing. */
+void conn_set_call(struct conn *c, struct call *call);
+/* Whether there is room for its call to wait, of all and of its job's: each holds a token in the arena. */
+bool conn_may_wait(const struct conn *c);
+
 /* Gives it a reply (body may be NULL), which conns_send sends; audit_seq 0: no record to wait for. Ends the connection's current call. */
 void conn_reply(struct conn *c, int status, const struct secret *body, uint64_t audit_seq);
 /* The same with a body that others are sent, too; it takes a reference of its own. */

@@ -28,6 +28,7 @@ struct server {
 	size_t n_answered, answered_len; /* bytes of them */
 	struct turns turns;
 	size_t n_conns;
+	unsigned int n_calls; /* that have no answer yet */
 	struct server_user {
 		uid_t uid;
 		unsigned int n;	   /* connections */

@@ -16,6 +16,7 @@ struct turn {
 	TAILQ_HEAD(turn_conns, conn) conns; /* that have something to do, in the order in which they came */
 	TAILQ_ENTRY(turn) next;
 	struct turn_user *user; /* of the first that came; NULL: nobody waits */
+	unsigned int n_calls;	/* of its connections, that have no answer yet */
 };
 
 struct turn_user {

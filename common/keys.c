@@ -403,6 +403,14 @@ bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], siz
 	return true;
 }
 
+void spki_id(const uint8_t *spki, size_t len, uint8_t ret[KEY_ID_LEN])
+{
+	uint8_t hash[HASH_MAX] = {0};
+
+	hash_digest(HASH_SHA256, spki, len, hash);
+	memcpy(ret, hash, KEY_ID_LEN);
+}
+
 size_t spki_point(const uint8_t *spki, size_t len, uint8_t ret[KEY_POINT_MAX])
 {
 	struct parts k;

@@ -73,6 +73,9 @@ int spki_from_ec(enum key_type type, const uint8_t *point, size_t point_len, uin
 int spki_from_ed25519(const uint8_t public[32], uint8_t ret[KEY_SPKI_MAX], size_t *ret_len, struct err *err);
 /* An RSA key's modulus and exponent, big-endian without leading zeros. false: it is none, or too large. */
 bool spki_rsa(const uint8_t *spki, size_t len, uint8_t n[KEY_SIGNATURE_MAX], size_t *ret_n_len, uint8_t e[16], size_t *ret_e_len);
+#define KEY_ID_LEN 20u
+/* The id by which a job's PKCS#11 token shows the key and its certificates: the first bytes of SHA-256 over it. */
+void spki_id(const uint8_t *spki, size_t len, uint8_t ret[KEY_ID_LEN]);
 /* A point: 4, x, y; of Ed25519 its 32 bytes. 0: it is no such key. */
 size_t spki_point(const uint8_t *spki, size_t len, uint8_t ret[KEY_POINT_MAX]);
 

@@ -121,6 +121,10 @@
 #define LIMIT_OPERATOR_CONNECTIONS 32u	 /* places that jobs cannot take */
 #define LIMIT_IN_BYTES (2u << 20)	 /* of the arena, for requests that are not complete */
 #define LIMIT_IN_BYTES_PER_UID (1u << 20)
+#define LIMIT_CALLS 512u		 /* requests that wait for hardware or people, each with its token in the arena */
+#define LIMIT_CALLS_PER_JOB 256u	 /* of one job */
+#define LIMIT_CALLS_BEYOND 16u		 /* of one job where those are used up */
+#define LIMIT_CALLS_ALL 640u		 /* with what is beyond */
 #define LIMIT_REQUEST_TIMEOUT_MS 5000 /* first byte to last byte of a request */
 #define LIMIT_REPLY_TIMEOUT_MS 10000  /* a client that does not read */
 #define LIMIT_IDLE_TIMEOUT_MS 300000
@@ -198,7 +202,7 @@
 #define LIMIT_REFUSAL_ALL_MS 100u
 
 /* memory */
-#define LIMIT_ARENA_BROKER (4u << 20)
+#define LIMIT_ARENA_BROKER (4u << 20) /* half of it for requests that are not complete, 1.5 MiB for calls that wait */
 #define LIMIT_ARENA_TOOL (4u << 20)
 #define LIMIT_ARENA_KEYD (512u << 10)
 #define LIMIT_ARENA_AGENT (512u << 10)

@@ -251,7 +251,8 @@ static CK_RV find_ref(struct provider *p, const char *ref, CK_OBJECT_HANDLE *ret
 {
 	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
 	CK_ATTRIBUTE template[8], *attributes;
-	CK_ULONG n, used = 0, found;
+	CK_OBJECT_HANDLE second;
+	CK_ULONG n, used = 0, found, several;
 	P11KitUri *uri;
 	CK_RV rv;
 
@@ -269,10 +270,17 @@ static CK_RV find_ref(struct provider *p, const char *ref, CK_OBJECT_HANDLE *ret
 	for (CK_ULONG i = 0; i < n && used < 8; i++)
 		if (attributes[i].type != CKA_CLASS)
 			template[used++] = attributes[i];
-	rv = find_first(&p->module, template, used, 0, ret, &found);
+	rv = find_first(&p->module, template, used, 1, &second, &several);
+	if (rv == CKR_OK)
+		rv = find_first(&p->module, template, used, 0, ret, &found);
 	p11_kit_uri_free(uri);
 	if (rv != CKR_OK)
 		return rv;
+	if (several) {
+		*ret = 0;
+		err_set(err, ERR_INPUT, "the token has more than one private key %.300s: add its id ('cotter key list')", ref);
+		return CKR_OK;
+	}
 	if (found == 0) {
 		*ret = 0;
 		err_set(err, ERR_NOT_FOUND, "the token has no private key %.300s", ref);

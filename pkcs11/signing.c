@@ -33,6 +33,12 @@ static CK_MECHANISM mechanism_of(enum sign_scheme scheme, enum hash_type type, s
 	return (CK_MECHANISM){types[scheme], NULL, 0};
 }
 
+/* Many tokens say so of a ciphertext that is none, or whose padding is wrong. */
+static CK_RV of_ciphertext(CK_RV rv)
+{
+	return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED ? CKR_ENCRYPTED_DATA_INVALID : rv;
+}
+
 /* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
 static CK_RV decrypt_raw(const struct module *m, CK_OBJECT_HANDLE key, const struct provider_sign *q, uint8_t *ret, size_t *ret_len)
 {
@@ -43,7 +49,7 @@ static CK_RV decrypt_raw(const struct module *m, CK_OBJECT_HANDLE key, const str
 
 	memcpy(data, q->data, q->len);
 	if (rv == CKR_OK)
-		rv = m->f->C_Decrypt(m->session, data, q->len, block, &len);
+		rv = of_ciphertext(m->f->C_Decrypt(m->session, data, q->len, block, &len));
 	if (rv == CKR_OK && len > q->len)
 		rv = CKR_DEVICE_ERROR;
 	/* leading zeros may be missing */
@@ -72,8 +78,7 @@ static CK_RV decrypt(const struct module *m, CK_OBJECT_HANDLE key, const struct 
 	memcpy(data, q->data, q->len);
 	rv = m->f->C_Decrypt(m->session, data, q->len, ret, &len);
 	*ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
-	/* many tokens call a padding that is wrong so */
-	return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED ? CKR_ENCRYPTED_DATA_INVALID : rv;
+	return of_ciphertext(rv);
 }
 
 static CK_RV begin(const struct module *m, CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, enum sign_scheme scheme, enum hash_type hash, size_t salt_len)

@@ -95,7 +95,7 @@ static void put_flags(struct token_object *o, const CK_ATTRIBUTE_TYPE *types, ui
 		put_number(o, *types, TOKEN_BYTE, value);
 }
 
-static struct token_object *add(struct token *t, CK_OBJECT_CLASS class, const char *label, const uint8_t id[20])
+static struct token_object *add(struct token *t, CK_OBJECT_CLASS class, const char *label, const uint8_t id[KEY_ID_LEN])
 {
 	struct token_object *grown = realloc(t->objects, (t->n_objects + 1) * sizeof(*grown)), *o;
 
@@ -109,16 +109,8 @@ static struct token_object *add(struct token *t, CK_OBJECT_CLASS class, const ch
 	put_number(o, CKA_PRIVATE, TOKEN_BYTE, class == CKO_PRIVATE_KEY);
 	put_number(o, CKA_MODIFIABLE, TOKEN_BYTE, 0);
 	put_bytes(o, CKA_LABEL, label, strlen(label));
-	put_bytes(o, CKA_ID, id, 20);
+	put_bytes(o, CKA_ID, id, KEY_ID_LEN);
 	return o;
-}
-
-static void key_id(const uint8_t *spki, size_t len, uint8_t ret[20])
-{
-	uint8_t hash[crypto_hash_sha256_BYTES];
-
-	crypto_hash_sha256(hash, spki, len);
-	memcpy(ret, hash, 20);
 }
 
 /* What private and public object share: CKA_KEY_TYPE and the numbers. */
@@ -169,14 +161,14 @@ static void put_serial(struct token_object *o, X509 *c)
 
 static int add_certificate(struct token *t, const struct token_key *k, X509 *c, const uint8_t *der, size_t len, const uint8_t own_id[20], bool own)
 {
-	uint8_t id[20], *spki = NULL;
+	uint8_t id[KEY_ID_LEN], *spki = NULL;
 	int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(c), &spki);
 	struct token_object *o;
 	char label[LIMIT_PATH_LEN + 8];
 
 	if (n <= 0)
 		return -ERR_INPUT;
-	key_id(spki, (size_t)n, id);
+	spki_id(spki, (size_t)n, id);
 	OPENSSL_free(spki);
 	snprintf(label, sizeof(label), "%s%s", k->name, own ? "" : " (CA)");
 	o = add(t, CKO_CERTIFICATE, label, own ? own_id : id);
@@ -193,7 +185,7 @@ static int add_certificate(struct token *t, const struct token_key *k, X509 *c, 
 }
 
 /* ret_subject: of the key's own, as DER; malloc'ed, or NULL. */
-static int add_certificates(struct token *t, const struct token_key *k, const uint8_t id[20], struct token_attribute *ret_subject)
+static int add_certificates(struct token *t, const struct token_key *k, const uint8_t id[KEY_ID_LEN], struct token_attribute *ret_subject)
 {
 	const uint8_t *p = k->certificates, *end = p ? p + k->certificates_len : NULL, *start;
 	const struct token_attribute *subject;
@@ -220,10 +212,10 @@ static int add_key(struct token *t, const struct token_key *k)
 	static const CK_ATTRIBUTE_TYPE public_false[] = {CKA_WRAP, CKA_DERIVE, CKA_VERIFY_RECOVER, CKA_TRUSTED, CKA_LOCAL, (CK_ATTRIBUTE_TYPE)-1};
 	struct token_attribute subject = {0};
 	struct token_object *o;
-	uint8_t id[20];
+	uint8_t id[KEY_ID_LEN];
 	int r;
 
-	key_id(k->spki, k->spki_len, id);
+	spki_id(k->spki, k->spki_len, id);
 	r = add_certificates(t, k, id, &subject);
 	if (r < 0)
 		return r;

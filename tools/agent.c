@@ -147,7 +147,7 @@ static bool answer(struct agent *a, struct agent_client *c, size_t len)
 	/* a request may wait for people: not longer than the client, the job, or we ourselves */
 	broker->stop[0] = (struct pollfd){.fd = a->signal_fd, .events = POLLIN};
 	broker->stop[1] = (struct pollfd){.fd = a->leader, .events = POLLIN};
-	broker->stop[2] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+	broker->stop[2] = (struct pollfd){.fd = c->fd}; /* POLLHUP: one that sends no more still waits */
 	broker->n_stop = 3;
 
 	if (c->protocol == SSH) {

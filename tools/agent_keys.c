@@ -44,7 +44,8 @@ int agent_keys_load(struct agent_keys *a, const struct secret *token, struct err
 	r = client_ask(&a->client, "GET", "/v1/cotter/keys", NULL, &reply, err);
 	list = json_object_get(client_data(&reply), "keys");
 	if (r == 0 && json_array_size(list) == 0)
-		r = err_set(err, ERR_NOT_FOUND, "the token may use no key: an operator adds keys ('cotter key add'), a policy allows 'sign' on their names");
+		r = err_set(err, ERR_NOT_FOUND, "the token may use no key: an operator adds keys ('cotter key add'), a policy allows 'sign' on their names; "
+					      "or a caveat of the token is in the way (operators: 'cotter token why NAME --op sign')");
 	if (r == 0) {
 		a->keys = calloc(json_array_size(list), sizeof(*a->keys));
 		r = a->keys ? 0 : err_set(err, ERR_FAILED, "out of memory");

@@ -240,7 +240,7 @@ static int write_config(const struct init *in, const char *temporary, struct err
 		put_provider(f, &in->providers[i], &in->keys[i]);
 	/* without cgroups for services, as in a container, everybody would be refused */
 	fprintf(f, "\n# callers in the root cgroup have no identity but their uid\njobs:\n  require_cgroup: %s\n", in->root_cgroup ? "false" : "true");
-	fprintf(f, "\n# what a token may do: read, create, update, delete, list, deny. '+' is one component, a '*' at the end all below\npolicies:\n"
+	fprintf(f, "\n# what a token may do: read, create, update, delete, list, sign, decrypt, deny. '+' is one component, a '*' at the end all below\npolicies:\n"
 		   "  admin:\n    - path: \"*\"\n      allow: [get, put, delete, list]\n");
 	if (fflush(f) != 0 || fchmod(fileno(f), 0644) < 0 || fsync(fileno(f)) < 0)
 		return err_errno(err, errno, "%.300s", temporary);

@@ -297,7 +297,10 @@ static int start_agent(struct run *o, struct err *err)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		return err_set(err, ERR_FAILED, "the job has no keys (see above)");
+		return err_set(err, WIFEXITED(status) && WEXITSTATUS(status) == err_exit_status(ERR_DENIED)	  ? ERR_DENIED
+				    : WIFEXITED(status) && WEXITSTATUS(status) == err_exit_status(ERR_NO_BROKER) ? ERR_NO_BROKER
+														 : ERR_FAILED,
+			       "the job has no keys (see above)");
 	snprintf(o->pkcs11_address, sizeof(o->pkcs11_address), "P11_KIT_SERVER_ADDRESS=unix:path=%s/%s", dir, AGENT_PKCS11_SOCKET);
 	snprintf(o->ssh_address, sizeof(o->ssh_address), "SSH_AUTH_SOCK=%s/%s", dir, AGENT_SSH_SOCKET);
 	return 0;

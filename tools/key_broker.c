@@ -3,10 +3,12 @@
 #include "common/bind.h"
 #include "common/cleanup.h"
 #include "common/err.h"
+#include "common/keys.h"
 #include "tools/cli.h"
 #include "tools/client.h"
 
 #include <getopt.h>
+#include <sodium.h>
 #include <string.h>
 
 struct options {
@@ -38,6 +40,20 @@ static int add_certificate(const char *path, const char *file, struct err *err)
 	return call_key(CLIENT_OPERATOR, "POST", path, "/config", body, &reply, err);
 }
 
+/* By which its tools find it in a job. */
+static void print_id(const char *pem)
+{
+	const char *body = pem ? strchr(pem, '\n') : NULL, *end;
+	uint8_t spki[KEY_SPKI_MAX], id[KEY_ID_LEN];
+	char hex[2 * KEY_ID_LEN + 1];
+	size_t len;
+
+	if (!body || sodium_base642bin(spki, sizeof(spki), body, strlen(body), "\n", &len, &end, sodium_base64_VARIANT_ORIGINAL) != 0)
+		return;
+	spki_id(spki, len, id);
+	printf("  id %s", sodium_bin2hex(hex, sizeof(hex), id, sizeof(id)));
+}
+
 static void print_latest(const json_t *key, bool pem)
 {
 	char version[24];
@@ -54,6 +70,7 @@ static void print_latest(const json_t *key, bool pem)
 	}
 	printf("%s  version %s  %s  provider %s%s", json_string_value(json_object_get(key, "name")), version, json_string_value(json_object_get(key, "type")),
 	       json_string_value(json_object_get(key, "cotter_provider")), chain && *chain ? "  with a certificate" : "");
+	print_id(json_string_value(json_object_get(latest, "public_key")));
 	json_array_foreach(json_object_get(key, "cotter_rules"), i, rule)
 		printf("%s%s", i ? ", " : "  rules for ", json_string_value(rule));
 	putchar('\n');
@@ -70,6 +87,13 @@ static int print_key(const struct cli *cli, const struct client_reply *reply, bo
 	return 0;
 }
 
+static bool ends_in_verb(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *last = slash ? slash + 1 : path;
+
+	return strcmp(last, "rotate") == 0 || strcmp(last, "config") == 0;
+}
+
 static int add(struct cli *cli, const char *path, const struct options *o, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
@@ -82,6 +106,9 @@ static int add(struct cli *cli, const char *path, const struct options *o, struc
 		json_object_set_new(body, "ref", json_string(o->ref));
 	if (o->type)
 		json_object_set_new(body, "type", json_string(o->type));
+	/* by that path the broker would rotate or change the key whose name stands before it */
+	if (ends_in_verb(path))
+		return err_set(err, ERR_USAGE, "a key's name does not end in rotate or config: choose another");
 	r = call_key(CLIENT_OPERATOR, "GET", path, "", NULL, &reply, NULL);
 	client_reply_done(&reply);
 	if (r == 0)
@@ -122,9 +149,12 @@ static int drop(struct cli *cli, const char *path, const struct options *o, stru
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
 
+	int r = call_key(CLIENT_OPERATOR, "GET", path, "", NULL, &reply, err);
+
 	(void)cli;
 	(void)o;
-	return call_key(CLIENT_OPERATOR, "DELETE", path, "", NULL, &reply, err);
+	client_reply_done(&reply);
+	return r < 0 ? r : call_key(CLIENT_OPERATOR, "DELETE", path, "", NULL, &reply, err);
 }
 
 static const struct {

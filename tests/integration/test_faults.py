@@ -10,7 +10,7 @@ import unittest
 
 import test_sign
 from harness import BUILD, COTTERD, PIN, Case, SoftHSM, run, wait_for
-from peers import ask
+from peers import ask, connect, request
 
 MODULE = os.path.join(BUILD, "tests", "libfault.so")
 
@@ -199,7 +199,10 @@ class Together:
             t.start()
 
     def ask(self, message):
-        self.got[message] = ask(self.case.b.socket, "POST", "transit/sign/release/ecdsa-p256", self.case.b.token("--policy", "signer"), {"input": test_sign.b64(message)})
+        token = self.case.b.token("--policy", "signer")
+        with connect(self.case.b.socket) as s:
+            s.settimeout(60)
+            self.got[message] = request(s, "POST", "transit/sign/release/ecdsa-p256", token, {"input": test_sign.b64(message)})
 
     def join(self):
         for t in self.threads:
@@ -263,6 +266,15 @@ class Signatures(test_sign.SignCase):
         time.sleep(1.1)  # what was begun ahead stands for a second
         status, reply = self.post("sign/release/short", {"input": test_sign.b64(b"m")})
         self.assertGreaterEqual(status, 400, reply)
+
+    def test_a_ciphertext_that_is_none(self):
+        """It is above the modulus. A login for each could be a prompt on a PIN pad for each."""
+        opener = self.b.token("--policy", "opener")
+        logins = len(self.hsm.logins())
+        for _ in range(3):
+            status, reply = self.post("decrypt/release/rsa-2048", {"ciphertext": "vault:v1:" + test_sign.b64(b"\xff" * 256)}, opener)
+            self.assertEqual(status, 400, reply)
+        self.assertEqual(len(self.hsm.logins()), logins)
 
     def gathered(self, gate):
         """Twice as many signatures as are allowed at once, and one: those wait at the gate, the others behind them."""
@@ -340,6 +352,15 @@ class ParallelSignatures(Signatures):
             wait_for("both", lambda: not os.path.exists(self.hsm.file("once")))
         got = list((together.join() | last.join()).values())
         self.assertEqual(sorted(status for status, _ in got), [200, 200, 200, 503], got)
+
+    def test_all_of_them_hang(self):
+        """Nobody waits for more than three helpers, whatever stands before him."""
+        began = time.monotonic()
+        with Gate(self.hsm):
+            got = Together(self, [b"%d" % i for i in range(12)]).join()
+        self.assertEqual({status for status, _ in got.values()}, {503}, got)
+        self.assertLess(time.monotonic() - began, 60)
+        wait_for("the next helper", lambda: self.post("sign/release/ecdsa-p256", {"input": test_sign.b64(b"m")})[0] == 200)
 
     def test_one_hangs_while_others_are_answered(self):
         """Those sent later overtake it, so that it is not one behind the others: it has twice its time, not four times."""

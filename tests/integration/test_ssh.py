@@ -20,8 +20,8 @@ def text(data):
     return struct.pack(">I", len(data)) + data
 
 
-def talk(path, messages):
-    """The answers on one connection; None: it was closed."""
+def talk(path, messages, half=False):
+    """The answers on one connection; None: it was closed. half: nothing is sent behind the first."""
     out = []
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(20)
@@ -29,6 +29,8 @@ def talk(path, messages):
         for message in messages:
             try:
                 s.sendall(text(message))
+                if half:
+                    s.shutdown(socket.SHUT_WR)
                 head = s.recv(4, socket.MSG_WAITALL)
                 out.append(s.recv(struct.unpack(">I", head)[0], socket.MSG_WAITALL) if len(head) == 4 else None)
             except ConnectionError:
@@ -228,6 +230,7 @@ class SoftHsm(Agent, KeysCase):
         self.assertEqual(job.do(send_raw, job.ssh, b"\0\0\0\0"), b"")
         self.assertEqual(job.do(send_raw, job.ssh, b"\0\1\0\0\x0d"), b"")
         self.assertEqual(job.do(talk, job.ssh, [good])[0][0], SIGN_RESPONSE)
+        self.assertEqual(job.do(talk, job.ssh, [good], True)[0][0], SIGN_RESPONSE)
         self.assertEqual(job.agent, pid)
 
     def test_only_granted_keys(self):
