@@ -177,7 +177,7 @@ static int check_counters(const struct module *m, bool by_operator, struct err *
 	if (m->token.flags & CKF_USER_PIN_FINAL_TRY)
 		return err_set(err, ERR_PIN, "one PIN try is left: cotter does not use it up; log in once with the token's own tool");
 	if ((m->token.flags & CKF_USER_PIN_COUNT_LOW) && !by_operator)
-		return err_set(err, ERR_PIN, "the token was given a wrong PIN: check yours, then run 'cotter unlock NAME --again', or log in once "
+		return err_set(err, ERR_PIN, "a wrong PIN was given before: check yours, then run 'cotter unlock NAME --again', or log in once "
 					     "with the token's own tool");
 	return 0;
 }

@@ -511,6 +511,7 @@ class SoftHsm(Algorithms, SignCase):
         self.assertEqual((p.returncode, b"more than one private key" in p.stderr), (1, True), p)
         self.b.cli("key", "add", "release/twin", "--provider", "hsm", "--ref", "pkcs11:object=twin;id=%e2;type=private", check=True)
         self.assertEqual(self.post("sign/release/twin", {"input": b64(b"x")})[0], 200)
+        self.b.cli("key", "remove", "release/twin", check=True)
 
     def test_a_wrong_pin_by_another_program(self):
         """The token's counter keeps cotter's commands from giving it a PIN by themselves; an operator has them do it."""
