@@ -186,6 +186,7 @@ class Clients:
                 self.assertEqual(client.do(sign_held, data)[0], CKR_OK)
                 self.take_away()
                 try:
+                    client.do(sign_held, data)  # perhaps begun ahead
                     self.assertEqual([client.do(sign_held, data)[0] for _ in range(3)], [CKR_DEVICE_REMOVED] * 3)
                     self.assertEqual(self.b.status()["providers"][0]["state"], "absent")
                 finally:
