@@ -302,8 +302,9 @@ static int check(struct work *w, const struct item *it, struct hardware_provider
 			hardware_prove(p, proof);
 		return 0;
 	}
-	if (it->scheme == SIGN_RSA_PSS && it->salt_len >= 0)
-		return err_set(err, ERR_INPUT, "the hardware makes no salt of that length (salt_length: auto takes any), or its signature is wrong");
+	if (it->scheme == SIGN_RSA_PSS && spki_verify(w->batch.key.spki, w->batch.key.spki_len, it->scheme, it->hash, -1, it->data, it->len, it->signature,
+						      it->signature_len, NULL) == 0)
+		return err_set(err, ERR_INPUT, "the hardware makes no salt of that length: salt_length: auto takes any");
 	return err_set(err, ERR_HARDWARE, "the hardware's signature is wrong, or by another key: it is not given away");
 }
 

@@ -162,7 +162,7 @@ static void lost(struct hardware_provider *p, const char *why)
 	}
 	if (n && p->deaths > most) {
 		snprintf(p->problem, sizeof(p->problem), "the helper keeps failing: %.200s", why);
-		fail_waiting(p, -ERR_HARDWARE);
+		fail_waiting(p, most == 1 ? -ERR_ABSENT : -ERR_HARDWARE);
 	}
 }
 
@@ -190,19 +190,6 @@ static void begin(struct hardware_provider *p)
 		op->began_ns = metrics_now_ns();
 		p->waited_ns += op->began_ns - op->queued_ns;
 		op->deadline_ms = token_boot_ms() + i * patience_ms(op);
-	}
-}
-
-/* What was sent before it and has no answer is at work in a thread of its own: it waits for nobody, or for one that is done alone. */
-static void overtake(struct hardware_provider *p, uint32_t id)
-{
-	struct hardware_op *op = p->head;
-
-	for (size_t n = p->n_sent; n--; op = op->next) {
-		const uint64_t latest_ms = token_boot_ms() + 2 * patience_ms(op);
-
-		if (op->began_ns && (int32_t)(id - op->id) > 0 && latest_ms < op->deadline_ms)
-			op->deadline_ms = latest_ms;
 	}
 }
 
@@ -237,6 +224,8 @@ static void send_some(struct hardware_provider *p)
 	struct hardware_op *op = p->head;
 	bool sent;
 
+	if (p->renew)
+		return;
 	for (size_t i = 0; op && i < p->n_sent; i++)
 		op = op->next;
 	for (; op && p->fd >= 0 && p->n_sent <= p->config->parallel; op = op->next) {
@@ -262,12 +251,19 @@ static void retry_later(struct hardware_provider *p)
 	p->failures++;
 }
 
+/* A login that failed otherwise is not repeated for whoever asks. */
+static void looked(struct hardware_provider *p, int result)
+{
+	p->looked_ms = token_boot_ms();
+	p->may_look = result == -ERR_ABSENT;
+}
+
 /* In the middle of its work. */
 static void gone(struct hardware_provider *p, const char *message)
 {
 	if (p->state != HARDWARE_ABSENT)
 		retry_later(p);
-	p->looked_ms = token_boot_ms();
+	looked(p, -ERR_ABSENT);
 	set_state(p, HARDWARE_ABSENT, message);
 }
 
@@ -283,6 +279,7 @@ static void login_done(void *ctx, int result, const struct wire_reply *reply, co
 	else
 		set_state(p, HARDWARE_ABSENT, message);
 	if (result < 0) {
+		looked(p, result);
 		retry_later(p);
 		fail_waiting(p, result);
 	}
@@ -296,6 +293,7 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 	(void)reply;
 	if (result < 0) {
 		set_state(p, HARDWARE_ABSENT, message);
+		looked(p, result);
 		retry_later(p);
 		fail_waiting(p, result);
 		return;
@@ -306,6 +304,8 @@ static void open_done(void *ctx, int result, const struct wire_reply *reply, con
 		fail_waiting(p, -ERR_PIN);
 		return;
 	}
+	if (hardware_queue_login_first(p))
+		return; /* an operator's */
 	op = hardware_op_new(WIRE_LOGIN, login_done, p);
 	if (op)
 		hardware_queue_front(p, op);
@@ -317,18 +317,19 @@ static void start(struct hardware_provider *p)
 	struct hardware_op *op = hardware_op_new(WIRE_OPEN, open_done, p);
 	struct err err = {0};
 
+	looked(p, 0);
+	p->renew = false;
 	if (!op || launcher_spawn(p->hardware->launcher_fd, p->index, ++p->hardware->n_spawned, &p->fd, &err) < 0 ||
 	    epoll_ctl(p->hardware->epoll_fd, EPOLL_CTL_ADD, p->fd, &ev) < 0) {
 		hardware_op_free(op);
 		set_state(p, HARDWARE_ABSENT, err.msg);
 		p->retry_ms = token_boot_ms() + 5000;
-		fail_waiting(p, -ERR_HARDWARE);
+		fail_waiting(p, -ERR_ABSENT);
 		return;
 	}
 	snprintf(op->text, sizeof(op->text), "%s", p->config->uri);
 	snprintf(op->text2, sizeof(op->text2), "%s", p->config->srk_name);
 	op->number = p->config->parallel;
-	p->looked_ms = token_boot_ms();
 	hardware_queue_front(p, op);
 	send_some(p);
 }
@@ -410,14 +411,19 @@ static int submit(struct hardware_provider *p, struct hardware_op *op, struct er
 	return 0;
 }
 
+static bool is_looking(const struct hardware_provider *p)
+{
+	return p->n_sent && (p->head->op == WIRE_OPEN || p->head->op == WIRE_LOGIN);
+}
+
 /* While a look is under way whoever asks waits for what it finds. */
 static int check_state(struct hardware_provider *p, struct err *err)
 {
 	if (p->state == HARDWARE_PIN_NEEDED)
 		return err_set(err, ERR_PIN, "provider '%s': %s", p->config->name, p->problem);
-	if (p->state == HARDWARE_ABSENT && !p->n_sent && token_boot_ms() >= p->looked_ms + LOOK_MS)
+	if (p->state == HARDWARE_ABSENT && p->may_look && !p->n_sent && token_boot_ms() >= p->looked_ms + LOOK_MS)
 		restart(p);
-	if (p->state == HARDWARE_ABSENT && !p->n_sent)
+	if (p->state == HARDWARE_ABSENT && !is_looking(p))
 		return err_set(err, ERR_ABSENT, "provider '%s': %s", p->config->name, p->problem);
 	return 0;
 }
@@ -483,9 +489,11 @@ int hardware_login(struct hardware_provider *p, const struct secret *pin, hardwa
 {
 	struct hardware_op *op;
 
-	/* the sandbox of the old helper may not see a PIN file that was put in place since */
+	/* the sandbox of the old helper may not see a PIN file that was put in place since; and one that is logged in does not do it again */
 	if (!pin && p->n_sent == 0)
 		restart(p);
+	else if (!pin)
+		p->renew = true;
 	if (p->fd < 0)
 		return err_set(err, ERR_HARDWARE, "provider '%s': %s", p->config->name, p->problem);
 	op = hardware_op_new(WIRE_LOGIN, done, ctx);
@@ -545,7 +553,7 @@ void hardware_event(struct hardware_provider *p)
 	if (p->n_sent)
 		p->answer_ms = token_boot_ms() + patience_ms(p->head);
 	begin(p);
-	overtake(p, a->id);
+	hardware_queue_overtake(p, a->id, token_boot_ms() + 2 * patience_ms(op));
 	remember_pin(p, op, a);
 	/* an operator's login is told to the provider's state first, then to the operator */
 	if (op->op == WIRE_LOGIN && op->done != login_done && a->result != -ERR_USAGE)
@@ -560,7 +568,10 @@ void hardware_event(struct hardware_provider *p)
 		fail_waiting(p, -ERR_PIN);
 	else if (is_gone)
 		fail_waiting(p, -ERR_ABSENT);
-	send_some(p);
+	if (p->renew && !p->n_sent)
+		restart(p);
+	else
+		send_some(p);
 }
 
 static bool overdue(const struct hardware_provider *p, uint64_t now_ms)

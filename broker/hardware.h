@@ -37,6 +37,8 @@ struct hardware_provider {
 	uint64_t turn; /* of what is served: see hardware.c */
 	uint64_t answer_ms; /* when the helper has to have answered anything, if something is with it */
 	uint64_t looked_ms;   /* when it was looked for last, or found missing */
+	bool may_look;	      /* it is absent because it was not there: who asks has it looked for */
+	bool renew;	      /* a fresh helper, when this one has nothing to do */
 	uint64_t retry_ms;    /* when an absent provider is looked at again */
 	unsigned int failures; /* looks for it, in a row, that did not find it ready */
 	unsigned int deaths;   /* of its helpers, in a row, that answered nothing but logins */

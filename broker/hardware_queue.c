@@ -104,6 +104,34 @@ struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_
 	return op;
 }
 
+bool hardware_queue_login_first(struct hardware_provider *p)
+{
+	struct hardware_op **at = &p->head, *last = NULL, *op;
+
+	while (*at && (*at)->op != WIRE_LOGIN) {
+		last = *at;
+		at = &(*at)->next;
+	}
+	op = *at;
+	if (!op || !last)
+		return op != NULL;
+	*at = op->next;
+	if (p->tail == op)
+		p->tail = last;
+	p->n_queued--;
+	hardware_queue_front(p, op);
+	return true;
+}
+
+void hardware_queue_overtake(struct hardware_provider *p, uint32_t id, uint64_t latest_ms)
+{
+	struct hardware_op *op = p->head;
+
+	for (size_t n = p->n_sent; n--; op = op->next)
+		if (op->began_ns && (int32_t)(id - op->id) > 0 && latest_ms < op->deadline_ms)
+			op->deadline_ms = latest_ms;
+}
+
 struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins)
 {
 	struct hardware_op **at = &p->head, *last = NULL, *op;

@@ -37,7 +37,12 @@ int hardware_queue_fair(struct hardware_provider *p, struct hardware_op *op, str
 struct hardware_op *hardware_queue_pop(struct hardware_provider *p);
 /* That of those that began whose request has this number, the caller's then; NULL: none has. */
 struct hardware_op *hardware_queue_answered(struct hardware_provider *p, uint32_t id);
+/* An answer to that request came: what was sent before it, and has none, is at work in a thread of its own. It waits for nobody, or
+ * for one that is done alone, and has until then. */
+void hardware_queue_overtake(struct hardware_provider *p, uint32_t id, uint64_t latest_ms);
 /* The next that waits, the caller's then; NULL: none does. Not what lies with the helper, nor, with keep_logins, logins. */
 struct hardware_op *hardware_queue_take(struct hardware_provider *p, bool keep_logins);
+/* An operator's login, if one waits, becomes the head: nothing is with the helper. */
+bool hardware_queue_login_first(struct hardware_provider *p);
 /* Forgets that caller's operations. Tells whether one of them is with the helper. */
 bool hardware_queue_forget(struct hardware_provider *p, const void *ctx);

@@ -24,7 +24,7 @@ struct unseal {
 	uint8_t *sealed;
 	size_t sealed_len;
 	struct age_header header;
-	/* where the search for a key that fits has come to */
+	/* where the search for a key that fits has come to; the providers twice, see try_next */
 	size_t provider, key, stanza;
 	unsigned int hardware_ops;
 	struct err hardware_err; /* why a key that fits could not be used */
@@ -63,6 +63,13 @@ static int open_payload(struct unseal *x, const struct secret *file_key, struct 
 
 static void try_next(struct unseal *x);
 
+static struct hardware_provider *provider_of(const struct unseal *x)
+{
+	struct hardware *h = x->owner->hardware;
+
+	return &h->providers[x->provider % h->n_providers];
+}
+
 static void agreed(void *ctx, int result, const struct wire_reply *reply, const char *message)
 {
 	struct unseal *x = ctx;
@@ -72,6 +79,8 @@ static void agreed(void *ctx, int result, const struct wire_reply *reply, const 
 
 	if (r < 0) {
 		err_set(&x->hardware_err, (enum err_code)-result, "%.255s", message);
+		/* it only waited: no hardware did anything */
+		x->hardware_ops -= result == -ERR_ABSENT || result == -ERR_PIN;
 		x->stanza++;
 		try_next(x);
 		return;
@@ -82,7 +91,7 @@ static void agreed(void *ctx, int result, const struct wire_reply *reply, const 
 		r = err_set(&err, ERR_HARDWARE, "the helper talks nonsense");
 	if (r == 0)
 		r = age_p256tag_finish(&x->header.stanzas[x->stanza],
-				       x->owner->hardware->providers[x->provider].config->keys[x->key].point, reply->data, key.data,
+				       provider_of(x)->config->keys[x->key].point, reply->data, key.data,
 				       &err);
 	if (r == -ERR_NO_MATCH) {
 		x->stanza++;
@@ -94,17 +103,19 @@ static void agreed(void *ctx, int result, const struct wire_reply *reply, const 
 	finish(x, r, r == 0 ? &plain : NULL, err.msg);
 }
 
-/* The next stanza that one of our keys fits, and the hardware asked for it. */
+/* The next stanza that one of our keys fits, and the hardware asked for it: first what is there, then what has to be waited for. */
 static void try_next(struct unseal *x)
 {
-	struct hardware *h = x->owner->hardware;
+	const size_t n = x->owner->hardware->n_providers;
 	uint8_t peer[P256_POINT_LEN];
 	struct err err = {0};
 	int r;
 
-	for (; x->provider < h->n_providers; x->provider++, x->key = x->stanza = 0) {
-		struct hardware_provider *p = &h->providers[x->provider];
+	for (; x->provider < 2 * n; x->provider++, x->key = x->stanza = 0) {
+		struct hardware_provider *p = provider_of(x);
 
+		if ((p->state == HARDWARE_READY) != (x->provider < n))
+			continue;
 		for (; x->key < p->config->n_keys; x->key++, x->stanza = 0) {
 			r = age_p256tag_find(&x->header, p->config->keys[x->key].point, &x->stanza, peer, &err);
 			if (r == -ERR_NO_MATCH)

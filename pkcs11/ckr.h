@@ -5,7 +5,7 @@
 
 struct err;
 
-/* 0 for CKR_OK; else ERR_PIN or ERR_HARDWARE with the value's name behind what. */
+/* 0 for CKR_OK; else ERR_PIN, ERR_ABSENT, ERR_INPUT or ERR_HARDWARE with the value's name behind what. */
 int ckr_err(CK_RV rv, const char *what, struct err *err);
 /* The session is gone but the token may be fine: open it again and try once more. */
 bool ckr_session_lost(CK_RV rv);

@@ -26,11 +26,11 @@ struct module {
 int module_open(const char *uri, struct module *m, struct err *err);
 void module_done(struct module *m);
 
-/* Makes sure that there is a logged-in session. ERR_HARDWARE: no token. ERR_PIN: an operator must act. */
+/* Makes sure that there is a logged-in session. ERR_ABSENT: no token. ERR_PIN: an operator must act. */
 int module_session(struct module *m, struct err *err);
 /* Forgets the session, after the token said it is gone. */
 void module_drop(struct module *m);
 /* One login attempt; pin NULL: from pin-source. On ERR_PIN m->failed_pin holds the PIN's hash. */
 int module_login(struct module *m, const struct secret *pin, bool by_operator, struct err *err);
-/* Re-reads slot and token information; ERR_HARDWARE when there is no such token. */
+/* Re-reads slot and token information; ERR_ABSENT when there is no such token. */
 int module_find_token(struct module *m, struct err *err);

@@ -33,10 +33,13 @@ static CK_MECHANISM mechanism_of(enum sign_scheme scheme, enum hash_type type, s
 	return (CK_MECHANISM){types[scheme], NULL, 0};
 }
 
-/* Many tokens say so of a ciphertext that is none, or whose padding is wrong. */
-static CK_RV of_ciphertext(CK_RV rv)
+/* Many tokens say so of a ciphertext that is none, or whose padding is wrong; and of a session that is none any more. */
+static CK_RV of_ciphertext(const struct module *m, CK_RV rv)
 {
-	return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED ? CKR_ENCRYPTED_DATA_INVALID : rv;
+	CK_SESSION_INFO info;
+	const bool unclear = rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
+
+	return unclear && m->f->C_GetSessionInfo(m->session, &info) == CKR_OK ? CKR_ENCRYPTED_DATA_INVALID : rv;
 }
 
 /* Some tokens know OAEP with SHA-1 alone (SoftHSM 2.6): the padding is then taken off here. */
@@ -49,7 +52,7 @@ static CK_RV decrypt_raw(const struct module *m, CK_OBJECT_HANDLE key, const str
 
 	memcpy(data, q->data, q->len);
 	if (rv == CKR_OK)
-		rv = of_ciphertext(m->f->C_Decrypt(m->session, data, q->len, block, &len));
+		rv = of_ciphertext(m, m->f->C_Decrypt(m->session, data, q->len, block, &len));
 	if (rv == CKR_OK && len > q->len)
 		rv = CKR_DEVICE_ERROR;
 	/* leading zeros may be missing */
@@ -78,7 +81,7 @@ static CK_RV decrypt(const struct module *m, CK_OBJECT_HANDLE key, const struct 
 	memcpy(data, q->data, q->len);
 	rv = m->f->C_Decrypt(m->session, data, q->len, ret, &len);
 	*ret_len = rv == CKR_OK && len <= KEY_SIGNATURE_MAX ? len : 0;
-	return of_ciphertext(rv);
+	return of_ciphertext(m, rv);
 }
 
 static CK_RV begin(const struct module *m, CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, enum sign_scheme scheme, enum hash_type hash, size_t salt_len)

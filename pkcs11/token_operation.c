@@ -128,7 +128,7 @@ static CK_RV rv_of(int r)
 	case ERR_DENIED: return CKR_FUNCTION_REJECTED;
 	case ERR_INPUT: return CKR_DATA_LEN_RANGE;
 	case ERR_LIMIT: return CKR_DATA_LEN_RANGE;
-	case ERR_SEALED: return CKR_DEVICE_REMOVED; /* 503: token or TPM are not there, or wait for their PIN */
+	case ERR_SEALED: return CKR_DEVICE_REMOVED; /* 503: token or TPM are not there, wait for their PIN, or fail */
 	case ERR_NO_BROKER: return CKR_DEVICE_ERROR;
 	default: return CKR_FUNCTION_FAILED;
 	}

@@ -262,6 +262,17 @@ static int make_agent_dir(struct run *o, struct job_launch *l, const struct pass
 	return !pw || chown(o->agent_dir, pw->pw_uid, pw->pw_gid) == 0 ? 0 : err_errno(err, errno, "%s", o->agent_dir);
 }
 
+/* What makes us end as the agent did. */
+static enum err_code code_of(int status)
+{
+	static const enum err_code codes[] = {ERR_DENIED, ERR_SEALED, ERR_NO_BROKER};
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+		if (WIFEXITED(status) && WEXITSTATUS(status) == err_exit_status(codes[i]))
+			return codes[i];
+	return ERR_FAILED;
+}
+
 /* cotter agent, in this job; the token goes to it by a pipe. It ends with this process, whatever that becomes. */
 static int start_agent(struct run *o, struct err *err)
 {
@@ -297,10 +308,7 @@ static int start_agent(struct run *o, struct err *err)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		return err_set(err, WIFEXITED(status) && WEXITSTATUS(status) == err_exit_status(ERR_DENIED)	  ? ERR_DENIED
-				    : WIFEXITED(status) && WEXITSTATUS(status) == err_exit_status(ERR_NO_BROKER) ? ERR_NO_BROKER
-														 : ERR_FAILED,
-			       "the job has no keys (see above)");
+		return err_set(err, code_of(status), "the job has no keys (see above)");
 	snprintf(o->pkcs11_address, sizeof(o->pkcs11_address), "P11_KIT_SERVER_ADDRESS=unix:path=%s/%s", dir, AGENT_PKCS11_SOCKET);
 	snprintf(o->ssh_address, sizeof(o->ssh_address), "SSH_AUTH_SOCK=%s/%s", dir, AGENT_SSH_SOCKET);
 	return 0;

@@ -18,7 +18,7 @@ struct tpm {
 };
 
 /* Connects if that is not done: context, SRK (TCG EK/SRK profile, ECC P-256), its name against the pinned one.
- * ERR_HARDWARE when there is no TPM; ERR_TAMPERED when the SRK is another one. */
+ * ERR_ABSENT when there is no TPM; ERR_TAMPERED when the SRK is another one. */
 int tpm_connect(struct tpm *t, struct err *err);
 /* Flushes what is ours and closes; *t can connect again. */
 void tpm_disconnect(struct tpm *t);
