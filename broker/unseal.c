@@ -26,6 +26,7 @@ struct unseal {
 	struct age_header header;
 	/* where the search for a key that fits has come to; the providers twice, see try_next */
 	size_t provider, key, stanza;
+	uint32_t tried; /* providers that were ready when their turn came, a bit each */
 	unsigned int hardware_ops;
 	struct err hardware_err; /* why a key that fits could not be used */
 };
@@ -79,7 +80,7 @@ static void agreed(void *ctx, int result, const struct wire_reply *reply, const 
 
 	if (r < 0) {
 		err_set(&x->hardware_err, (enum err_code)-result, "%.255s", message);
-		/* it only waited: no hardware did anything */
+		/* it waited in vain, or the token was gone: no hardware did anything */
 		x->hardware_ops -= result == -ERR_ABSENT || result == -ERR_PIN;
 		x->stanza++;
 		try_next(x);
@@ -113,9 +114,12 @@ static void try_next(struct unseal *x)
 
 	for (; x->provider < 2 * n; x->provider++, x->key = x->stanza = 0) {
 		struct hardware_provider *p = provider_of(x);
+		const uint32_t bit = 1u << (x->provider % n);
 
-		if ((p->state == HARDWARE_READY) != (x->provider < n))
+		/* a state may change while something is waited for: each has one turn, and is not left in the middle of it */
+		if (x->provider < n ? !(x->tried & bit) && p->state != HARDWARE_READY : (x->tried & bit) != 0)
 			continue;
+		x->tried |= x->provider < n ? bit : 0;
 		for (; x->key < p->config->n_keys; x->key++, x->stanza = 0) {
 			r = age_p256tag_find(&x->header, p->config->keys[x->key].point, &x->stanza, peer, &err);
 			if (r == -ERR_NO_MATCH)

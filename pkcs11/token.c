@@ -159,7 +159,7 @@ static void put_serial(struct token_object *o, X509 *c)
 	OPENSSL_free(der);
 }
 
-static int add_certificate(struct token *t, const struct token_key *k, X509 *c, const uint8_t *der, size_t len, const uint8_t own_id[20], bool own)
+static int add_certificate(struct token *t, const struct token_key *k, X509 *c, const uint8_t *der, size_t len, const uint8_t own_id[KEY_ID_LEN], bool own)
 {
 	uint8_t id[KEY_ID_LEN], *spki = NULL;
 	int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(c), &spki);

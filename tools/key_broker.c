@@ -100,15 +100,15 @@ static int add(struct cli *cli, const char *path, const struct options *o, struc
 	CLEANUP(client_json_free) json_t *body = json_object();
 	int r;
 
+	/* by that path the broker would rotate or change the key whose name stands before it */
+	if (ends_in_verb(path))
+		return err_set(err, ERR_USAGE, "a key's name does not end in rotate or config: choose another");
 	if (o->provider)
 		json_object_set_new(body, "provider", json_string(o->provider));
 	if (o->ref)
 		json_object_set_new(body, "ref", json_string(o->ref));
 	if (o->type)
 		json_object_set_new(body, "type", json_string(o->type));
-	/* by that path the broker would rotate or change the key whose name stands before it */
-	if (ends_in_verb(path))
-		return err_set(err, ERR_USAGE, "a key's name does not end in rotate or config: choose another");
 	r = call_key(CLIENT_OPERATOR, "GET", path, "", NULL, &reply, NULL);
 	client_reply_done(&reply);
 	if (r == 0)
@@ -148,7 +148,6 @@ static int certificate(struct cli *cli, const char *path, const struct options *
 static int drop(struct cli *cli, const char *path, const struct options *o, struct err *err)
 {
 	CLEANUP(client_reply_done) struct client_reply reply = {0};
-
 	int r = call_key(CLIENT_OPERATOR, "GET", path, "", NULL, &reply, err);
 
 	(void)cli;
