@@ -163,6 +163,22 @@ class Faults(Case):
         self.assertEqual(run(keyd).returncode, 2)
         self.assertEqual(run(keyd, "--help").returncode, 0)
 
+    def test_a_provider_that_becomes_ready_meanwhile(self):
+        """The first starts when a secret is asked for, and is ready when the second, which was, has failed."""
+        hsm, tpm = FaultyHSM(self.sub("meanwhile")), self.swtpm("meanwhilet")
+        b = self.broker("meanwhileb", hsm=hsm, tpm=tpm, edit=lambda t: t.replace("unseal: cache 5m", "unseal: each-use"))
+        self.assertEqual([p["name"] for p in b.status()["providers"]], ["hsm", "tpm"])
+        b.put("fault/x", "v")
+        tpm.process.send_signal(signal.SIGSTOP)
+        try:
+            for pid in b.children():
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    if b"FAULT_ONCE" in f.read():
+                        os.kill(pid, signal.SIGKILL)
+            self.assertEqual(b.cli("get", "fault/x").stdout, b"v")
+        finally:
+            tpm.process.send_signal(signal.SIGCONT)
+
     def test_the_launcher_dies(self):
         """Without it no helper can be started again: the broker ends, and its service manager starts it anew."""
         b = self.broker("launch", hsm=self.softhsm("launchh"))
